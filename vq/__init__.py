@@ -1,0 +1,50 @@
+"""Codebook compression of PyTorch models by vector quantisation with learnable signs.
+
+The names below are imported when they are first used, so that ``vq.container`` and its readers
+work where PyTorch is not installed.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vq.compress import CompressResult, compress_
+    from vq.finetune import FinetuneResult, finetune_
+    from vq.recipe import SSVQ, VQ, Int8, Recipe
+    from vq.storage import load, save
+
+_HOME = {
+    "SSVQ": "vq.recipe",
+    "VQ": "vq.recipe",
+    "CompressResult": "vq.compress",
+    "FinetuneResult": "vq.finetune",
+    "Int8": "vq.recipe",
+    "Recipe": "vq.recipe",
+    "compress_": "vq.compress",
+    "finetune_": "vq.finetune",
+    "load": "vq.storage",
+    "save": "vq.storage",
+}
+
+__all__ = [
+    "SSVQ",
+    "VQ",
+    "CompressResult",
+    "FinetuneResult",
+    "Int8",
+    "Recipe",
+    "compress_",
+    "finetune_",
+    "load",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'vq' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,120 @@
+"""One layer's integers to stream bytes and back, for every method."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vq.container import bits
+from vq.container.geometry import Geometry
+from vq.errors import ContainerError
+
+__all__ = ["decode_codes", "decode_subvectors", "encode_codes", "encode_subvectors"]
+
+U8 = NDArray[np.uint8]
+_STRIDE = 4096  # chunks decoded at a time: bounds the working memory to a few dozen megabytes
+
+
+def encode_subvectors(
+    g: Geometry, indices: NDArray[np.integer], negative: NDArray[np.bool_] | None
+) -> U8:
+    """Encode an ssvq or vq layer.
+
+    Parameters
+    ----------
+    g : Geometry
+    indices : [N] integers below ``k``, in stream order
+    negative : [N, d] bool in stream order, or None for vq
+
+    Returns
+    -------
+    [stream_bytes] uint8
+    """
+    planes = bits.pack_planes(indices, g.b)
+    if negative is None:
+        return planes.reshape(-1)
+    full = g.chunks - 1
+    signs = bits.pack_signs(negative, g.sign_bits)
+    head = signs[: full * g.sign_part_bytes].reshape(full, g.sign_part_bytes)
+    body = np.concatenate([planes[:full], head], axis=1)
+    return np.concatenate([body.reshape(-1), planes[full], signs[full * g.sign_part_bytes :]])
+
+
+def decode_subvectors(g: Geometry, stream: U8, codebook: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Decode an ssvq or vq stream to integer weights [N, d] in stream order.
+
+    Raises
+    ------
+    ContainerError
+        If an index is not below ``k`` or a padding bit is not zero.
+    """
+    out = np.empty((g.N, g.d), np.int8)
+    at = 0
+    for indices, negative in _parts(g, stream):
+        if len(indices) and int(indices.max()) >= g.k:
+            raise ContainerError(
+                f"layer {g.name!r}: index must be below k = {g.k}, not {int(indices.max())}"
+            )
+        part = out[at : at + len(indices)]
+        np.take(codebook, indices, axis=0, out=part, mode="clip")
+        if negative is not None:
+            # -m = (m ^ -1) + 1, the same two steps as the hardware.
+            minus = negative.view(np.int8)
+            np.bitwise_xor(part, -minus, out=part)
+            np.add(part, minus, out=part)
+        at += len(indices)
+    return out
+
+
+def _parts(
+    g: Geometry, stream: U8
+) -> Iterator[tuple[NDArray[np.integer], NDArray[np.bool_] | None]]:
+    """Yield (indices, negative) for runs of full chunks, then for the last chunk."""
+    chunk_bytes = g.index_part_bytes + g.sign_part_bytes
+    full = g.chunks - 1
+    for first in range(0, full, _STRIDE):
+        count = min(_STRIDE, full - first)
+        block = stream[first * chunk_bytes : (first + count) * chunk_bytes].reshape(count, -1)
+        indices = bits.unpack_planes(block[:, : g.index_part_bytes], g.b)
+        signs = np.ascontiguousarray(block[:, g.index_part_bytes :]).reshape(-1)
+        yield indices, _signs(g, signs)
+    last = stream[full * chunk_bytes :]
+    indices = bits.unpack_planes(last[: g.index_part_bytes].reshape(1, -1), g.b)
+    r = g.last_subvectors
+    _require_zero(g, "index", indices[r:])
+    packed = last[g.index_part_bytes :]
+    if g.sign_bits:
+        used = r * g.sign_bits
+        _require_zero(g, "sign", np.unpackbits(packed, bitorder="little")[used:])
+    negative = _signs(g, packed)
+    yield indices[:r], None if negative is None else negative[:r]
+
+
+def _signs(g: Geometry, packed: U8) -> NDArray[np.bool_] | None:
+    return bits.unpack_signs(packed, g.sign_bits, g.d) if g.sign_bits else None
+
+
+def encode_codes(g: Geometry, codes: U8) -> U8:
+    """Encode scalar codes [weights] (stream order): int8 as bytes, grouped codes as planes."""
+    if g.method != "int8":
+        return bits.pack_planes(codes, g.b).reshape(-1)
+    stream = np.zeros(g.stream_bytes, np.uint8)
+    stream[: g.weights] = codes
+    return stream
+
+
+def decode_codes(g: Geometry, stream: U8) -> U8:
+    """Undo :func:`encode_codes`. The bytes of int8 weights are returned as they are."""
+    if g.method == "int8":
+        _require_zero(g, "weight", stream[g.weights :])
+        return stream[: g.weights]
+    codes = bits.unpack_planes(stream.reshape(g.chunks, -1), g.b).astype(np.uint8, copy=False)
+    _require_zero(g, "code", codes[g.weights :])
+    return codes[: g.weights]
+
+
+def _require_zero(g: Geometry, part: str, padding: NDArray[np.integer]) -> None:
+    if padding.any():
+        raise ContainerError(
+            f"layer {g.name!r}: {part} padding must be zero bits; the file is damaged"
+        )

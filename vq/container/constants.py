@@ -1,0 +1,44 @@
+"""Numbers and names that the writer, the readers and the hardware share (``vqstream/1``)."""
+
+__all__ = [
+    "CHUNK_SUBVECTORS",
+    "DTYPE_BYTES",
+    "GRANULE_BYTES",
+    "GROUPED_BITS",
+    "INDEX_BITS_MAX",
+    "LAYOUT",
+    "METHODS",
+    "OPS",
+    "PAGE_BYTES",
+    "SUBVECTOR_MAX",
+    "TILE_OUTPUTS",
+]
+
+LAYOUT = "vqstream/1"
+
+#: Sub-vectors in one full chunk of a stream: the widest bus, so that a plane is whole beats.
+CHUNK_SUBVECTORS = 512
+#: Alignment of every tensor and of every part of a chunk, in bytes (one DRAM burst).
+GRANULE_BYTES = 64
+#: Alignment of the data section in the file, in bytes (one page; an AXI burst never crosses it).
+PAGE_BYTES = 4096
+#: Default number of outputs in one block of the stream order.
+TILE_OUTPUTS = 16
+#: Widest index, in bits.
+INDEX_BITS_MAX = 16
+#: Longest sub-vector, in weights.
+SUBVECTOR_MAX = 64
+
+#: Grouped scalar methods and the width of their codes, in bits.
+GROUPED_BITS = {"int4": 4, "int3": 3, "int2": 2}
+METHODS = ("ssvq", "vq", "int8", *GROUPED_BITS)
+#: Operations a weight may belong to. The first dimension of the tensor is always the outputs.
+OPS = ("linear", "conv1d", "conv2d", "embedding")
+
+#: Bytes of one element, for every safetensors dtype that a container may keep.
+DTYPE_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+    "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4,
+    "U64": 8, "I64": 8, "F64": 8,
+}  # fmt: skip

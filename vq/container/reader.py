@@ -1,0 +1,381 @@
+"""Read a container: memory-mapped, checked, one layer at a time."""
+
+import hashlib
+import mmap
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vq.container import codec, order
+from vq.container.constants import LAYOUT
+from vq.container.geometry import Geometry
+from vq.container.header import Header, is_pad, parse_header, parse_json
+from vq.container.plan import SCALES, Provenance, plan_file
+from vq.container.writer import Kept
+from vq.errors import ContainerError
+
+__all__ = ["Container", "LayerEntry", "Span", "open_container"]
+
+_DIGITS = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of bytes in the file; ``offset`` counts from its start."""
+
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """One layer of an open container: what it is and where its bytes lie.
+
+    ``codebook`` is None for scalar methods and for a codebook in ROM. Layers that share a
+    codebook have the same span.
+    """
+
+    geometry: Geometry
+    stream: Span
+    codebook: Span | None
+
+
+def open_container(
+    path: str | os.PathLike[str], *, rom: Mapping[str, NDArray[np.int8]] | None = None
+) -> "Container":
+    """Open a ``*.vq.safetensors`` file.
+
+    The header, the geometry and the padding are checked now; the sha256 of a tensor is checked
+    when the tensor is first read. Memory use is that of one decoded layer at a time.
+
+    Parameters
+    ----------
+    path : path
+    rom : mapping of ``rom:<sha256>`` to [k, d] int8, optional
+        Fixed codebooks that a file may name instead of holding its own.
+
+    Raises
+    ------
+    ContainerError
+        If the file is damaged, hostile, or of a layout this reader does not know.
+    """
+    return Container(Path(path), rom or {})
+
+
+class Container:
+    """An open file. Use as a context manager; see :func:`open_container`.
+
+    Attributes
+    ----------
+    path : Path
+    file_bytes : int
+    layers : tuple of LayerEntry
+        In execution order.
+    provenance : Provenance
+    """
+
+    def __init__(self, path: Path, rom: Mapping[str, NDArray[np.int8]]) -> None:
+        self.path = path
+        self._rom = rom
+        self._verified: set[str] = set()
+        try:
+            with path.open("rb") as file:
+                self.file_bytes = os.fstat(file.fileno()).st_size
+                if self.file_bytes == 0:
+                    raise ContainerError(f"{path}: file must not be empty")
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise ContainerError(
+                f"{path}: must be a readable file, but {error.strerror or error!r}"
+            ) from error
+        try:
+            self._data = np.frombuffer(self._map, np.uint8)
+            self._open(parse_header(memoryview(self._map)))
+        except ContainerError as error:
+            self.close()
+            raise ContainerError(f"{path}: {error}") from None
+
+    def _open(self, header: Header) -> None:
+        metadata = dict(header.metadata)
+        layout = metadata.get("layout")
+        if layout != LAYOUT:
+            raise ContainerError(
+                f"layout must be {LAYOUT!r}, not {layout!r}; a newer signbook may read it"
+            )
+        wanted = {
+            "layout", "tool", "recipe", "seed", "calibration", "geometry", "geometry_sha256", "sha256"
+        }  # fmt: skip
+        for key in wanted ^ metadata.keys():
+            raise ContainerError(f"metadata {key!r} is {'missing' if key in wanted else 'unknown'}")
+        self.provenance = _provenance(metadata)
+        digest = hashlib.sha256(metadata["geometry"].encode()).hexdigest()
+        if digest != metadata["geometry_sha256"]:
+            raise ContainerError("geometry must match its sha256; the file is damaged")
+        geometries, kept = _geometry(parse_json(metadata["geometry"], "geometry"))
+        self._hashes = _hashes(parse_json(metadata["sha256"], "sha256"), header)
+        self._check_layout(header, geometries, kept)
+        self._specs = header.tensors
+        self._kept = dict.fromkeys(kept)
+        self.layers = tuple(self._entry(g) for g in geometries)
+        self._by_name = {entry.geometry.name: entry for entry in self.layers}
+        if len(self._by_name) != len(self.layers):
+            raise ContainerError("geometry must name every layer once")
+        first = np.cumsum([0, *(g.scales for g in geometries)])
+        self._scale_at = {g.name: int(at) for g, at in zip(geometries, first, strict=False)}
+        for name in self._specs:
+            if is_pad(name) and self._bytes(name).any():
+                raise ContainerError(f"tensor {name!r}: padding must be zero")
+
+    def _check_layout(
+        self,
+        header: Header,
+        geometries: list[Geometry],
+        kept: dict[str, tuple[str, tuple[int, ...]]],
+    ) -> None:
+        """Require exactly the tensors that the geometry implies, in their places."""
+        plan = plan_file(geometries, kept, self.provenance)
+        given = list(header.tensors.values())
+        for want, have in zip(plan.tensors, given, strict=False):
+            for field in ("name", "dtype", "shape"):
+                a, b = getattr(want, field), getattr(have, field)
+                if a != b:
+                    raise ContainerError(f"tensor {have.name!r}: {field} must be {a!r}, not {b!r}")
+            if want.offset - plan.data_offset != have.offset - header.data_offset:
+                raise ContainerError(
+                    f"tensor {have.name!r}: data_offsets must start at "
+                    f"{want.offset - plan.data_offset}, not {have.offset - header.data_offset}"
+                )
+        if len(plan.tensors) != len(given):
+            raise ContainerError(
+                f"file must hold the {len(plan.tensors)} tensors of its geometry, not {len(given)}"
+            )
+
+    def _entry(self, g: Geometry) -> LayerEntry:
+        stored = g.codebook != "" and not g.in_rom
+        codebook = self._span(g.codebook) if stored else None
+        return LayerEntry(g, self._span(f"{g.name}.stream"), codebook)
+
+    def _span(self, tensor: str) -> Span:
+        spec = self._specs[tensor]
+        return Span(spec.offset, spec.nbytes)
+
+    def _bytes(self, tensor: str) -> NDArray[np.uint8]:
+        """Bytes of a tensor; its hash is checked the first time."""
+        spec = self._specs[tensor]
+        data = self._data[spec.offset : spec.end]
+        if tensor not in self._verified:
+            if hashlib.sha256(data).hexdigest() != self._hashes[tensor]:
+                raise ContainerError(
+                    f"{self.path}: tensor {tensor!r}: data must match its sha256; "
+                    "the file is damaged"
+                )
+            self._verified.add(tensor)
+        return data
+
+    def __enter__(self) -> "Container":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file. Arrays that were returned stay valid."""
+        self._data = np.empty(0, np.uint8)
+
+    def verify(self) -> None:
+        """Check the sha256 of every tensor and decode every layer once.
+
+        Raises
+        ------
+        ContainerError
+            At the first tensor or layer that is wrong.
+        """
+        for name in self._specs:
+            self._bytes(name)
+        for entry in self.layers:
+            self.stream_order(entry.geometry.name)
+
+    def geometry(self, name: str) -> Geometry:
+        """Geometry of a layer."""
+        return self._named(name).geometry
+
+    def _named(self, name: str) -> LayerEntry:
+        if name not in self._by_name:
+            raise ContainerError(f"{self.path}: no layer is called {name!r}")
+        return self._by_name[name]
+
+    def codebook(self, name: str) -> NDArray[np.int8]:
+        """Codebook of an ssvq or vq layer, [k, d] int8."""
+        g = self._named(name).geometry
+        if not g.codebook:
+            raise ContainerError(f"{self.path}: layer {name!r}: method {g.method} has no codebook")
+        if g.in_rom:
+            return self._rom_codebook(g)
+        book = self._bytes(g.codebook).view(np.int8).reshape(g.k, g.d)
+        if g.method == "ssvq" and int(book.min()) < 0:
+            raise ContainerError(
+                f"{self.path}: layer {name!r}: codebook must be non-negative, not {book.min()}"
+            )
+        return book
+
+    def _rom_codebook(self, g: Geometry) -> NDArray[np.int8]:
+        book = self._rom.get(g.codebook)
+        if book is None:
+            raise ContainerError(
+                f"{self.path}: layer {g.name!r}: codebook {g.codebook} must be supplied, "
+                "it is not in the file"
+            )
+        digest = hashlib.sha256(np.ascontiguousarray(book)).hexdigest()
+        if book.shape != (g.k, g.d) or book.dtype != np.int8 or f"rom:{digest}" != g.codebook:
+            raise ContainerError(
+                f"{self.path}: layer {g.name!r}: codebook must be {g.codebook}, not rom:{digest}"
+            )
+        return book
+
+    def scale(self, name: str) -> NDArray[np.float32]:
+        """Scales of a layer, [1] or [O] float32 (empty for grouped methods)."""
+        g = self._named(name).geometry
+        if not g.scales:
+            return np.empty(0, np.float32)
+        at = self._scale_at[name]
+        scale = self._bytes(SCALES).view("<f4")[at : at + g.scales].astype(np.float32)
+        if not np.isfinite(scale).all():
+            raise ContainerError(f"{self.path}: layer {name!r}: scale must be finite")
+        return scale
+
+    def group_scales(self, name: str) -> NDArray[np.float16]:
+        """Group scales of a grouped layer, [O, ceil(I / group)] float16."""
+        g = self._named(name).geometry
+        scales = self._bytes(f"{name}.group_scales").view("<f2").astype(np.float16)
+        if not np.isfinite(scales).all():
+            raise ContainerError(f"{self.path}: layer {name!r}: group_scales must be finite")
+        return order.from_stream(scales, g.O, g.groups // g.O, g.tile)
+
+    def group_zeros(self, name: str) -> NDArray[np.uint8]:
+        """Group zeros of a grouped layer, [O, ceil(I / group)] uint8."""
+        g = self._named(name).geometry
+        shape = (g.O, g.groups // g.O)
+        if not g.zeros:
+            return np.full(shape, 1 << (g.b - 1), np.uint8)
+        zeros = self._bytes(f"{name}.group_zeros")
+        if int(zeros.max()) >= 1 << g.b:
+            raise ContainerError(
+                f"{self.path}: layer {name!r}: group_zeros must be below {1 << g.b}, "
+                f"not {zeros.max()}"
+            )
+        return order.from_stream(zeros, *shape, g.tile)
+
+    def stream_order(self, name: str) -> NDArray[np.int8]:
+        """Integer weights in stream order, [N * d] int8: what a decoder in hardware emits.
+
+        Grouped methods give ``code - zero``. The filling of ragged sub-vectors is included.
+        """
+        g = self._named(name).geometry
+        stream = self._bytes(f"{name}.stream")
+        try:
+            if g.k:
+                return codec.decode_subvectors(g, stream, self.codebook(name)).reshape(-1)
+            codes = codec.decode_codes(g, stream)
+        except ContainerError as error:
+            prefix = f"{self.path}: "
+            text = str(error)
+            raise ContainerError(text if text.startswith(prefix) else prefix + text) from None
+        if g.method == "int8":
+            return codes.view(np.int8)
+        zeros = np.repeat(self.group_zeros(name), g.group, axis=1)[:, : g.I]
+        return (codes.astype(np.int16) - order.to_stream(zeros, g.tile)).astype(np.int8)
+
+    def integers(self, name: str) -> NDArray[np.int8]:
+        """Integer weights as a matrix, [O, I] int8 (I = taps times channels)."""
+        g = self._named(name).geometry
+        items = self.stream_order(name).reshape(g.N, g.d)
+        return order.join(order.from_stream(items, *g.grid, g.tile), (g.O, g.I), g.axis)
+
+    def weight(self, name: str) -> NDArray[np.float32]:
+        """Weights as the module holds them, ``geometry.shape`` float32.
+
+        One fp32 multiplication per weight (integer times scale), so every correct decoder gives
+        the same bits.
+        """
+        g = self._named(name).geometry
+        integers = self.integers(name).astype(np.float32)
+        if g.group:
+            scale = np.repeat(self.group_scales(name).astype(np.float32), g.group, axis=1)[:, : g.I]
+        else:
+            scale = self.scale(name)[:, None]
+        return np.ascontiguousarray(order.from_matrix(integers * scale, g.shape))
+
+    @property
+    def kept_names(self) -> tuple[str, ...]:
+        """Names of the tensors stored as they are, in file order."""
+        return tuple(self._kept)
+
+    def kept(self, name: str) -> Kept:
+        """A tensor stored as it is."""
+        if name not in self._kept:
+            raise ContainerError(f"{self.path}: no kept tensor is called {name!r}")
+        spec = self._specs[name]
+        return Kept(spec.dtype, spec.shape, self._bytes(name).tobytes())
+
+    def tensor_spans(self) -> dict[str, Span]:
+        """Every tensor of the file, padding included, in file order."""
+        return {name: self._span(name) for name in self._specs}
+
+    def image(self) -> NDArray[np.uint8]:
+        """The whole file as read-only bytes: the memory image of an accelerator."""
+        return self._data
+
+
+def _provenance(metadata: dict[str, str]) -> Provenance:
+    seed = metadata["seed"]
+    if len(seed) != 20 or not (seed.isascii() and seed.isdigit()) or int(seed) >= 2**64:
+        raise ContainerError(f"metadata 'seed' must be 20 digits, not {seed!r}")
+    calibration = metadata["calibration"]
+    if not _is_hash(calibration):
+        raise ContainerError(
+            f"metadata 'calibration' must be a sha256 of 64 digits, not {calibration!r}"
+        )
+    return Provenance(metadata["tool"], metadata["recipe"], int(seed), calibration)
+
+
+def _geometry(
+    document: object,
+) -> tuple[list[Geometry], dict[str, tuple[str, tuple[int, ...]]]]:
+    if not isinstance(document, dict) or document.keys() != {"layers", "kept"}:
+        raise ContainerError("geometry must have exactly the fields layers and kept")
+    layers, rows = document["layers"], document["kept"]
+    if not isinstance(layers, list) or not isinstance(rows, list):
+        raise ContainerError("geometry fields layers and kept must be lists")
+    kept: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for row in rows:
+        match row:
+            case [str(name), str(dtype), list(shape)] if all(type(n) is int for n in shape):
+                kept[name] = (dtype, tuple(shape))
+            case _:
+                raise ContainerError("geometry field kept must list [name, dtype, shape]")
+    if len(kept) != len(rows):
+        raise ContainerError("geometry must name every kept tensor once")
+    return [Geometry.from_json(fields) for fields in layers], kept
+
+
+def _hashes(document: object, header: Header) -> dict[str, str]:
+    if not isinstance(document, dict) or document.keys() != header.tensors.keys():
+        raise ContainerError("metadata 'sha256' must name every tensor of the file")
+    for name, digest in document.items():
+        if not isinstance(digest, str) or not _is_hash(digest):
+            raise ContainerError(f"tensor {name!r}: sha256 must be 64 hexadecimal digits")
+    return document
+
+
+def _is_hash(text: str) -> bool:
+    return len(text) == 64 and set(text) <= _DIGITS

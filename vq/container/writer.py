@@ -1,0 +1,334 @@
+"""Write a container: temporary file, hashes filled in at the end, then renamed."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vq.container import codec, order
+from vq.container.constants import DTYPE_BYTES, GROUPED_BITS, TILE_OUTPUTS
+from vq.container.geometry import Geometry
+from vq.container.plan import SCALES, FilePlan, Provenance, plan_file
+from vq.errors import ContainerError, OutputError
+
+__all__ = ["Kept", "Layer", "atomic_file", "write_container"]
+
+_NUMPY_TAGS = {
+    "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16",
+    "uint32": "U32", "int32": "I32", "uint64": "U64", "int64": "I64",
+    "float16": "F16", "float32": "F32", "float64": "F64",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A tensor stored as it is.
+
+    ``dtype`` is a safetensors name, so that types numpy lacks (BF16) pass through as bytes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+    @classmethod
+    def from_numpy(cls, array: NDArray[np.generic]) -> "Kept":
+        """Keep a numpy array; any layout, little-endian on disk."""
+        tag = _NUMPY_TAGS.get(array.dtype.name)
+        if tag is None:
+            raise ContainerError(f"kept tensor's dtype must be storable, not {array.dtype}")
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        return cls(tag, array.shape, little.tobytes())
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer, ready to be written. Use the constructor named after its method.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    stream : [geometry.stream_bytes] uint8
+    scale : [geometry.scales] float32
+    codebook : [k, d] int8 or None
+    group_scales, group_zeros : [geometry.groups] float16, uint8, or None
+    """
+
+    geometry: Geometry
+    stream: NDArray[np.uint8]
+    scale: NDArray[np.float32]
+    codebook: NDArray[np.int8] | None = None
+    group_scales: NDArray[np.float16] | None = None
+    group_zeros: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def ssvq(
+        cls,
+        name: str,
+        *,
+        codebook: NDArray[np.int8],
+        indices: NDArray[np.integer],
+        signs: NDArray[np.bool_],
+        scale: NDArray[np.float32],
+        shape: tuple[int, ...],
+        op: str = "linear",
+        axis: str = "in",
+        tile_outputs: int = TILE_OUTPUTS,
+        parity: bool = False,
+        codebook_name: str | None = None,
+    ) -> "Layer":
+        """Sign-split layer.
+
+        Parameters
+        ----------
+        codebook : [k, d] int8 magnitudes, 0 to 127
+        indices : [N] integers below k, in stream order
+        signs : [N, d] bool in stream order, True where negative
+        scale : [1] or [O] float32
+        shape : shape of the module's weight, outputs first
+        parity : store d - 1 signs; every row of ``signs`` must then hold an even number of True
+        codebook_name : tensor to share among layers, or ``rom:<sha256>``; default ``name.codebook``
+
+        Raises
+        ------
+        ContainerError
+            If a value does not fit its field.
+        """
+        k, d = codebook.shape
+        g = Geometry(
+            name, op, tuple(shape), "ssvq", axis, tile_outputs, d, k,
+            d - parity, len(np.atleast_1d(scale)), codebook_name or f"{name}.codebook",
+        )  # fmt: skip
+        _require(g, signs.shape == (g.N, d), "signs", f"[{g.N}, {d}]", list(signs.shape))
+        _require(g, int(codebook.min()) >= 0, "codebook", "non-negative", int(codebook.min()))
+        if parity:
+            odd = int((signs.sum(axis=1) % 2).sum())
+            _require(g, odd == 0, "signs", "of even parity in every sub-vector", f"{odd} odd")
+        return cls._coded(g, codebook, indices, signs, scale)
+
+    @classmethod
+    def vq(
+        cls,
+        name: str,
+        *,
+        codebook: NDArray[np.int8],
+        indices: NDArray[np.integer],
+        scale: NDArray[np.float32],
+        shape: tuple[int, ...],
+        op: str = "linear",
+        axis: str = "in",
+        tile_outputs: int = TILE_OUTPUTS,
+        codebook_name: str | None = None,
+    ) -> "Layer":
+        """Plain vector-quantised layer with a signed codebook; parameters as :meth:`ssvq`."""
+        k, d = codebook.shape
+        g = Geometry(
+            name, op, tuple(shape), "vq", axis, tile_outputs, d, k,
+            0, len(np.atleast_1d(scale)), codebook_name or f"{name}.codebook",
+        )  # fmt: skip
+        return cls._coded(g, codebook, indices, None, scale)
+
+    @classmethod
+    def _coded(
+        cls,
+        g: Geometry,
+        codebook: NDArray[np.int8],
+        indices: NDArray[np.integer],
+        signs: NDArray[np.bool_] | None,
+        scale: NDArray[np.float32],
+    ) -> "Layer":
+        _require(g, codebook.dtype == np.int8, "codebook", "int8", str(codebook.dtype))
+        _require(g, indices.shape == (g.N,), "indices", f"[{g.N}]", list(indices.shape))
+        top = int(indices.max())
+        _require(g, int(indices.min()) >= 0 and top < g.k, "indices", f"below k = {g.k}", top)
+        stream = codec.encode_subvectors(g, indices, signs)
+        return cls(g, stream, _scale(g, scale), np.ascontiguousarray(codebook))
+
+    @classmethod
+    def int8(
+        cls,
+        name: str,
+        *,
+        integers: NDArray[np.int8],
+        scale: NDArray[np.float32],
+        shape: tuple[int, ...] | None = None,
+        op: str = "linear",
+        tile_outputs: int = TILE_OUTPUTS,
+    ) -> "Layer":
+        """Eight-bit layer: ``integers`` [O, I] int8 and ``scale`` [1] or [O] float32."""
+        shape = tuple(shape or integers.shape)
+        scales = len(np.atleast_1d(scale))
+        g = Geometry(name, op, shape, "int8", tile_outputs=tile_outputs, scales=scales)
+        _require(g, integers.dtype == np.int8, "integers", "int8", str(integers.dtype))
+        _require(
+            g, integers.shape == (g.O, g.I), "integers", f"[{g.O}, {g.I}]", list(integers.shape)
+        )
+        codes = order.to_stream(integers, g.tile).view(np.uint8)
+        return cls(g, codec.encode_codes(g, codes), _scale(g, scale))
+
+    @classmethod
+    def grouped(
+        cls,
+        name: str,
+        *,
+        method: str,
+        codes: NDArray[np.uint8],
+        group_scales: NDArray[np.float16],
+        group_zeros: NDArray[np.uint8] | None,
+        group: int,
+        shape: tuple[int, ...] | None = None,
+        op: str = "linear",
+        tile_outputs: int = TILE_OUTPUTS,
+    ) -> "Layer":
+        """Grouped scalar layer (int4, int3, int2).
+
+        Parameters
+        ----------
+        codes : [O, I] uint8 below ``2**bits``; the weight is ``(code - zero) * scale``
+        group_scales : [O, ceil(I / group)] float16
+        group_zeros : the same shape in uint8, or None for the fixed zero ``2**(bits - 1)``
+        group : weights along I that share a scale
+        """
+        shape = tuple(shape or codes.shape)
+        g = Geometry(
+            name, op, shape, method, tile_outputs=tile_outputs,
+            scales=0, group=group, zeros=group_zeros is not None,
+        )  # fmt: skip
+        _require(g, method in GROUPED_BITS, "method", "a grouped one", method)
+        _require(g, codes.shape == (g.O, g.I), "codes", f"[{g.O}, {g.I}]", list(codes.shape))
+        top = int(codes.max())
+        _require(g, top < 1 << g.b, "codes", f"below {1 << g.b}", top)
+        want = (g.O, g.groups // g.O)
+        for field, values in (("group_scales", group_scales), ("group_zeros", group_zeros)):
+            if values is not None:
+                _require(g, values.shape == want, field, f"{list(want)}", list(values.shape))
+        if group_zeros is not None:
+            top = int(group_zeros.max())
+            _require(g, top < 1 << g.b, "group_zeros", f"below {1 << g.b}", top)
+        finite = bool(np.isfinite(group_scales).all())
+        _require(g, finite, "group_scales", "finite", "NaN or infinity")
+        stream = codec.encode_codes(g, order.to_stream(codes, g.tile))
+        zeros = None if group_zeros is None else order.to_stream(group_zeros, g.tile)
+        scales = order.to_stream(group_scales, g.tile)
+        return cls(g, stream, np.empty(0, np.float32), None, scales, zeros)
+
+
+def _require(g: Geometry, holds: bool, field: str, requirement: str, given: object) -> None:
+    if not holds:
+        raise ContainerError(f"layer {g.name!r}: {field} must be {requirement}, not {given}")
+
+
+def _scale(g: Geometry, scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    flat = np.atleast_1d(np.asarray(scale, np.float32))
+    _require(g, bool(np.isfinite(flat).all()), "scale", "finite", "NaN or infinity")
+    return flat
+
+
+def write_container(
+    path: str | os.PathLike[str],
+    layers: Sequence[Layer],
+    kept: Mapping[str, Kept] | None = None,
+    provenance: Provenance | None = None,
+) -> FilePlan:
+    """Write ``layers`` and ``kept`` tensors to ``path``.
+
+    The file appears under its name only when it is complete; a file of that name that existed
+    before stays untouched until then, and if anything fails.
+
+    Raises
+    ------
+    ContainerError
+        If names collide or layers that share a codebook disagree about it.
+    OutputError
+        If the place cannot be written (no such folder, no permission, disk full).
+    """
+    kept = kept or {}
+    plan = plan_file(
+        [layer.geometry for layer in layers],
+        {name: (t.dtype, t.shape) for name, t in kept.items()},
+        provenance or Provenance(),
+    )
+    contents = _contents(layers, kept)
+    geometry_hash = hashlib.sha256(plan.geometry_json.encode()).hexdigest()
+    with atomic_file(path) as file:
+        file.seek(plan.data_offset)
+        hashes = {}
+        for tensor in plan.tensors:
+            data = contents.get(tensor.name, bytes(tensor.nbytes))
+            hashes[tensor.name] = hashlib.sha256(data).hexdigest()
+            file.write(data)
+        file.seek(0)
+        file.write(plan.header(hashes, geometry_hash))
+    return plan
+
+
+def _contents(layers: Sequence[Layer], kept: Mapping[str, Kept]) -> dict[str, bytes | memoryview]:
+    out: dict[str, bytes | memoryview] = {}
+
+    def put(name: str, array: NDArray[np.generic]) -> None:
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        out[name] = memoryview(little.reshape(-1).view(np.uint8))
+
+    put(SCALES, np.concatenate([layer.scale for layer in layers] or [np.empty(0, np.float32)]))
+    for layer in layers:
+        g = layer.geometry
+        put(f"{g.name}.stream", layer.stream)
+        if layer.codebook is not None:
+            book = memoryview(layer.codebook.reshape(-1).view(np.uint8))
+            if out.setdefault(g.codebook, book) != book:
+                raise ContainerError(
+                    f"layer {g.name!r}: codebook must equal the shared {g.codebook!r}"
+                )
+        if layer.group_scales is not None:
+            put(f"{g.name}.group_scales", layer.group_scales)
+        if layer.group_zeros is not None:
+            put(f"{g.name}.group_zeros", layer.group_zeros)
+    for name, tensor in kept.items():
+        size = int(np.prod(tensor.shape, dtype=object)) * DTYPE_BYTES[tensor.dtype]
+        if size != len(tensor.data):
+            raise ContainerError(
+                f"kept tensor {name!r}: data must be {size} bytes, not {len(tensor.data)}"
+            )
+        out[name] = tensor.data
+    return out
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a temporary file that takes the name ``path`` when the block ends without an error.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be created, written or renamed; ``path`` is then as it was.
+    """
+    target = Path(path)
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes private files; give this one what a plain open() would have given.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(
+            f"{target}: must be writable, not refused with {error.strerror or error!r}; "
+            "nothing was changed"
+        ) from error
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink()
