@@ -33,21 +33,23 @@ def pack_planes(values: NDArray[np.integer], bits: int) -> U8:
     padded[: len(values)] = values
     planes = np.empty((chunks, bits, GRANULE_BYTES), np.uint8)
     for p in range(bits):
-        bit = (padded & padded.dtype.type(1 << p)).view(padded.dtype)
+        bit = np.bitwise_and(padded, 1 << p)  # packbits takes any non-zero as 1
         planes[:, p] = np.packbits(bit, bitorder="little").reshape(chunks, GRANULE_BYTES)
     return planes.reshape(chunks, bits * GRANULE_BYTES)
 
 
-def unpack_planes(planes: U8, bits: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Undo :func:`pack_planes`: [C, 64 * bits] bytes to [C * 512] integers."""
+def unpack_planes(planes: U8, bits: int) -> NDArray[np.integer]:
+    """Undo :func:`pack_planes`: [C, 64 * bits] bytes to [C * 512] uint8, or uint16 past 8 bits."""
     chunks = len(planes)
     grid = planes.reshape(chunks, bits, GRANULE_BYTES)
-    dtype = np.uint8 if bits <= 8 else np.uint16
-    values = np.zeros(chunks * CHUNK_SUBVECTORS, dtype)
+    values: NDArray[np.integer] = np.zeros(
+        chunks * CHUNK_SUBVECTORS, np.uint8 if bits <= 8 else np.uint16
+    )
     for p in range(bits):
         plane = np.ascontiguousarray(grid[:, p]).reshape(-1)
-        bit = np.unpackbits(plane, bitorder="little")
-        values |= bit if p == 0 else bit.astype(dtype, copy=False) << dtype(p)
+        bit = np.unpackbits(plane, bitorder="little").astype(values.dtype, copy=False)
+        np.left_shift(bit, p, out=bit)
+        np.bitwise_or(values, bit, out=values)
     return values
 
 

@@ -152,12 +152,12 @@ class Geometry:
             )
 
     @cached_property
-    def O(self) -> int:  # noqa: E743 - the field's own letter
+    def O(self) -> int:
         """Outputs: rows of the weight matrix."""
         return self.shape[0]
 
     @cached_property
-    def I(self) -> int:  # noqa: E743 - the field's own letter
+    def I(self) -> int:
         """Inputs: columns of the weight matrix, taps times input channels."""
         return math.prod(self.shape[1:])
 

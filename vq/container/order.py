@@ -63,8 +63,7 @@ def join(grid: NDArray[Scalar], shape: tuple[int, int], axis: str) -> NDArray[Sc
 
 def to_stream(grid: NDArray[Scalar], tile: int) -> NDArray[Scalar]:
     """Bring a grid [Go, Gi, ...] into stream order [Go * Gi, ...], blocks of ``tile`` rows."""
-    rows, columns = grid.shape[:2]
-    whole = rows // tile * tile
+    whole = len(grid) // tile * tile
     blocks = grid[:whole].reshape(-1, tile, *grid.shape[1:]).swapaxes(1, 2)
     rest = grid[whole:].swapaxes(0, 1)
     item = grid.shape[2:]

@@ -22,6 +22,16 @@ from vq.errors import ContainerError
 __all__ = ["Container", "LayerEntry", "Span", "open_container"]
 
 _DIGITS = frozenset("0123456789abcdef")
+_METADATA = (
+    "layout",
+    "tool",
+    "recipe",
+    "seed",
+    "calibration",
+    "geometry",
+    "geometry_sha256",
+    "sha256",
+)
 
 
 @dataclass(frozen=True)
@@ -107,9 +117,7 @@ class Container:
             raise ContainerError(
                 f"layout must be {LAYOUT!r}, not {layout!r}; a newer signbook may read it"
             )
-        wanted = {
-            "layout", "tool", "recipe", "seed", "calibration", "geometry", "geometry_sha256", "sha256"
-        }  # fmt: skip
+        wanted = set(_METADATA)
         for key in wanted ^ metadata.keys():
             raise ContainerError(f"metadata {key!r} is {'missing' if key in wanted else 'unknown'}")
         self.provenance = _provenance(metadata)
@@ -169,7 +177,7 @@ class Container:
         spec = self._specs[tensor]
         data = self._data[spec.offset : spec.end]
         if tensor not in self._verified:
-            if hashlib.sha256(data).hexdigest() != self._hashes[tensor]:
+            if hashlib.sha256(data.data).hexdigest() != self._hashes[tensor]:
                 raise ContainerError(
                     f"{self.path}: tensor {tensor!r}: data must match its sha256; "
                     "the file is damaged"
@@ -235,7 +243,7 @@ class Container:
                 f"{self.path}: layer {g.name!r}: codebook {g.codebook} must be supplied, "
                 "it is not in the file"
             )
-        digest = hashlib.sha256(np.ascontiguousarray(book)).hexdigest()
+        digest = hashlib.sha256(book.tobytes()).hexdigest()
         if book.shape != (g.k, g.d) or book.dtype != np.int8 or f"rom:{digest}" != g.codebook:
             raise ContainerError(
                 f"{self.path}: layer {g.name!r}: codebook must be {g.codebook}, not rom:{digest}"

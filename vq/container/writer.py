@@ -274,14 +274,14 @@ def _contents(layers: Sequence[Layer], kept: Mapping[str, Kept]) -> dict[str, by
 
     def put(name: str, array: NDArray[np.generic]) -> None:
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        out[name] = memoryview(little.reshape(-1).view(np.uint8))
+        out[name] = little.reshape(-1).view(np.uint8).data
 
     put(SCALES, np.concatenate([layer.scale for layer in layers] or [np.empty(0, np.float32)]))
     for layer in layers:
         g = layer.geometry
         put(f"{g.name}.stream", layer.stream)
         if layer.codebook is not None:
-            book = memoryview(layer.codebook.reshape(-1).view(np.uint8))
+            book = layer.codebook.reshape(-1).view(np.uint8).data
             if out.setdefault(g.codebook, book) != book:
                 raise ContainerError(
                     f"layer {g.name!r}: codebook must equal the shared {g.codebook!r}"
