@@ -1,0 +1,181 @@
+"""Iterative freezing of oscillating signs, by majority vote with a falling threshold.
+
+A sign that keeps flipping does not learn. The worst oscillators are frozen first, to the sign
+they had most often, and calmer ones later (SSVQ, arXiv 2503.08668, after the oscillation freezing
+of arXiv 2203.11086). The paper's constants are not published in full; those here are ours.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vq.errors import ConfigError
+from vq.model import CompressedLayer
+from vq.parametrizations import FROZEN
+
+__all__ = ["Freezing", "SignFreezer", "SignTelemetry"]
+
+
+@dataclass(frozen=True)
+class Freezing:
+    """Schedule of the freezing.
+
+    Attributes
+    ----------
+    interval_steps : int or None
+        Steps between two freezing events, and the window of the vote. None: a twelfth of the
+        run, at most 500 (the paper's best at its much longer runs).
+    momentum : float
+        Weight of the newest step in the moving average of the oscillation indicator.
+    threshold_start, threshold_end : float
+        Oscillation frequency above which a sign freezes; falls along a cosine.
+    warmup : float
+        Share of the run before the first event: early averages swing too much.
+    """
+
+    interval_steps: int | None = None
+    momentum: float = 0.02
+    threshold_start: float = 0.1
+    threshold_end: float = 0.02
+    warmup: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.interval_steps is not None and self.interval_steps < 1:
+            raise ConfigError(f"interval_steps must be positive, not {self.interval_steps!r}")
+        if not 0 < self.momentum <= 1:
+            raise ConfigError(f"momentum must be in (0, 1], not {self.momentum!r}")
+        if not 0 <= self.threshold_end <= self.threshold_start:
+            raise ConfigError(
+                "thresholds must fall from threshold_start to threshold_end >= 0, not from "
+                f"{self.threshold_start!r} to {self.threshold_end!r}"
+            )
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"warmup must be in [0, 1), not {self.warmup!r}")
+
+    def interval(self, total_steps: int) -> int:
+        """Steps between events in a run of ``total_steps``."""
+        return self.interval_steps or max(1, min(500, total_steps // 12))
+
+    def threshold(self, step: int, total_steps: int) -> float:
+        """Threshold after ``step`` of ``total_steps`` steps."""
+        first = self.warmup * total_steps
+        phase = min(1.0, (step - first) / max(1.0, total_steps - first))
+        span = self.threshold_start - self.threshold_end
+        return self.threshold_end + 0.5 * span * (1 + math.cos(math.pi * phase))
+
+
+@dataclass(frozen=True)
+class SignTelemetry:
+    """State of all signs together, as shares of their number."""
+
+    flipped_now: float
+    oscillating: float
+    frozen: float
+    changed: float
+
+
+@dataclass
+class _Track:
+    """History of one layer's signs; all tensors are [N, d]."""
+
+    latent: Tensor
+    start: Tensor = field(init=False)
+    positive: Tensor = field(init=False)
+    has_flipped: Tensor = field(init=False)
+    frequency: Tensor = field(init=False)
+    votes: Tensor = field(init=False)
+    flips: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start = self.positive = self.latent.detach() >= 0
+        self.has_flipped = torch.zeros_like(self.positive)
+        self.frequency = torch.zeros_like(self.latent)
+        self.votes = torch.zeros_like(self.latent, dtype=torch.int32)
+        self.flips = torch.zeros((), dtype=torch.int64, device=self.latent.device)
+
+    @property
+    def frozen(self) -> Tensor:
+        return self.latent.abs() >= FROZEN
+
+    def observe(self, momentum: float) -> None:
+        positive = self.latent >= 0
+        flip = positive ^ self.positive
+        # A sign has two states, so every flip after the first goes back: it is an oscillation.
+        oscillation = (flip & self.has_flipped).to(self.frequency.dtype)
+        self.frequency.lerp_(oscillation, momentum)
+        self.has_flipped |= flip
+        self.votes += positive
+        self.positive = positive
+        self.flips = flip.sum()
+
+    def freeze(self, threshold: float, window: int) -> None:
+        new = (self.frequency > threshold) & ~self.frozen
+        won = torch.where(2 * self.votes == window, self.positive, 2 * self.votes > window)
+        target = torch.where(won, FROZEN, -FROZEN).to(self.latent.dtype)
+        self.latent.copy_(torch.where(new, target, self.latent))
+        self.positive = self.latent >= 0
+        self.votes.zero_()
+
+
+class SignFreezer:
+    """Watches the signs of SSVQ layers during training and freezes the oscillating ones.
+
+    Call :meth:`step` after every optimiser step, in any training loop.
+
+    Parameters
+    ----------
+    layers : iterable of CompressedLayer
+        Those without signs are ignored.
+    total_steps : int
+        Optimiser steps of the run.
+    schedule : Freezing or None
+        None watches without ever freezing.
+    """
+
+    def __init__(
+        self, layers: list[CompressedLayer], total_steps: int, schedule: Freezing | None
+    ) -> None:
+        self._tracks = [_Track(layer.latent) for layer in layers if layer.latent is not None]
+        self._total = total_steps
+        self._schedule = schedule
+        self._momentum = (schedule or Freezing()).momentum
+        self._interval = (schedule or Freezing()).interval(total_steps)
+        self._step = self._window = 0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take note of the signs after an optimiser step; freeze when the schedule says so."""
+        self._step += 1
+        self._window += 1
+        for track in self._tracks:
+            track.observe(self._momentum)
+        if self._schedule is None or self._step % self._interval:
+            return
+        if self._step >= self._schedule.warmup * self._total:
+            threshold = self._schedule.threshold(self._step, self._total)
+            for track in self._tracks:
+                track.freeze(threshold, self._window)
+        else:
+            for track in self._tracks:
+                track.votes.zero_()
+        self._window = 0
+
+    @torch.no_grad()
+    def telemetry(self) -> SignTelemetry | None:
+        """Measure the signs now; None if the model has none."""
+        total = sum(t.latent.numel() for t in self._tracks)
+        if not total:
+            return None
+        end = (self._schedule or Freezing()).threshold_end
+
+        def share(values: list[Tensor]) -> float:
+            return float(torch.stack([v.double() for v in values]).sum()) / total
+
+        return SignTelemetry(
+            flipped_now=share([t.flips for t in self._tracks]),
+            oscillating=share([((t.frequency > end) & ~t.frozen).sum() for t in self._tracks]),
+            frozen=share([t.frozen.sum() for t in self._tracks]),
+            changed=share([(t.positive ^ t.start).sum() for t in self._tracks]),
+        )

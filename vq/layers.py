@@ -1,0 +1,62 @@
+"""Which modules have a weight that can be compressed, and how that weight is a matrix."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vq.errors import UnsupportedLayerError, bulleted
+
+__all__ = ["candidates", "check_supported", "join_grid", "matrix_of", "op_of", "weight_of"]
+
+_OPS: dict[type[nn.Module], str] = {nn.Linear: "linear"}
+
+
+def candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every (name, module) that owns a weight of two or more dimensions, in model order."""
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, torch.Tensor) and weight.ndim >= 2:
+            yield name, module
+
+
+def op_of(module: nn.Module) -> str | None:
+    """Name of the operation in the container, or None if no method supports the module."""
+    return next((op for kind, op in _OPS.items() if isinstance(module, kind)), None)
+
+
+def check_supported(selected: Mapping[str, nn.Module]) -> None:
+    """Refuse layers that no method can compress, all of them in one error.
+
+    Raises
+    ------
+    UnsupportedLayerError
+    """
+    known = ", ".join(kind.__name__ for kind in _OPS)
+    problems = [
+        f"layer {name!r} must be one of {known}, not {type(module).__name__}; "
+        f"keep it by the rule {name!r}: None"
+        for name, module in selected.items()
+        if op_of(module) is None
+    ]
+    if problems:
+        raise UnsupportedLayerError(bulleted("model", problems))
+
+
+def matrix_of(weight: Tensor) -> Tensor:
+    """Lay out a weight [O, C, *taps] as a matrix [O, taps * C], channels innermost."""
+    return weight.movedim(1, -1).reshape(len(weight), -1)
+
+
+def join_grid(grid: Tensor, shape: tuple[int, int], axis: str) -> Tensor:
+    """Assemble a matrix [O, I] from its grid of sub-vectors [Go, Gi, d]; drop ragged filling."""
+    outputs, inputs = shape
+    if axis == "in":
+        return grid.reshape(outputs, -1)[:, :inputs]
+    return grid.swapaxes(1, 2).reshape(-1, inputs)[:outputs]
+
+
+def weight_of(matrix: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Undo :func:`matrix_of` for a weight of ``shape`` [O, C, *taps]."""
+    outputs, channels, *taps = shape
+    return matrix.reshape(outputs, *taps, channels).movedim(-1, 1)

@@ -1,0 +1,94 @@
+"""Save a compressed model as one container, and load it into a fresh model."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vq.container import Container, FilePlan, Kept, open_container, write_container
+from vq.errors import ConfigError, ContainerError, bulleted
+from vq.model import compressed_layers, provenance_of
+
+__all__ = ["load", "save"]
+
+_DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16,
+    "I32": torch.int32, "I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F32": torch.float32, "F64": torch.float64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+_TAGS = {dtype: tag for tag, dtype in _DTYPES.items()}
+
+
+def save(model: nn.Module, path: str | os.PathLike[str]) -> FilePlan:
+    """Write a compressed model to ``path`` (``*.vq.safetensors``).
+
+    The weights that the model computes with now and those that any reader decodes from the file
+    are equal bit for bit. The file appears only when it is complete.
+
+    Raises
+    ------
+    ConfigError
+        If the model holds no compressed layer.
+    OutputError
+        If the file cannot be written; what existed before is intact.
+    """
+    layers = list(compressed_layers(model))
+    if not layers:
+        raise ConfigError("model must hold a compressed layer, not none; call vq.compress_ first")
+    prefixes = tuple(f"{_prefix(layer.name)}parametrizations.weight." for layer in layers)
+    kept = {
+        name: _kept(tensor)
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(prefixes)
+    }
+    return write_container(path, [layer.to_layer() for layer in layers], kept, provenance_of(model))
+
+
+def load(path: str | os.PathLike[str], *, into: nn.Module) -> nn.Module:
+    """Read a container into ``into``, a model of the same architecture, and return it.
+
+    The compressed weights are decoded; the result is an ordinary dense model.
+
+    Raises
+    ------
+    ContainerError
+        If the file is damaged or does not fit the model; the model is then unchanged.
+    """
+    with open_container(path) as container:
+        state = {name: _tensor(container.kept(name)) for name in container.kept_names}
+        for entry in container.layers:
+            name = entry.geometry.name
+            state[f"{_prefix(name)}weight"] = torch.from_numpy(container.weight(name))
+        _check_fit(container, state, into.state_dict())
+    into.load_state_dict(state)
+    return into
+
+
+def _prefix(module: str) -> str:
+    return f"{module}." if module else ""
+
+
+def _kept(tensor: Tensor) -> Kept:
+    data = tensor.detach().cpu().contiguous()
+    raw = data.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return Kept(_TAGS[data.dtype], tuple(data.shape), raw)
+
+
+def _tensor(kept: Kept) -> Tensor:
+    raw = torch.from_numpy(np.frombuffer(kept.data, np.uint8).copy())
+    return raw.view(_DTYPES[kept.dtype]).reshape(kept.shape)
+
+
+def _check_fit(container: Container, state: Mapping[str, Tensor], wanted: dict[str, Any]) -> None:
+    problems = [f"tensor {name!r} must be in the file" for name in wanted.keys() - state.keys()]
+    problems += [f"tensor {name!r} must be in the model" for name in state.keys() - wanted.keys()]
+    for name in state.keys() & wanted.keys():
+        have, want = tuple(state[name].shape), tuple(wanted[name].shape)
+        if have != want:
+            problems.append(f"tensor {name!r} must have shape {want}, not {have}")
+    if problems:
+        raise ContainerError(bulleted(f"{container.path}: fit to the model", sorted(problems)))
