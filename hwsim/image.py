@@ -1,0 +1,130 @@
+"""A container as the accelerator sees it: the file's own bytes, and one descriptor per layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rtl import DESCRIPTOR, CodebookMode, Method, StreamerConfig
+from vq.container import GRANULE_BYTES, ConfigError, Container, LayerEntry, bulleted
+
+__all__ = ["ImageLayer", "check_layers", "layers_of", "pack_descriptor"]
+
+
+@dataclass(frozen=True)
+class ImageLayer:
+    """One layer of an image.
+
+    Attributes
+    ----------
+    entry : LayerEntry
+        The layer in the container.
+    descriptor : int
+        What the host gives the streamer.
+    codebook_bytes : int
+        Payload of the codebook that this layer loads; 0 if it has none or keeps the last one.
+    read_bytes : int
+        Bytes that the streamer reads for the layer, padding included.
+    """
+
+    entry: LayerEntry
+    descriptor: int
+    codebook_bytes: int
+    read_bytes: int
+
+    @property
+    def padding_bytes(self) -> int:
+        """Bytes read that carry nothing."""
+        return self.read_bytes - self.codebook_bytes - self.entry.geometry.payload_bytes
+
+
+def layers_of(container: Container, config: StreamerConfig) -> list[ImageLayer]:
+    """Describe all layers of a container, in execution order.
+
+    Addresses are file offsets: the memory image is the file itself. A layer whose codebook is
+    that of the last layer that had one keeps it, any other codebook is loaded.
+
+    Raises
+    ------
+    ConfigError
+        If the instance cannot run a layer. All such layers are named, each with the limit.
+    """
+    check_layers(container.layers, config)
+    layers = []
+    loaded = None
+    for entry in container.layers:
+        g, span = entry.geometry, entry.codebook
+        fields: dict[str, Any] = {
+            "method": Method[g.method.upper()],
+            "codebook_mode": CodebookMode.NONE,
+            "stream_granules": entry.stream.nbytes // GRANULE_BYTES,
+            "stream_address": entry.stream.offset,
+        }
+        codebook_granules = 0
+        if span is not None:
+            fields |= {
+                "codebook_mode": CodebookMode.KEEP if span == loaded else CodebookMode.LOAD,
+                "log2_d": g.d.bit_length() - 1,
+                "index_bits": g.b,
+                "chunks": g.chunks,
+                "last_granules": g.last_granules,
+            }
+            if span != loaded:
+                codebook_granules = -(-span.nbytes // GRANULE_BYTES)
+                fields |= {
+                    "codebook_address": span.offset,
+                    "codebook_granules": codebook_granules,
+                }
+                loaded = span
+        layers.append(
+            ImageLayer(
+                entry,
+                pack_descriptor(fields),
+                g.k * g.d if codebook_granules else 0,
+                codebook_granules * GRANULE_BYTES + entry.stream.nbytes,
+            )
+        )
+    return layers
+
+
+def pack_descriptor(fields: dict[str, Any]) -> int:
+    """Bits of a layer descriptor; fields that are left out are zero."""
+    return int(DESCRIPTOR.const(fields).as_value().value)
+
+
+def check_layers(entries: Sequence[LayerEntry], config: StreamerConfig) -> None:
+    """Require that an instance can run every layer; see :func:`layers_of` for the error."""
+    problems = [
+        f"layer {entry.geometry.name!r}: {problem}"
+        for entry in entries
+        for problem in _limits(entry, config)
+    ]
+    if problems:
+        raise ConfigError(bulleted("accelerator", problems))
+
+
+def _limits(entry: LayerEntry, config: StreamerConfig) -> list[str]:
+    g = entry.geometry
+    if g.method.upper() not in Method.__members__:
+        known = ", ".join(name.lower() for name in Method.__members__)
+        return [f"method must be one of {known}, not {g.method!r}"]
+    problems = []
+    if entry.stream.offset + entry.stream.nbytes > 1 << config.address_bits:
+        problems.append(
+            f"stream must end below {1 << config.address_bits:#x} (address_bits = "
+            f"{config.address_bits}), not at {entry.stream.offset + entry.stream.nbytes:#x}"
+        )
+    if max(g.chunks, entry.stream.nbytes // GRANULE_BYTES) >= 1 << 32:
+        problems.append(f"stream must be shorter than 2**32 granules, not {g.stream_bytes} bytes")
+    if g.method == "int8":
+        return problems
+    if g.in_rom:
+        problems.append("codebook must be in the file, not in ROM")
+    if g.d not in (2, 4, 8, 16) or not config.d_min <= g.d <= config.d_max:
+        problems.append(
+            f"d must be a power of two from {config.d_min} to {config.d_max}, not {g.d}"
+        )
+    if g.b > config.index_bits_max:
+        problems.append(f"k must be at most {1 << config.index_bits_max}, not {g.k}")
+    if g.sign_bits not in (0, g.d):
+        problems.append(f"signs must be stored for every weight, not {g.sign_bits} of {g.d}")
+    return problems

@@ -1,0 +1,151 @@
+"""Memory models: when each beat of each burst can be delivered.
+
+A model is one event-driven object. The AXI slave of the RTL simulation asks it cycle by cycle;
+a cycle model can ask the same object without a simulator and gets the same answers.
+"""
+
+import difflib
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Protocol
+
+from vq.container import ConfigError, bulleted
+
+__all__ = ["IdealMemory", "MemoryModel", "parse_memory"]
+
+
+class MemoryModel(Protocol):
+    """Timing of a memory behind one read port. Data return in the order of the requests."""
+
+    def request(self, cycle: int, address: int, beats: int, beat_bytes: int) -> None:
+        """Accept a burst of ``beats`` beats of ``beat_bytes`` bytes in ``cycle``.
+
+        Cycles of successive calls must not decrease.
+        """
+
+    def ready_cycle(self) -> int | None:
+        """First cycle in which the next beat may be transferred; None if none is requested."""
+
+    def pop(self) -> None:
+        """Count the next beat as transferred."""
+
+    def describe(self) -> dict[str, Any]:
+        """Name and settings, as reports print them."""
+
+
+class IdealMemory:
+    """Fixed bandwidth and fixed latency, any number of bursts under way.
+
+    A burst accepted in cycle c delivers its first beat in cycle ``c + latency_cycles`` or when
+    the bandwidth allows, whichever is later. A beat of n bytes takes ``n / bytes_per_cycle``
+    cycles of bandwidth; parts of a cycle are not lost between beats.
+
+    Parameters
+    ----------
+    bytes_per_cycle : Fraction or int
+        Bandwidth, above 0. More than one beat per cycle does not help: the bus is the limit.
+    latency_cycles : int
+        From the request's acceptance to its first beat, at least 1.
+    """
+
+    def __init__(self, *, bytes_per_cycle: Fraction | int = 16, latency_cycles: int = 20) -> None:
+        if bytes_per_cycle <= 0:
+            raise ConfigError(
+                f"memory bytes_per_cycle must be above 0, not {float(bytes_per_cycle):g}"
+            )
+        if latency_cycles < 1:
+            raise ConfigError(f"memory latency must be at least 1 cycle, not {latency_cycles}")
+        self.bytes_per_cycle = Fraction(bytes_per_cycle)
+        self.latency_cycles = latency_cycles
+        self._free = Fraction(0)  # when the bandwidth given to earlier beats ends
+        self._bursts: deque[tuple[Fraction, Fraction, int]] = deque()  # start, beat time, beats
+        self._done_beats = 0  # of the first burst
+
+    def request(self, cycle: int, address: int, beats: int, beat_bytes: int) -> None:
+        """See :class:`MemoryModel`. The address does not matter here."""
+        start = max(Fraction(cycle + self.latency_cycles), self._free)
+        beat_time = beat_bytes / self.bytes_per_cycle
+        self._free = start + beats * beat_time
+        self._bursts.append((start, beat_time, beats))
+
+    def ready_cycle(self) -> int | None:
+        """See :class:`MemoryModel`."""
+        if not self._bursts:
+            return None
+        start, beat_time, _ = self._bursts[0]
+        end = start + (self._done_beats + 1) * beat_time
+        # A beat is there in the cycle in which the last of its bytes arrives.
+        return max(-(-end.numerator // end.denominator) - 1, int(start))
+
+    def pop(self) -> None:
+        """See :class:`MemoryModel`."""
+        self._done_beats += 1
+        if self._done_beats == self._bursts[0][2]:
+            self._bursts.popleft()
+            self._done_beats = 0
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`MemoryModel`."""
+        return {
+            "name": "ideal",
+            "bytes_per_cycle": float(self.bytes_per_cycle),
+            "latency_cycles": self.latency_cycles,
+        }
+
+
+@dataclass(frozen=True)
+class _Option:
+    """A setting of a memory: the argument it becomes, and how its text is read."""
+
+    argument: str
+    read: Callable[[str], Any]
+    requirement: str
+
+
+_IDEAL = {
+    "bytes_per_cycle": _Option("bytes_per_cycle", Fraction, "a number above 0"),
+    "latency": _Option("latency_cycles", int, "a whole number of cycles, at least 1"),
+}
+_PLAIN_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
+
+
+def parse_memory(spec: str) -> IdealMemory:
+    """Build a memory model from its text form, ``ideal:bytes_per_cycle=16,latency=20``.
+
+    Settings that are left out keep their defaults.
+
+    Raises
+    ------
+    ConfigError
+        If the name or a setting is unknown, or a value is impossible.
+    """
+    name, _, settings = spec.partition(":")
+    if name != "ideal":
+        raise ConfigError(
+            f"memory must be 'ideal', not {name!r}; DRAM models such as ddr4-2400 "
+            "are not part of this release"
+        )
+    problems: list[str] = []
+    arguments: dict[str, Any] = {}
+    for setting in filter(None, settings.split(",")):
+        key, _, text = setting.partition("=")
+        option = _IDEAL.get(key)
+        if option is None:
+            near = difflib.get_close_matches(key, _IDEAL, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            problems.append(f"setting must be one of {', '.join(_IDEAL)}, not {key!r}{hint}")
+        elif option.argument in arguments:
+            problems.append(f"{key} must be given once")
+        else:
+            try:
+                if not _PLAIN_NUMBER.fullmatch(text):
+                    raise ValueError
+                arguments[option.argument] = option.read(text)
+            except ValueError:
+                problems.append(f"{key} must be {option.requirement}, not {text!r}")
+    if problems:
+        raise ConfigError(bulleted(f"memory {spec!r}", problems))
+    return IdealMemory(**arguments)

@@ -1,0 +1,221 @@
+"""The one place that builds designs with Verilator and runs cocotb in them."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hwsim.job import Job, Result
+from hwsim.toolchain import Toolchain, find_toolchain
+from rtl import REPORT, TOP, StreamerConfig, emit_verilog
+from vq.container import OutputError, SimulationError
+
+__all__ = ["build", "cache_folder", "lint", "run"]
+
+_log = logging.getLogger(__name__)
+_LOG_TAIL_LINES = 15
+_POLL_SECONDS = 0.1
+#: Only the ports of the top are public: Verilator may optimise all other signals away.
+_PORTS_ONLY = f'`verilator_config\npublic_flat_rw -module "{TOP}" -var "*"\n'
+_FLAGS = (
+    "-cc", "--exe", "--vpi", "--prefix", "Vtop", "--top-module", TOP, "-o", TOP,
+    "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "-Wno-lint", "-Wno-style",
+)  # fmt: skip
+
+
+def cache_folder() -> Path:
+    """Folder of finished builds: ``$SIGNBOOK_CACHE``, else ``~/.cache/signbook``."""
+    return Path(os.environ.get("SIGNBOOK_CACHE") or Path.home() / ".cache" / "signbook")
+
+
+def build(config: StreamerConfig) -> Path:
+    """Build an instance, or find it already built.
+
+    A build is named by a hash of its Verilog, flags and tool versions, and appears in the cache as
+    a whole. Processes that want the same one at the same time wait for one of them.
+
+    Returns
+    -------
+    Path
+        The simulator program.
+
+    Raises
+    ------
+    SimulationError
+        If a tool is missing or the build fails.
+    OutputError
+        If the cache folder cannot be written.
+    """
+    tools = find_toolchain()
+    source = emit_verilog(config)
+    key = hashlib.sha256(
+        "\0".join((source, _PORTS_ONLY, *_FLAGS, tools.versions, str(tools.cocotb_library_dir)))
+        .encode()
+    ).hexdigest()[:20]
+    program = cache_folder() / f"{TOP}-{key}" / TOP
+    if program.exists():
+        return program
+    with _locked(program.parent.with_suffix(".lock")):
+        if not program.exists():
+            _log.info("building %s (%d-bit bus)", program.parent.name, config.bus_bits)
+            _compile(tools, source, program)
+    return program
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise OutputError(
+            f"cache folder {path.parent} must be writable, not refused with "
+            f"{error.strerror or error!r}; set SIGNBOOK_CACHE to another folder"
+        ) from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _compile(tools: Toolchain, source: str, program: Path) -> None:
+    """Build in a temporary folder and move the program to its place."""
+    with tempfile.TemporaryDirectory(dir=program.parent.parent, prefix=".build-") as name:
+        folder = Path(name)
+        (folder / f"{TOP}.v").write_text(source)
+        (folder / "ports.vlt").write_text(_PORTS_ONLY)
+        libraries = tools.cocotb_library_dir
+        link = f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"
+        jobs = str(min(4, os.cpu_count() or 1))
+        for command in (
+            ["verilator", *_FLAGS, "-Mdir", ".", "-LDFLAGS", link,
+             "ports.vlt", str(tools.cocotb_main), f"{TOP}.v"],
+            ["make", "-j", jobs, "-f", "Vtop.mk"],
+        ):  # fmt: skip
+            _tool(tools, command, folder)
+        finished = folder / "finished"
+        finished.mkdir()
+        shutil.move(folder / TOP, finished / TOP)
+        finished.rename(program.parent)
+
+
+def _tool(tools: Toolchain, command: list[str], folder: Path) -> str:
+    """Run one tool to its end and return what it printed."""
+    environment = tools.build_environment()
+    executable = shutil.which(command[0], path=environment["PATH"])
+    if executable is None:
+        raise SimulationError(f"{command[0]} must be on PATH, but it is not")
+    done = subprocess.run(
+        [executable, *command[1:]],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode != 0:
+        raise SimulationError(
+            f"{command[0]} must succeed, not end with status {done.returncode}:\n"
+            f"{_tail(done.stdout)}"
+        )
+    return done.stdout
+
+
+def lint(config: StreamerConfig, waivers: Path) -> None:
+    """Check an instance with ``verilator --lint-only -Wall`` and a file of waivers.
+
+    Raises
+    ------
+    SimulationError
+        If there is any warning that the file does not waive.
+    """
+    with tempfile.TemporaryDirectory(prefix="signbook-") as name:
+        folder = Path(name)
+        (folder / f"{TOP}.v").write_text(emit_verilog(config))
+        command = ["verilator", "--lint-only", "-Wall", "--top-module", TOP]
+        _tool(find_toolchain(), [*command, str(waivers.resolve()), f"{TOP}.v"], folder)
+
+
+def run(
+    config: StreamerConfig, job: Job, *, progress: Callable[[int], None] | None = None
+) -> Result:
+    """Simulate one job.
+
+    Parameters
+    ----------
+    config : StreamerConfig
+        The instance; it is built if needed.
+    job : Job
+    progress : callable, optional
+        Called from time to time with the number of data beats so far.
+
+    Raises
+    ------
+    SimulationError
+        If the run breaks a protocol rule, stands still, or does not end properly. The message
+        ends with the last lines of the simulator's log.
+    """
+    program = build(config)
+    tools = find_toolchain()
+    with tempfile.TemporaryDirectory(prefix="signbook-") as name:
+        folder = Path(name)
+        (folder / "job.json").write_text(job.to_json(config.bus_bits))
+        environment = tools.run_environment(TOP, "hwsim.testbench", folder / "results.xml")
+        environment["SIGNBOOK_JOB"] = str(folder / "job.json")
+        start = time.monotonic()
+        status = _supervise(program, environment, folder, progress)
+        seconds = time.monotonic() - start
+        if status != 0 or not (folder / "result.json").exists():
+            log = (folder / "log").read_text(errors="replace")
+            raise SimulationError(
+                f"simulation must end properly, not with status {status}:\n{_tail(log)}"
+            )
+        packed = json.loads((folder / "result.json").read_text())["reports"]
+        return Result.load(folder, [unpack_report(p) for p in packed], config.bus_bits, seconds)
+
+
+def _supervise(
+    program: Path,
+    environment: dict[str, str],
+    folder: Path,
+    progress: Callable[[int], None] | None,
+) -> int:
+    """Run the program to its end; never leave it behind."""
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [program], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            while True:
+                try:
+                    return process.wait(_POLL_SECONDS)
+                except subprocess.TimeoutExpired:
+                    text = folder / "progress"
+                    if progress is not None and text.exists():
+                        progress(int(text.read_text() or 0))
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def unpack_report(packed: int) -> dict[str, Any]:
+    """Fields of a layer report by name; the status as its name."""
+    report = REPORT.from_bits(packed)
+    fields = {name: getattr(report, name) for name, _ in REPORT if name != "reserved"}
+    return {**fields, "status": fields["status"].name}
+
+
+def _tail(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "\n".join(lines[-_LOG_TAIL_LINES:])

@@ -1,0 +1,34 @@
+"""Hardware: a generator for weight streamers that decode ``vqstream/1`` from memory.
+
+One component per file, from the bus inwards: :mod:`rtl.dma`, :mod:`rtl.router`,
+:mod:`rtl.planes`, :mod:`rtl.loader`, :mod:`rtl.codebook`, :mod:`rtl.sequencer`,
+:mod:`rtl.signs`, :mod:`rtl.gather`, joined in :mod:`rtl.decoder`; :mod:`rtl.checker` and
+:mod:`rtl.counters` beside them, all in :mod:`rtl.streamer`.
+"""
+
+from rtl.config import StreamerConfig
+from rtl.descriptor import (
+    DESCRIPTOR,
+    REPORT,
+    STALL_CAUSES,
+    CodebookMode,
+    Method,
+    Status,
+)
+from rtl.emit import TOP, emit_verilog, manifest, write_verilog
+from rtl.streamer import WeightStreamer
+
+__all__ = [
+    "DESCRIPTOR",
+    "REPORT",
+    "STALL_CAUSES",
+    "TOP",
+    "CodebookMode",
+    "Method",
+    "Status",
+    "StreamerConfig",
+    "WeightStreamer",
+    "emit_verilog",
+    "manifest",
+    "write_verilog",
+]

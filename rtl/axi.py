@@ -1,0 +1,78 @@
+"""AXI4 read channels, as a signature whose ports vendor tools recognise."""
+
+from amaranth.lib import enum, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["Burst", "ReadSignature"]
+
+
+class Burst(enum.Enum, shape=2):
+    """Address mode of a burst; only INCR is used."""
+
+    FIXED = 0
+    INCR = 1
+    WRAP = 2
+
+
+class ReadSignature(wiring.Signature):
+    """Read address (AR) and read data (R) channels, seen from the master.
+
+    One ID is used, so data return in the order of the requests and the ID signals are omitted.
+
+    Parameters
+    ----------
+    address_bits : int
+        Width of a byte address.
+    data_bits : int
+        Width of the data bus, a power of two.
+
+    Members
+    -------
+    arvalid : Out(1)
+        A burst is requested. Held with all other ``ar`` signals until ``arready``.
+    arready : In(1)
+        The request is accepted in this cycle.
+    araddr : Out(address_bits)
+        Byte address of the first beat.
+    arlen : Out(8)
+        Beats of the burst, minus one.
+    arsize : Out(3)
+        log2 of the bytes of a beat; always the full bus.
+    arburst : Out(2)
+        Always INCR.
+    arcache : Out(4)
+        Always 0b0011: normal memory, bufferable, not cached.
+    arprot : Out(3)
+        Always 0: unprivileged, secure, data.
+    rvalid : In(1)
+        A beat is offered.
+    rready : Out(1)
+        The beat is taken.
+    rdata : In(data_bits)
+        The beat, the lowest address in the lowest byte.
+    rresp : In(2)
+        0 and 1 are fine; 2 (slave error) and 3 (decode error) are reported in the layer's status.
+    rlast : In(1)
+        Last beat of its burst.
+    """
+
+    def __init__(self, *, address_bits: int, data_bits: int) -> None:
+        self.address_bits = address_bits
+        self.data_bits = data_bits
+        super().__init__(
+            {
+                "arvalid": Out(1),
+                "arready": In(1),
+                "araddr": Out(address_bits),
+                "arlen": Out(8),
+                "arsize": Out(3),
+                "arburst": Out(Burst),
+                "arcache": Out(4),
+                "arprot": Out(3),
+                "rvalid": In(1),
+                "rready": Out(1),
+                "rdata": In(data_bits),
+                "rresp": In(2),
+                "rlast": In(1),
+            }
+        )

@@ -1,0 +1,168 @@
+"""What one generated instance can do: every limit of the hardware in one checked record."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from vq.container import CHUNK_SUBVECTORS, GRANULE_BYTES, PAGE_BYTES, ConfigError, bulleted
+
+__all__ = ["AXI_BURST_BEATS_MAX", "StreamerConfig"]
+
+#: Longest burst of AXI4, in beats.
+AXI_BURST_BEATS_MAX = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamerConfig:
+    """Parameters of a weight streamer.
+
+    Attributes
+    ----------
+    bus_bits : int
+        Width W of the AXI data bus and number of weights that leave per cycle: 64, 128, 256, 512.
+    d_min : int
+        Shortest sub-vector, 2 or 4. With 2, the codebook needs twice as many banks.
+    d_max : int
+        Longest sub-vector: 2, 4, 8 or 16, at least ``d_min``.
+    index_bits_max : int
+        Widest index b, 5 to 10. A codebook holds up to ``2**index_bits_max`` codewords.
+    address_bits : int
+        Width of a byte address, 16 to 64.
+    burst_bytes : int
+        Longest burst, a power of two of 64 to 4096 bytes and at most 256 beats. Bursts are aligned
+        to it, so none crosses a 4 KiB boundary.
+    outstanding_bursts : int
+        Bursts that may be under way at once, 1 to 64.
+    fifo_bytes : int
+        Read buffer, a power of two from ``burst_bytes`` to 64 KiB. A burst is requested
+        when the buffer has room for all of it, so this bounds the bytes in flight.
+    layers_in_flight : int
+        Layers between the acceptance of the descriptor and that of the report, 2 to 16.
+
+    Raises
+    ------
+    ConfigError
+        If the parameters contradict each other or a limit. All problems are in one message.
+    """
+
+    bus_bits: int = 128
+    d_min: int = 4
+    d_max: int = 16
+    index_bits_max: int = 8
+    address_bits: int = 40
+    burst_bytes: int = 1024
+    outstanding_bursts: int = 8
+    fifo_bytes: int = 4096
+    layers_in_flight: int = 8
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{field.name} must be an integer, not {getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)
+            if type(getattr(self, field.name)) is not int
+        ]
+        if not problems:
+            problems = self._problems()
+        if problems:
+            raise ConfigError(bulleted("accelerator configuration", problems))
+
+    def _problems(self) -> list[str]:
+        widest_burst = min(PAGE_BYTES, AXI_BURST_BEATS_MAX * self.bus_bits // 8)
+        checks = [
+            ("bus_bits", self.bus_bits in (64, 128, 256, 512), "64, 128, 256 or 512"),
+            ("d_min", self.d_min in (2, 4), "2 or 4"),
+            (
+                "d_max",
+                self.d_max in (2, 4, 8, 16) and self.d_max >= self.d_min,
+                f"2, 4, 8 or 16 and at least d_min = {self.d_min}",
+            ),
+            ("index_bits_max", 5 <= self.index_bits_max <= 10, "5 to 10"),
+            ("address_bits", 16 <= self.address_bits <= 64, "16 to 64"),
+            (
+                "burst_bytes",
+                _is_power(self.burst_bytes) and GRANULE_BYTES <= self.burst_bytes <= widest_burst,
+                f"a power of two from {GRANULE_BYTES} to {widest_burst}",
+            ),
+            ("outstanding_bursts", 1 <= self.outstanding_bursts <= 64, "1 to 64"),
+            (
+                "fifo_bytes",
+                _is_power(self.fifo_bytes) and self.burst_bytes <= self.fifo_bytes <= 1 << 16,
+                f"a power of two from burst_bytes = {self.burst_bytes} to {1 << 16}",
+            ),
+            ("layers_in_flight", 2 <= self.layers_in_flight <= 16, "2 to 16"),
+        ]
+        return [
+            f"{name} must be {requirement}, not {getattr(self, name)!r}"
+            for name, holds, requirement in checks
+            if not holds
+        ]
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any]) -> Self:
+        """Build from names and values, as a file or a command line gives them.
+
+        Values may be integers or their decimal text.
+
+        Raises
+        ------
+        ConfigError
+            If a name is unknown (with the nearest known one), a value is not an integer,
+            or the configuration is impossible.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        problems, values = [], {}
+        for name, value in settings.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                problems.append(f"key must be one of {', '.join(known)}, not {name!r}{hint}")
+                continue
+            try:
+                values[name] = int(value) if isinstance(value, str) else value
+            except ValueError:
+                problems.append(f"{name} must be an integer, not {value!r}")
+        if problems:
+            raise ConfigError(bulleted("accelerator configuration", problems))
+        return cls(**values)
+
+    def to_mapping(self) -> dict[str, int]:
+        """All parameters by name."""
+        return dataclasses.asdict(self)
+
+    @property
+    def bus_bytes(self) -> int:
+        """Bytes of one beat."""
+        return self.bus_bits // 8
+
+    @property
+    def granule_beats(self) -> int:
+        """Beats of one 64-byte granule, which is also the beats of one bit-plane."""
+        return 8 * GRANULE_BYTES // self.bus_bits
+
+    @property
+    def banks(self) -> int:
+        """Codebook banks, each ``d_min`` bytes wide; together they give W weights per cycle."""
+        return self.bus_bits // self.d_min
+
+    @property
+    def fifo_beats(self) -> int:
+        """Read buffer, in beats."""
+        return self.fifo_bytes // self.bus_bytes
+
+    @property
+    def direct_fifo_beats(self) -> int:
+        """Elastic buffer of sign beats. ``(512/W) d b / (b+d)`` beats even out the output bursts
+        (32 at W = 128, d = 16, b = 10 with some spare)."""
+        return max(8, 8 * CHUNK_SUBVECTORS // self.bus_bits)
+
+    @property
+    def codebook_fifo_beats(self) -> int:
+        """Buffer in front of the codebook RAM, 1 KiB. A beat may hold several codewords, which the
+        RAM takes one per cycle; the layer's stream passes by meanwhile."""
+        return 1024 // self.bus_bytes
+
+
+def _is_power(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0

@@ -1,0 +1,129 @@
+"""Counters: every cycle of a run is charged to one layer and to one cause."""
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from rtl.config import StreamerConfig
+from rtl.descriptor import REPORT, Status
+from rtl.router import TRANSFER
+
+__all__ = ["LayerCounters"]
+
+
+class LayerCounters(wiring.Component):
+    """Account for cycles and close each layer with a report.
+
+    A cycle belongs to the layer whose weights leave in it, else to the next one to leave weights.
+    Counting starts in the cycle after a descriptor is accepted and ends with the last weight
+    beat of the last accepted layer; an idle machine counts nothing. In each cycle exactly one
+    counter grows:
+
+    - busy: a weight beat leaves;
+    - compute: a weight beat is offered and not taken;
+    - decoder: a weight beat is there, but the counters hold it back for the report of a refused
+      layer before it (one cycle for each);
+    - codebook, memory: no weight beat is there because, when it should have entered the decoder's
+      pipeline, the codebook or data from memory were missing. Start-up and the bus time of
+      indices, codebooks and int8 beats that do not complete an output beat are memory.
+
+    writeback is reserved for results and stays zero. Counters are 32 bits wide and wrap.
+
+    Parameters
+    ----------
+    config : StreamerConfig
+
+    Members
+    -------
+    accepted : In(1)
+        The host's descriptor is taken in this cycle.
+    status : In(stream.Signature(Status))
+        Outcome of the checks, in order.
+    transfer : In(stream.Signature(TRANSFER))
+        What the bus did for a layer that was not refused.
+    offered : In(1)
+        The decoder has a weight beat.
+    leaves : In(1)
+        It is taken. Must not be asserted while ``hold``.
+    last : In(1)
+        It is the last of its layer.
+    awaits_codebook : In(1)
+        If none is offered: the codebook is missing.
+    hold : Out(1)
+        Weights must not leave in this cycle.
+    report : Out(stream.Signature(REPORT))
+        One per layer, in order, refused layers included. Up to ``layers_in_flight`` are kept;
+        the sender of descriptors must not allow more.
+    """
+
+    def __init__(self, config: StreamerConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "accepted": In(1),
+                "status": In(stream.Signature(Status)),
+                "transfer": In(stream.Signature(TRANSFER)),
+                "offered": In(1),
+                "leaves": In(1),
+                "last": In(1),
+                "awaits_codebook": In(1),
+                "hold": Out(1),
+                "report": Out(stream.Signature(REPORT)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        config = self._config
+        m = Module()
+        m.submodules.reports = reports = SyncFIFO(width=REPORT.size, depth=config.layers_in_flight)
+
+        finishes = Signal()
+        m.d.comb += [
+            self.hold.eq(self.status.valid & (self.status.payload != Status.OK)),
+            finishes.eq(self.leaves & self.last),
+            self.status.ready.eq(self.hold | finishes),
+            self.transfer.ready.eq(finishes),
+        ]
+        open_layers = Signal(range(config.layers_in_flight + 1))
+        m.d.sync += open_layers.eq(open_layers + self.accepted - self.status.ready)
+
+        stalled = ~self.leaves
+        counts: dict[str, Value] = {
+            "cycles": Const(1),
+            "busy_cycles": self.leaves,
+            "memory_cycles": stalled & ~self.offered & ~self.awaits_codebook,
+            "codebook_cycles": stalled & ~self.offered & self.awaits_codebook,
+            "decoder_cycles": stalled & self.offered & self.hold,
+            "compute_cycles": stalled & self.offered & ~self.hold,
+            "writeback_cycles": Const(0),
+        }
+        fields: dict[str, Value] = {
+            "status": Mux(
+                finishes,
+                Mux(self.transfer.p.error, Status.READ_ERROR, Status.OK),
+                self.status.payload,
+            ),
+            "reserved": Const(0, 24),
+            "beats": Mux(finishes, self.transfer.p.beats, 0),
+            "bursts": Mux(finishes, self.transfer.p.bursts, 0),
+        }
+        for name, count in counts.items():
+            # `now` includes the current cycle; `before` is what earlier cycles left.
+            before = Signal(32, name=f"{name}_before")
+            now = Signal(32, name=f"{name}_now")
+            m.d.comb += now.eq(before + count)
+            # An idle machine forgets; a refused layer leaves its cycles to the next one.
+            m.d.sync += before.eq(Mux(finishes | (open_layers == 0), 0, now))
+            fields[name] = Mux(finishes, now, 0)
+
+        m.d.comb += [
+            # One assignment: a constant part of a signal would become a Verilog process that
+            # no event ever starts.
+            reports.w_data.eq(Cat(fields[name] for name, _ in REPORT)),
+            reports.w_en.eq(self.status.ready),
+            self.report.payload.eq(reports.r_data),
+            self.report.valid.eq(reports.r_rdy),
+            reports.r_en.eq(self.report.ready),
+        ]
+        return m

@@ -1,0 +1,183 @@
+"""Weight-stream decoder: bus beats in, int8 weights out."""
+
+from amaranth import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out, connect
+
+from rtl.codebook import CodebookRAM
+from rtl.config import StreamerConfig
+from rtl.descriptor import LAYER
+from rtl.dma import beat_layout
+from rtl.gather import Gather, weight_layout
+from rtl.loader import CodebookLoader
+from rtl.planes import PlaneBuffer
+from rtl.router import TRANSFER, Router
+from rtl.sequencer import SLOT, Sequencer
+from rtl.signs import SignApply
+
+__all__ = ["Decoder"]
+
+
+class Decoder(wiring.Component):
+    """Decode layers of any supported method, d and b, one after another without a pause.
+
+    ::
+
+        beats -> router -> bit-planes ------> slice -> codebook RAM -> signs -> gather -> weights
+                    |----> elastic FIFO (signs, int8) --- delayed alongside ------^
+                    |----> FIFO -> loader -> codebook RAM
+
+    From the sequencer to the output register are five cycles. The pipeline stops as a whole while
+    the output is not taken; the FIFOs before it go on filling.
+
+    Parameters
+    ----------
+    config : StreamerConfig
+
+    Members
+    -------
+    layer : In(stream.Signature(LAYER))
+        Layers in the order of their beats. Up to ``layers_in_flight`` are kept.
+    beats : In(stream.Signature(beat_layout(config)))
+        From the DMA.
+    weights : Out(stream.Signature(weight_layout(config)))
+        W weights per beat.
+    transfer : Out(stream.Signature(TRANSFER))
+        What the bus did for each layer; there before the layer's last weight beat. Kept for up
+        to ``layers_in_flight`` layers.
+    awaits_codebook : Out(1)
+        While no weight beat is offered: the codebook is missing, else data from memory.
+    """
+
+    def __init__(self, config: StreamerConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "layer": In(stream.Signature(LAYER)),
+                "beats": In(stream.Signature(beat_layout(config))),
+                "weights": Out(stream.Signature(weight_layout(config))),
+                "transfer": Out(stream.Signature(TRANSFER)),
+                "awaits_codebook": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        config = self._config
+        m = Module()
+        m.submodules.router = router = Router(config)
+        m.submodules.planes = planes = PlaneBuffer(config)
+        m.submodules.loader = loader = CodebookLoader(config)
+        m.submodules.codebook = codebook = CodebookRAM(config)
+        m.submodules.sequencer = sequencer = Sequencer(config)
+        m.submodules.signs = signs = SignApply(config)
+        m.submodules.gather = gather = Gather(config)
+        m.submodules.direct_fifo = direct = SyncFIFO(
+            width=config.bus_bits, depth=config.direct_fifo_beats
+        )
+        m.submodules.codebook_fifo = books = SyncFIFO(
+            width=config.bus_bits, depth=config.codebook_fifo_beats
+        )
+        m.submodules.transfer_fifo = transfers = SyncFIFO(
+            width=TRANSFER.size, depth=config.layers_in_flight
+        )
+        self._queue_layers(m, router, loader, sequencer)
+
+        connect(m, router.planes, planes.planes)
+        m.d.comb += [
+            router.beats.payload.eq(self.beats.payload),
+            router.beats.valid.eq(self.beats.valid),
+            self.beats.ready.eq(router.beats.ready),
+            direct.w_data.eq(router.direct.payload),
+            direct.w_en.eq(router.direct.valid),
+            router.direct.ready.eq(direct.w_rdy),
+            books.w_data.eq(router.codebook.payload),
+            books.w_en.eq(router.codebook.valid),
+            router.codebook.ready.eq(books.w_rdy),
+            loader.beats.payload.eq(books.r_data),
+            loader.beats.valid.eq(books.r_rdy),
+            books.r_en.eq(loader.beats.ready),
+            transfers.w_data.eq(router.transfer.payload),
+            transfers.w_en.eq(router.transfer.valid),
+            self.transfer.payload.eq(transfers.r_data),
+            self.transfer.valid.eq(transfers.r_rdy),
+            transfers.r_en.eq(self.transfer.ready),
+            codebook.write.eq(loader.row),
+        ]
+
+        enable = gather.enable
+        m.d.comb += [
+            sequencer.enable.eq(enable),
+            sequencer.filled.eq(planes.filled),
+            sequencer.direct_valid.eq(direct.r_rdy),
+            sequencer.book_loaded.eq(loader.loaded),
+            sequencer.codebook_blocked.eq(router.codebook_blocked),
+            direct.r_en.eq(sequencer.direct_ready),
+            loader.take.eq(sequencer.take_book),
+            planes.step.eq(sequencer.step),
+            planes.log2_d.eq(sequencer.slot.log2_d),
+            planes.index_bits.eq(sequencer.layer.p.index_bits),
+            planes.release.eq(sequencer.release),
+            planes.enable.eq(enable),
+        ]
+
+        # slots[i] and direct_beats[i] are what the data at depth i of the pipeline belong to:
+        # 1 sliced index, 2 bank address, 3 RAM output, 4 codebook output register.
+        slots = [sequencer.slot]
+        direct_beats = [direct.r_data]
+        for depth in range(1, 5):
+            slot = Signal(SLOT, name=f"slot_{depth}")
+            direct_beat = Signal(config.bus_bits, name=f"direct_beat_{depth}")
+            with m.If(enable):
+                m.d.sync += [slot.eq(slots[-1]), direct_beat.eq(direct_beats[-1])]
+            slots.append(slot)
+            direct_beats.append(direct_beat)
+        awaits_codebook = Signal()
+        with m.If(enable):
+            m.d.sync += awaits_codebook.eq(slots[4].awaits_codebook & ~slots[4].valid)
+
+        m.d.comb += [
+            codebook.enable.eq(enable),
+            codebook.lanes.eq(planes.lanes),
+            codebook.log2_d.eq(slots[1].log2_d),
+            codebook.book.eq(slots[1].book),
+            # The lookup that follows the last one of the old book is being made in this cycle.
+            loader.free.eq(enable & slots[2].valid & slots[2].new_book),
+            signs.values.eq(codebook.values),
+            signs.negative.eq(direct_beats[4]),
+            signs.signed.eq(slots[4].signed),
+            gather.valid.eq(slots[4].valid),
+            gather.raw.eq(slots[4].raw),
+            gather.last.eq(slots[4].last),
+            gather.weights.eq(signs.weights),
+            gather.raw_beat.eq(direct_beats[4]),
+            self.weights.payload.eq(gather.output.payload),
+            self.weights.valid.eq(gather.output.valid),
+            gather.output.ready.eq(self.weights.ready),
+            self.awaits_codebook.eq(awaits_codebook),
+        ]
+        return m
+
+    def _queue_layers(
+        self, m: Module, router: Router, loader: CodebookLoader, sequencer: Sequencer
+    ) -> None:
+        """Three copies of each layer, because the three readers are at different layers."""
+        queues = []
+        for name, reader in (("router", router), ("loader", loader), ("sequencer", sequencer)):
+            m.submodules[f"{name}_layers"] = queue = SyncFIFO(
+                width=LAYER.size, depth=self._config.layers_in_flight
+            )
+            m.d.comb += [
+                queue.w_data.eq(self.layer.payload),
+                reader.layer.payload.eq(queue.r_data),
+                reader.layer.valid.eq(queue.r_rdy),
+                queue.r_en.eq(reader.layer.ready),
+            ]
+            queues.append((name, queue))
+        all_ready = Signal()
+        given = self.layer.valid & all_ready
+        m.d.comb += self.layer.ready.eq(all_ready)
+        m.d.comb += all_ready.eq(queues[0][1].w_rdy & queues[1][1].w_rdy & queues[2][1].w_rdy)
+        for name, queue in queues:
+            wanted = self.layer.p.load if name == "loader" else 1
+            m.d.comb += queue.w_en.eq(given & wanted)

@@ -1,0 +1,143 @@
+"""Top of the design: layer descriptors and memory in, int8 weights and reports out."""
+
+from amaranth import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from rtl.axi import ReadSignature
+from rtl.checker import DescriptorChecker
+from rtl.config import StreamerConfig
+from rtl.counters import LayerCounters
+from rtl.decoder import Decoder
+from rtl.descriptor import DESCRIPTOR, REPORT, CodebookMode, Method, Status
+from rtl.dma import REQUEST, ReadDMA
+from rtl.gather import weight_layout
+from vq.container import GRANULE_BYTES
+
+__all__ = ["WeightStreamer"]
+
+
+class WeightStreamer(wiring.Component):
+    """Stream the weights of a network, layer by layer, from its packed file in memory.
+
+    The host gives one descriptor per layer and takes one report per layer, both in order.
+    Descriptors may be given ahead: the DMA then reads the next layer while the current one
+    is decoded, and the next codebook is loaded under it. A layer that fails its checks is reported
+    and skipped; later layers run.
+
+    Parameters
+    ----------
+    config : StreamerConfig
+
+    Members
+    -------
+    descriptor : In(stream.Signature(DESCRIPTOR))
+        A layer to run. Not ready while ``layers_in_flight`` layers are without a taken report.
+    m_axi : Out(ReadSignature)
+        To the memory that holds the file.
+    weights : Out(stream.Signature(weight_layout(config)))
+        The layers' weights in stream order, W per beat.
+    report : Out(stream.Signature(REPORT))
+        Status and counters of each layer. A host that does not take reports stops the intake
+        of descriptors, never the weights.
+    """
+
+    def __init__(self, config: StreamerConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "descriptor": In(stream.Signature(DESCRIPTOR)),
+                "m_axi": Out(
+                    ReadSignature(address_bits=config.address_bits, data_bits=config.bus_bits)
+                ),
+                "weights": Out(stream.Signature(weight_layout(config))),
+                "report": Out(stream.Signature(REPORT)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        config = self.config
+        m = Module()
+        m.submodules.checker = checker = DescriptorChecker(config)
+        m.submodules.dma = dma = ReadDMA(config)
+        m.submodules.decoder = decoder = Decoder(config)
+        m.submodules.counters = counters = LayerCounters(config)
+        m.submodules.requests = requests = SyncFIFO(
+            width=REQUEST.size, depth=config.layers_in_flight
+        )
+        m.submodules.statuses = statuses = SyncFIFO(width=8, depth=config.layers_in_flight)
+
+        # Every queue holds `layers_in_flight` layers, and no more are let in: none overflows.
+        in_flight = Signal(range(config.layers_in_flight + 1))
+        room = in_flight != config.layers_in_flight
+        accepted = self.descriptor.valid & self.descriptor.ready
+        reported = self.report.valid & self.report.ready
+        m.d.sync += in_flight.eq(in_flight + accepted - reported)
+        m.d.comb += [
+            checker.descriptor.payload.eq(self.descriptor.payload),
+            checker.descriptor.valid.eq(self.descriptor.valid & room),
+            self.descriptor.ready.eq(checker.descriptor.ready & room),
+            counters.accepted.eq(accepted),
+        ]
+
+        connect(m, dma.m_axi, flipped(self.m_axi))
+        connect(m, dma.beats, decoder.beats)
+        connect(m, decoder.transfer, counters.transfer)
+        connect(m, counters.report, flipped(self.report))
+        self._start_layers(m, checker, decoder, requests, statuses)
+        m.d.comb += [
+            dma.request.payload.eq(requests.r_data),
+            dma.request.valid.eq(requests.r_rdy),
+            requests.r_en.eq(dma.request.ready),
+            counters.status.payload.eq(statuses.r_data),
+            counters.status.valid.eq(statuses.r_rdy),
+            statuses.r_en.eq(counters.status.ready),
+            self.weights.payload.eq(decoder.weights.payload),
+            self.weights.valid.eq(decoder.weights.valid & ~counters.hold),
+            decoder.weights.ready.eq(self.weights.ready & ~counters.hold),
+            counters.offered.eq(decoder.weights.valid),
+            counters.leaves.eq(self.weights.valid & self.weights.ready),
+            counters.last.eq(decoder.weights.p.last),
+            counters.awaits_codebook.eq(decoder.awaits_codebook),
+        ]
+        return m
+
+    def _start_layers(
+        self,
+        m: Module,
+        checker: DescriptorChecker,
+        decoder: Decoder,
+        requests: SyncFIFO,
+        statuses: SyncFIFO,
+    ) -> None:
+        """Hand a checked layer to DMA, decoder and counters in one cycle."""
+        verdict = checker.verdict
+        layer = verdict.p.descriptor
+        shift = (GRANULE_BYTES - 1).bit_length()
+        runs = Signal()
+        loads = Signal()
+        request = Signal(REQUEST)
+        m.d.comb += [
+            verdict.ready.eq(1),
+            runs.eq(verdict.valid & (verdict.p.status == Status.OK)),
+            loads.eq(layer.codebook_mode == CodebookMode.LOAD),
+            request.codebook_granules.eq(layer.codebook_granules & loads.replicate(16)),
+            request.stream_granules.eq(layer.stream_granules),
+            request.codebook_address.eq(layer.codebook_address >> shift),
+            request.stream_address.eq(layer.stream_address >> shift),
+            requests.w_data.eq(request),
+            requests.w_en.eq(runs),
+            statuses.w_data.eq(verdict.p.status),
+            statuses.w_en.eq(verdict.valid),
+            decoder.layer.valid.eq(runs),
+            decoder.layer.p.raw.eq(layer.method == Method.INT8),
+            decoder.layer.p.signed.eq(layer.method == Method.SSVQ),
+            decoder.layer.p.load.eq(loads),
+            decoder.layer.p.log2_d.eq(layer.log2_d),
+            decoder.layer.p.index_bits.eq(layer.index_bits),
+            decoder.layer.p.last_granules.eq(layer.last_granules),
+            decoder.layer.p.codebook_granules.eq(layer.codebook_granules),
+            decoder.layer.p.stream_granules.eq(layer.stream_granules),
+            decoder.layer.p.chunks.eq(layer.chunks),
+        ]

@@ -1,0 +1,149 @@
+"""An encoder of ``vqstream/1`` streams, written from the specification alone.
+
+It shares no code with ``vq.container``, so a mistake there and here would have to be the same one.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwsim.image import pack_descriptor
+from hwsim.job import Job, Result, Traffic
+from hwsim.sim import run
+from rtl import CodebookMode, Method, StreamerConfig
+
+
+def bits_of(values: np.ndarray, width: int) -> np.ndarray:
+    """[n] integers to [n, width] bits, least significant first."""
+    return (values[:, None] >> np.arange(width)) & 1
+
+
+def granules(bits: np.ndarray) -> bytes:
+    """Bits, first one lowest, filled up with zeros to 64 bytes."""
+    filled = np.zeros(-(-len(bits) // 512) * 512, np.uint8)
+    filled[: len(bits)] = bits
+    return np.packbits(filled, bitorder="little").tobytes()
+
+
+def encode(indices: np.ndarray, signs: np.ndarray | None, b: int) -> bytes:
+    """Chunks of 512 sub-vectors: b planes of 64 bytes, then the signs."""
+    stream = b""
+    for at in range(0, len(indices), 512):
+        for plane in bits_of(indices[at : at + 512], b).T:
+            stream += granules(plane)
+        if signs is not None:
+            stream += granules(signs[at : at + 512].reshape(-1))
+    return stream
+
+
+@dataclass
+class Network:
+    """A memory image that grows layer by layer, with the weights to expect."""
+
+    seed: int = 0
+    image: bytearray = field(default_factory=lambda: bytearray(256))
+    descriptors: list[int] = field(default_factory=list)
+    expected: list[np.ndarray] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+
+    def place(self, data: bytes) -> int:
+        """Append bytes at the next 64-byte boundary; returns their address."""
+        self.image.extend(bytes(-len(self.image) % 64))
+        address = len(self.image)
+        self.image.extend(data)
+        self.image.extend(bytes(-len(self.image) % 64))
+        return address
+
+    def add_int8(self, weights: int, **override: Any) -> None:
+        """Append an int8 layer of random weights."""
+        values = self.rng.integers(-128, 128, weights, dtype=np.int8)
+        address = self.place(values.tobytes())
+        fields = {
+            "method": Method.INT8,
+            "stream_address": address,
+            "stream_granules": -(-weights // 64),
+        }
+        self.descriptors.append(pack_descriptor(fields | override))
+        self.expected.append(values)
+
+    def add(
+        self,
+        sub_vectors: int,
+        d: int,
+        b: int,
+        *,
+        signed: bool = True,
+        k: int | None = None,
+        book: np.ndarray | None = None,
+        **override: Any,
+    ) -> np.ndarray:
+        """Append an ssvq or vq layer; ``book`` keeps the last codebook. Returns the codebook."""
+        k = k or 1 << b
+        keep = book is not None
+        if book is None:
+            low, high = (0, 128) if signed else (-128, 128)
+            book = self.rng.integers(low, high, (k, d)).astype(np.int8)
+        book_address = 0 if keep else self.place(book.tobytes())
+        indices = self.rng.integers(0, k, sub_vectors)
+        signs = self.rng.integers(0, 2, (sub_vectors, d)) if signed else None
+        weights = book[indices].astype(np.int16)
+        if signs is not None:
+            weights = np.where(signs, -weights, weights)
+        stream = encode(indices, signs, b)
+        chunks = -(-sub_vectors // 512)
+        fields = {
+            "method": Method.SSVQ if signed else Method.VQ,
+            "codebook_mode": CodebookMode.KEEP if keep else CodebookMode.LOAD,
+            "log2_d": d.bit_length() - 1,
+            "index_bits": b,
+            "codebook_address": book_address,
+            "codebook_granules": -(-k * d // 64),
+            "stream_address": self.place(stream),
+            "stream_granules": len(stream) // 64,
+            "chunks": chunks,
+            "last_granules": -(-(sub_vectors - (chunks - 1) * 512) * d // 512),
+        }
+        self.descriptors.append(pack_descriptor(fields | override))
+        self.expected.append(weights.astype(np.int8).reshape(-1))
+        return book
+
+    def run(
+        self,
+        config: StreamerConfig,
+        folder: Path,
+        *,
+        traffic: Traffic | None = None,
+        memory: str | None = None,
+    ) -> Result:
+        """Stream all layers; memory gives one beat per cycle unless told otherwise."""
+        path = folder / "image.bin"
+        path.write_bytes(self.image)
+        memory = memory or f"ideal:bytes_per_cycle={config.bus_bytes},latency=20"
+        return run(config, Job(path, self.descriptors, memory, traffic or Traffic()))
+
+
+def check(network: Network, result: Result) -> None:
+    """Require every weight to be right, every cycle to be charged, every byte to be counted."""
+    assert len(result.layers) == len(network.expected)
+    for number, (layer, expected) in enumerate(
+        zip(result.layers, network.expected, strict=True)
+    ):
+        assert layer.report["status"] == "OK", f"layer {number}"
+        got = layer.weights[: len(expected)]
+        assert np.array_equal(got, expected), f"layer {number}"
+    check_counters(result)
+
+
+def check_counters(result: Result) -> None:
+    """Reports are consistent in themselves and with what the memory saw."""
+    reports = [layer.report for layer in result.layers]
+    for report in reports:
+        parts = [v for name, v in report.items() if name.endswith("_cycles")]
+        assert sum(parts) == report["cycles"]
+    assert sum(r["cycles"] for r in reports) == result.cycles
+    assert sum(r["beats"] for r in reports) == result.bus.beats
+    assert sum(r["bursts"] for r in reports) == result.bus.bursts
