@@ -75,6 +75,8 @@ def compress_(
         If a selected layer is compressed already.
     """
     modules = dict(candidates(model))
+    if "" in modules:
+        raise ConfigError("model must contain its layers, not be one; wrap it in nn.Sequential")
     chosen = recipe.resolve(modules)
     selected = {name: m for name, m in chosen.items() if m is not None}
     _check(modules, selected)

@@ -39,7 +39,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> FilePlan:
     layers = list(compressed_layers(model))
     if not layers:
         raise ConfigError("model must hold a compressed layer, not none; call vq.compress_ first")
-    prefixes = tuple(f"{_prefix(layer.name)}parametrizations.weight." for layer in layers)
+    prefixes = tuple(f"{layer.name}.parametrizations.weight." for layer in layers)
     kept = {
         name: _kept(tensor)
         for name, tensor in model.state_dict().items()
@@ -62,14 +62,10 @@ def load(path: str | os.PathLike[str], *, into: nn.Module) -> nn.Module:
         state = {name: _tensor(container.kept(name)) for name in container.kept_names}
         for entry in container.layers:
             name = entry.geometry.name
-            state[f"{_prefix(name)}weight"] = torch.from_numpy(container.weight(name))
+            state[f"{name}.weight"] = torch.from_numpy(container.weight(name))
         _check_fit(container, state, into.state_dict())
     into.load_state_dict(state)
     return into
-
-
-def _prefix(module: str) -> str:
-    return f"{module}." if module else ""
 
 
 def _kept(tensor: Tensor) -> Kept:

@@ -1,0 +1,150 @@
+"""The command line: each command calls one Python function and prints what it returns."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vq.container import SignbookError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Sign-splitting vector quantisation, from checkpoint to clock cycle.",
+)
+
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one accelerator setting; repeatable."),
+]
+MEMORY_HELP = "Memory model, such as ideal:bytes_per_cycle=16,latency=20."
+
+
+def main() -> None:
+    """Run a command. Exit 0: fine. 1: an error that Signbook names, in one line. 2: usage."""
+    try:
+        app()
+    except SignbookError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            f"[bold red]error:[/] {type(error).__name__}: ", end=""
+        )
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted; nothing that existed before was changed", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("signbook-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Of data split, model and batches.")] = 0,
+    json: Json = None,
+) -> None:
+    """Train, compress, pack, stream through RTL and report: the whole path on real data.
+
+    Needs no network, no GPU and no argument; takes two to four minutes on two cores.
+    """
+    from signbook.demo import run_demo
+    from signbook.report import headline
+
+    result = run_demo(out, seed=seed, json_path=json)
+    _print_rows("Signbook demo", headline(result.document))
+    typer.echo(f"report: {result.report}")
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A *.vq.safetensors file.")],
+    json: Json = None,
+) -> None:
+    """Show what a container holds and account for every byte."""
+    from signbook.files import write_json
+    from signbook.inspection import inspect_file
+
+    document = inspect_file(file)
+    columns = ("name", "method", "weights", "d", "k", "stream_bytes", "codebook_bytes",
+               "scale_bytes", "padding_bytes", "bits_per_weight")  # fmt: skip
+    _print_table(str(file), columns, document["layers"])
+    _print_rows("total", [(k, _text(v)) for k, v in document.items() if not isinstance(v, list)])
+    if json is not None:
+        write_json(json, document)
+
+
+@app.command()
+def rtl(
+    out: Annotated[Path, typer.Option(help="Folder for the Verilog and its manifest.")],
+    settings: Settings = None,
+) -> None:
+    """Generate the weight streamer as Verilog, with a manifest of its parameters and ports."""
+    from rtl import StreamerConfig, write_verilog
+    from signbook.files import make_folder
+
+    for path in write_verilog(StreamerConfig.from_settings(settings or []), make_folder(out)):
+        typer.echo(path)
+
+
+@app.command()
+def simulate(
+    file: Annotated[Path, typer.Argument(help="A *.vq.safetensors file.")],
+    settings: Settings = None,
+    memory: Annotated[str, typer.Option(help=MEMORY_HELP)] = "ideal",
+    methods: Annotated[
+        str, typer.Option(help="Baselines to run beside the file, or 'none'.")
+    ] = "int8",
+    json: Json = None,
+) -> None:
+    """Stream a container through the RTL under Verilator and measure bytes and cycles."""
+    from hwsim.measure import simulate as run
+    from hwsim.memory import parse_memory
+    from rtl import StreamerConfig
+    from signbook.files import write_json
+
+    document = run(
+        file,
+        config=StreamerConfig.from_settings(settings or []),
+        memory=parse_memory(memory),
+        methods=() if methods == "none" else tuple(methods.split(",")),
+    )
+    columns = ("name", "method", "weights", "bytes_read", "cycles", "busy_cycles")
+    for name, one in document["runs"].items():
+        _print_table(f"{name}, RTL", columns, one["layers"])
+        totals = ("cycles", "bytes_read", "bursts", "busy_cycles", "bit_exact", "wall_seconds")
+        _print_rows(name, [(key, _text(one[key])) for key in totals])
+    _print_rows("ratios", [(key, _text(document[key])) for key in ("speedup", "traffic_ratio")])
+    if json is not None:
+        write_json(json, document)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.3f}"
+    return f"{value:,}" if type(value) is int else str(value)
+
+
+def _print_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        numeric = bool(rows) and isinstance(rows[0][column], int | float)
+        table.add_column(column, justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(_text(row[column]) for column in columns))
+    Console().print(table)

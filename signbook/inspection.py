@@ -1,0 +1,63 @@
+"""What a container holds, as the ``signbook.inspect/1`` document."""
+
+import math
+import os
+from typing import Any
+
+from vq.container import Geometry, LayerAccount, account, open_container
+
+__all__ = ["inspect_file"]
+
+_FP32_BYTES = 4
+
+
+def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Account for every byte of a container.
+
+    ``ratio_compressed_layers_fp32`` compares the compressed layers with their fp32 size,
+    ``ratio_whole_model_fp32`` the whole file with all tensors in fp32, ``ratio_int8`` the
+    compressed layers with the same layers as int8 in this container, scales and padding counted.
+
+    Raises
+    ------
+    ContainerError
+        If the file is damaged.
+    """
+    with open_container(path) as container:
+        geometries = [entry.geometry for entry in container.layers]
+        kept = sum(math.prod(container.kept(name).shape) for name in container.kept_names)
+        file_bytes = container.file_bytes
+    accounts = account(geometries)
+    weights = sum(g.weights for g in geometries)
+    compressed_bytes = sum(a.total_bytes for a in accounts)
+    int8_bytes = sum(a.total_bytes for a in account([_as_int8(g) for g in geometries]))
+    return {
+        "schema": "signbook.inspect/1",
+        "layers": [_layer(a) for a in accounts],
+        "bits_per_weight": 8 * compressed_bytes / weights,
+        "file_bytes": file_bytes,
+        "ratio_compressed_layers_fp32": _FP32_BYTES * weights / compressed_bytes,
+        "ratio_whole_model_fp32": _FP32_BYTES * (weights + kept) / file_bytes,
+        "ratio_int8": int8_bytes / compressed_bytes,
+    }
+
+
+def _as_int8(g: Geometry) -> Geometry:
+    """Geometry of the same layer in the hardware baseline: int8, a scale per output."""
+    return Geometry(g.name, g.op, g.shape, "int8", tile_outputs=g.tile_outputs, scales=g.O)
+
+
+def _layer(a: LayerAccount) -> dict[str, Any]:
+    g = a.geometry
+    return {
+        "name": g.name,
+        "method": g.method,
+        "weights": g.weights,
+        "d": g.d,
+        "k": g.k,
+        "stream_bytes": a.stream_bytes,
+        "codebook_bytes": a.codebook_bytes,
+        "scale_bytes": a.scale_bytes,
+        "padding_bytes": a.padding_bytes,
+        "bits_per_weight": a.bits_per_weight,
+    }

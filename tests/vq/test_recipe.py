@@ -1,0 +1,98 @@
+"""Patterns, their precedence, and every message."""
+
+import pytest
+
+from vq import SSVQ, VQ, Int8, Recipe
+from vq.errors import RecipeError
+
+NAMES = ["stem", "blocks.0.fc1", "blocks.0.fc2", "blocks.1.fc1", "head"]
+
+
+def test_exact_beats_glob_beats_regex_beats_star():
+    recipe = Recipe(
+        {
+            "*": Int8(),
+            "re:.*fc1": VQ(d=4, k=16),
+            "blocks.*": SSVQ(d=8, k=16),
+            "blocks.1.fc1": None,
+            "re:head": VQ(d=2, k=8),
+        }
+    )
+    chosen = recipe.resolve(NAMES)
+    assert chosen == {
+        "stem": Int8(),
+        "blocks.0.fc1": SSVQ(d=8, k=16),
+        "blocks.0.fc2": SSVQ(d=8, k=16),
+        "blocks.1.fc1": None,
+        "head": VQ(d=2, k=8),
+    }
+
+
+def test_first_of_several_globs_wins():
+    assert Recipe({"blocks.0.*": Int8(), "blocks.*": None}).resolve(NAMES)["blocks.0.fc1"] == Int8()
+    assert Recipe({"blocks.*": None, "blocks.0.*": Int8()}).resolve(NAMES)["blocks.0.fc1"] is None
+
+
+def test_layers_without_a_rule_are_kept():
+    assert Recipe({"head": Int8()}).resolve(NAMES)["stem"] is None
+
+
+def test_regex_must_match_the_whole_name():
+    with pytest.raises(RecipeError, match="must match at least one layer, not 0"):
+        Recipe({"re:fc": Int8()}).resolve(NAMES)
+
+
+def test_keys_that_match_nothing_are_all_reported_with_a_suggestion():
+    with pytest.raises(RecipeError) as error:
+        Recipe({"blocks.1.fcl": Int8(), "haed": Int8(), "blocks.*": None}).resolve(NAMES)
+    assert str(error.value) == (
+        "recipe has 2 problems:\n"
+        "- key 'blocks.1.fcl' must match at least one layer, not 0 "
+        "(did you mean 'blocks.1.fc1'?)\n"
+        "- key 'haed' must match at least one layer, not 0 (did you mean 'head'?)"
+    )
+
+
+def test_all_impossible_settings_are_reported_at_once():
+    with pytest.raises(RecipeError) as error:
+        Recipe(
+            {
+                "a": SSVQ(d=0, k=1),
+                "b": VQ(axis="up", scale="row"),
+                "c": SSVQ(d=8, axis="out", tile_outputs=12),
+                "d": Int8(tile_outputs=0),
+                "re:(": Int8(),
+                "e": "int8",  # type: ignore[dict-item]
+            }
+        )
+    assert str(error.value).splitlines() == [
+        "recipe has 8 problems:",
+        "- key 'a': d must be 1 to 64, not 0",
+        "- key 'a': k must be 2 to 65536, not 1",
+        "- key 'b': axis must be 'in' or 'out', not 'up'",
+        "- key 'b': scale must be 'layer' or 'output', not 'row'",
+        "- key 'c': tile_outputs must be a multiple of d, not 12",
+        "- key 'd': tile_outputs must be positive",
+        "- key 're:(': must be a valid pattern, but missing ), unterminated subpattern at "
+        "position 0",
+        "- key 'e': method must be SSVQ, VQ, Int8 or None, not 'int8'",
+    ]
+
+
+def test_empty_recipe_is_refused():
+    with pytest.raises(RecipeError, match="rules must hold at least one pattern, not none"):
+        Recipe({})
+
+
+def test_json_names_the_method_and_every_setting():
+    assert Recipe({"a": SSVQ(), "b": None}).to_json() == {
+        "a": {
+            "method": "ssvq",
+            "d": 8,
+            "k": 16,
+            "axis": "in",
+            "scale": "layer",
+            "tile_outputs": 16,
+        },
+        "b": None,
+    }

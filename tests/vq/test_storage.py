@@ -1,0 +1,99 @@
+"""Save and load: the trained weights, the decoded file and the loaded model are the same bits."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import vq
+from tests.vq.models import Net, batches
+from tests.vq.test_compress import METHODS
+from vq import SSVQ, Int8, Recipe
+from vq.container import open_container
+from vq.errors import ConfigError, ContainerError, OutputError
+from vq.model import compressed_layers
+
+
+def compressed(recipe, *, epochs=2):
+    model = Net()
+    model.register_buffer("counter", torch.tensor(3))
+    model.half_buffer = nn.Parameter(torch.randn(3).bfloat16(), requires_grad=False)
+    vq.compress_(model, recipe, seed=5)
+    vq.finetune_(model, batches(), epochs=epochs)
+    return model
+
+
+def fresh():
+    model = Net()
+    model.register_buffer("counter", torch.tensor(0))
+    model.half_buffer = nn.Parameter(torch.zeros(3).bfloat16(), requires_grad=False)
+    return model
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_trained_stored_and_loaded_weights_are_the_same_bits(tmp_path, method):
+    path = tmp_path / "model.vq.safetensors"
+    model = compressed(Recipe({"fc1": method, "fc2": method, "head": Int8()}))
+    plan = vq.save(model, path)
+    assert plan.file_bytes == path.stat().st_size
+    loaded = vq.load(path, into=fresh())
+    with open_container(path) as container:
+        assert container.provenance.seed == 5
+        for layer in compressed_layers(model):
+            trained = layer.module.weight.detach()
+            assert torch.equal(torch.from_numpy(container.weight(layer.name)), trained)
+            assert torch.equal(loaded.get_submodule(layer.name).weight, trained)
+    for name, tensor in loaded.state_dict().items():
+        own = model.state_dict().get(name)
+        assert own is None or (own.dtype == tensor.dtype and torch.equal(own, tensor)), name
+    x = torch.randn(7, 16)
+    assert torch.equal(model(x), loaded.eval()(x))
+
+
+def test_loading_into_a_model_that_does_not_fit_changes_nothing(tmp_path):
+    path = tmp_path / "model.vq.safetensors"
+    vq.save(compressed(Recipe({"fc1": SSVQ()})), path)
+    other = Net()
+    other.fc2 = nn.Linear(48, 31)
+    other.head = nn.Linear(31, 5, bias=False)
+    other.extra = nn.Linear(2, 2)
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(ContainerError) as error:
+        vq.load(path, into=other)
+    assert str(error.value).splitlines() == [
+        f"{path}: fit to the model has 7 problems:",
+        "- tensor 'counter' must be in the model",
+        "- tensor 'extra.bias' must be in the file",
+        "- tensor 'extra.weight' must be in the file",
+        "- tensor 'fc2.bias' must have shape (31,), not (32,)",
+        "- tensor 'fc2.weight' must have shape (31, 48), not (32, 48)",
+        "- tensor 'half_buffer' must be in the model",
+        "- tensor 'head.weight' must have shape (5, 31), not (5, 32)",
+    ]
+    assert all(torch.equal(before[name], t) for name, t in other.state_dict().items())
+
+
+def test_damaged_file_changes_nothing(tmp_path):
+    path = tmp_path / "model.vq.safetensors"
+    vq.save(compressed(Recipe({"fc1": SSVQ()})), path)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    model = fresh()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ContainerError, match="must match its sha256; the file is damaged"):
+        vq.load(path, into=model)
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+def test_plain_model_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="^model must hold a compressed layer, not none"):
+        vq.save(Net(), tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_place_is_one_clear_error(tmp_path):
+    model = compressed(Recipe({"fc1": SSVQ()}), epochs=1)
+    with pytest.raises(OutputError, match=r"missing/x: must be writable, not refused \(No such"):
+        vq.save(model, tmp_path / "missing" / "x")
