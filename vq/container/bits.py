@@ -85,5 +85,10 @@ def unpack_signs(packed: U8, sign_bits: int, d: int) -> NDArray[np.bool_]:
 
 def parity_sign(stored: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Append the sign that makes the number of negative weights even: [N, d-1] to [N, d]."""
-    last = np.bitwise_xor.reduce(stored, axis=1, keepdims=True)
-    return np.concatenate([stored, last], axis=1)
+    full = np.empty((len(stored), stored.shape[1] + 1), np.bool_)
+    full[:, :-1] = stored
+    last = full[:, -1]
+    last[:] = False
+    for column in stored.T:  # far faster than reducing along so short an axis
+        np.bitwise_xor(last, column, out=last)
+    return full

@@ -10,6 +10,7 @@ __all__ = [
     "METHODS",
     "OPS",
     "PAGE_BYTES",
+    "SCALE_MAX",
     "SUBVECTOR_MAX",
     "TILE_OUTPUTS",
 ]
@@ -28,6 +29,8 @@ TILE_OUTPUTS = 16
 INDEX_BITS_MAX = 16
 #: Longest sub-vector, in weights.
 SUBVECTOR_MAX = 64
+#: Largest magnitude of an fp32 scale; its product with any int8 is finite.
+SCALE_MAX = 2.0**120
 
 #: Grouped scalar methods and the width of their codes, in bits.
 GROUPED_BITS = {"int4": 4, "int3": 3, "int2": 2}

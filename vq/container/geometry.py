@@ -18,7 +18,7 @@ from vq.container.constants import (
 )
 from vq.errors import ContainerError
 
-__all__ = ["Geometry", "index_bits", "round_up"]
+__all__ = ["Geometry", "index_bits", "is_text", "round_up"]
 
 _ROM = re.compile(r"rom:[0-9a-f]{64}")
 _LARGEST = 2**48
@@ -32,6 +32,11 @@ def round_up(count: int, unit: int) -> int:
 def index_bits(k: int) -> int:
     """Bits of an index into ``k`` codewords, ``b = ceil(log2 k)``."""
     return (k - 1).bit_length()
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be printed and stored: not empty, and no half of a surrogate pair."""
+    return name != "" and not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Geometry:
     zeros: bool = False
 
     def __post_init__(self) -> None:
+        self._require(is_text(self.name), "name", "non-empty text", self.name)
         self._require(self.op in OPS, "op", f"one of {', '.join(OPS)}", self.op)
         self._require(self.method in METHODS, "method", f"one of {', '.join(METHODS)}", self.method)
         self._require(
@@ -257,26 +263,27 @@ class Geometry:
     def from_json(cls, fields: object) -> "Geometry":
         """Read untrusted metadata. Unknown, missing and ill-typed fields are refused."""
         if not isinstance(fields, dict):
-            raise ContainerError(f"a layer must be a JSON object, not {fields!r}")
+            raise ContainerError(f"a layer must be a JSON object, not {type(fields).__name__}")
         name = fields.get("name")
-        if not isinstance(name, str) or not name:
-            raise ContainerError(f"a layer's name must be a non-empty string, not {name!r}")
+        if not isinstance(name, str):
+            raise ContainerError(f"a layer's name must be str, not {type(name).__name__}")
         kinds: dict[str, type] = {
             "name": str, "op": str, "shape": list, "method": str, "axis": str,
             "tile_outputs": int, "d": int, "k": int, "b": int, "sign_bits": int, "scales": int,
             "codebook": str, "group": int, "zeros": bool, "weights": int,
         }  # fmt: skip
-        for field in kinds.keys() ^ fields.keys():
+        for field in sorted(kinds.keys() ^ fields.keys()):
             state = "unknown" if field in fields else "missing"
             raise ContainerError(f"layer {name!r}: field {field!r} is {state}")
         for field, kind in kinds.items():
             if type(fields[field]) is not kind:
                 raise ContainerError(
-                    f"layer {name!r}: {field} must be {kind.__name__}, not {fields[field]!r}"
+                    f"layer {name!r}: {field} must be {kind.__name__}, "
+                    f"not {type(fields[field]).__name__}"
                 )
         shape = fields["shape"]
         if not all(type(n) is int for n in shape):
-            raise ContainerError(f"layer {name!r}: shape must be integers, not {shape!r}")
+            raise ContainerError(f"layer {name!r}: shape must be integers")
         derived = {"b": fields["b"], "weights": fields["weights"]}
         own = {f: v for f, v in fields.items() if f not in derived}
         geometry = cls(**{**own, "shape": tuple(shape)})

@@ -7,21 +7,25 @@ ranges, order, alignment and overlap are all verified before any tensor is touch
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from vq.container.constants import DTYPE_BYTES, GRANULE_BYTES, PAGE_BYTES
 from vq.container.geometry import round_up
 from vq.errors import ContainerError
 
 __all__ = [
-    "Header", "TensorSpec", "build_header", "canonical_json", "is_pad", "parse_header", "parse_json"
+    "Header", "TensorSpec", "build_header", "canonical_json", "is_pad", "is_sha256", "parse_header",
+    "parse_json", "tensor_problem",
 ]  # fmt: skip
 
 _LENGTH_BYTES = 8
 _HEADER_MAX_BYTES = 100_000_000  # the stock reader's own limit
 _DIMENSION_MAX = 2**48
-_PAD = re.compile(r"_pad\.\d+")
+_DIMENSIONS = 8
+_PAD = re.compile(r"_pad\.[0-9]+")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,20 @@ class Header:
 def is_pad(name: str) -> bool:
     """Whether a tensor is filling between two others."""
     return _PAD.fullmatch(name) is not None
+
+
+def is_sha256(value: object) -> bool:
+    """Whether ``value`` is a sha256 as the metadata writes it: 64 lower-case digits."""
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def tensor_problem(dtype: object, shape: object) -> str | None:
+    """What is wrong with the dtype and shape of a tensor, or None; takes untrusted values."""
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        return f"dtype must be a known one, not {_short(dtype)}"
+    if not _integers(shape) or len(shape) > _DIMENSIONS:
+        return f"shape must be at most {_DIMENSIONS} sizes below 2**48, not {_short(shape)}"
+    return None
 
 
 def canonical_json(value: object) -> str:
@@ -130,10 +148,8 @@ def _tensor(name: str, row: object, data_offset: int) -> TensorSpec:
     if not isinstance(row, dict) or row.keys() != {"dtype", "shape", "data_offsets"}:
         raise ContainerError(f"{where}: must have exactly dtype, shape and data_offsets")
     dtype, shape, offsets = row["dtype"], row["shape"], row["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise ContainerError(f"{where}: dtype must be a known one, not {dtype!r}")
-    if not _integers(shape) or len(shape) > 8:
-        raise ContainerError(f"{where}: shape must be at most 8 sizes, not {_short(shape)}")
+    if problem := tensor_problem(dtype, shape):
+        raise ContainerError(f"{where}: {problem}")
     if not _integers(offsets) or len(offsets) != 2:
         raise ContainerError(f"{where}: data_offsets must be two offsets, not {_short(offsets)}")
     spec = TensorSpec(name, dtype, tuple(shape), data_offset + offsets[0])
@@ -145,8 +161,8 @@ def _tensor(name: str, row: object, data_offset: int) -> TensorSpec:
     return spec
 
 
-def _integers(value: object) -> bool:
-    return isinstance(value, list) and all(
+def _integers(value: object) -> TypeGuard[Sequence[int]]:
+    return isinstance(value, (list, tuple)) and all(
         type(n) is int and 0 <= n < _DIMENSION_MAX for n in value
     )
 
@@ -167,7 +183,9 @@ def parse_json(text: str | bytes, what: str) -> Any:
         for key, value in pairs:
             if key in found:
                 raise ContainerError(f"{what} must name {_short(key)} once, not twice")
-            key.encode()  # a lone surrogate can be neither printed nor hashed
+            for text in (key, value):
+                if isinstance(text, str):
+                    text.encode()  # a lone surrogate can be neither printed nor hashed
             found[key] = value
         return found
 

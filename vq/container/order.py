@@ -63,6 +63,7 @@ def join(grid: NDArray[Scalar], shape: tuple[int, int], axis: str) -> NDArray[Sc
 
 def to_stream(grid: NDArray[Scalar], tile: int) -> NDArray[Scalar]:
     """Bring a grid [Go, Gi, ...] into stream order [Go * Gi, ...], blocks of ``tile`` rows."""
+    tile = min(tile, max(len(grid), 1))
     whole = len(grid) // tile * tile
     blocks = grid[:whole].reshape(-1, tile, *grid.shape[1:]).swapaxes(1, 2)
     rest = grid[whole:].swapaxes(0, 1)
@@ -73,6 +74,7 @@ def to_stream(grid: NDArray[Scalar], tile: int) -> NDArray[Scalar]:
 def from_stream(stream: NDArray[Scalar], rows: int, columns: int, tile: int) -> NDArray[Scalar]:
     """Undo :func:`to_stream`: [Go * Gi, ...] to [Go, Gi, ...]."""
     item = stream.shape[1:]
+    tile = min(tile, max(rows, 1))
     whole = rows // tile * tile
     grid = np.empty((rows, columns, *item), stream.dtype)
     blocks = stream[: whole * columns].reshape(-1, columns, tile, *item)

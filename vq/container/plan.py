@@ -8,8 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vq.container.constants import GRANULE_BYTES, LAYOUT
-from vq.container.geometry import Geometry, round_up
-from vq.container.header import TensorSpec, build_header, canonical_json
+from vq.container.geometry import Geometry, is_text, round_up
+from vq.container.header import (
+    TensorSpec,
+    build_header,
+    canonical_json,
+    is_sha256,
+    tensor_problem,
+)
 from vq.errors import ContainerError, bulleted
 
 __all__ = ["FilePlan", "Provenance", "plan_file"]
@@ -38,6 +44,14 @@ class Provenance:
     recipe: str = "{}"
     seed: int = 0
     calibration: str = _NO_HASH
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**64:
+            raise ContainerError(f"metadata 'seed' must be below 2**64, not {self.seed}")
+        if not is_sha256(self.calibration):
+            raise ContainerError(
+                f"metadata 'calibration' must be a sha256 of 64 digits, not {self.calibration!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -88,10 +102,11 @@ def plan_file(
     Raises
     ------
     ContainerError
-        If two tensors would have the same name, or a shared codebook has two shapes.
+        If two tensors would have the same name, a name or a kept tensor cannot be stored, or a
+        shared codebook has two shapes.
     """
     wanted = _tensors(layers, kept)
-    _check_names(wanted, layers)
+    _check(wanted, layers)
     rows: list[tuple[str, str, tuple[int, ...], int]] = []
     at = pads = 0
     for spec in wanted:
@@ -135,7 +150,7 @@ def _tensors(
     return out
 
 
-def _check_names(wanted: Sequence[TensorSpec], layers: Sequence[Geometry]) -> None:
+def _check(wanted: Sequence[TensorSpec], layers: Sequence[Geometry]) -> None:
     problems = []
     seen: set[str] = set()
     for spec in wanted:
@@ -143,6 +158,10 @@ def _check_names(wanted: Sequence[TensorSpec], layers: Sequence[Geometry]) -> No
             problems.append(f"tensor {spec.name!r} must appear once, not twice")
         if spec.name.startswith(("_pad.", "__metadata__")):
             problems.append(f"tensor {spec.name!r} must not have a reserved name")
+        if not is_text(spec.name):
+            problems.append(f"tensor {spec.name!r} must be named by non-empty text")
+        if problem := tensor_problem(spec.dtype, spec.shape):
+            problems.append(f"tensor {spec.name!r}: {problem}")
         seen.add(spec.name)
     books: dict[str, tuple[int, int]] = {}
     for g in layers:

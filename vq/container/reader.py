@@ -5,33 +5,26 @@ import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vq.container import codec, order
-from vq.container.constants import LAYOUT
+from vq.container.constants import SCALE_MAX
 from vq.container.geometry import Geometry
-from vq.container.header import Header, is_pad, parse_header, parse_json
-from vq.container.plan import SCALES, Provenance, plan_file
+from vq.container.header import Header, is_pad, parse_header
+from vq.container.metadata import Metadata, parse_metadata
+from vq.container.plan import SCALES, plan_file
 from vq.container.writer import Kept
 from vq.errors import ContainerError
 
 __all__ = ["Container", "LayerEntry", "Span", "open_container"]
 
-_DIGITS = frozenset("0123456789abcdef")
-_METADATA = (
-    "layout",
-    "tool",
-    "recipe",
-    "seed",
-    "calibration",
-    "geometry",
-    "geometry_sha256",
-    "sha256",
-)
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -93,6 +86,7 @@ class Container:
         self.path = path
         self._rom = rom
         self._verified: set[str] = set()
+        self._closed = False
         try:
             with path.open("rb") as file:
                 self.file_bytes = os.fstat(file.fileno()).st_size
@@ -101,52 +95,38 @@ class Container:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise ContainerError(
-                f"{path}: must be a readable file, but {error.strerror or error!r}"
+                f"{path}: must be a readable file, not refused ({error.strerror or error})"
             ) from error
         try:
             self._data = np.frombuffer(self._map, np.uint8)
             self._open(parse_header(memoryview(self._map)))
         except ContainerError as error:
             self.close()
-            raise ContainerError(f"{path}: {error}") from None
+            raise self._located(error) from None
+
+    def _located(self, error: ContainerError) -> ContainerError:
+        """Name the file in an error, unless it does already."""
+        text, prefix = str(error), f"{self.path}: "
+        return error if text.startswith(prefix) else ContainerError(prefix + text)
 
     def _open(self, header: Header) -> None:
-        metadata = dict(header.metadata)
-        layout = metadata.get("layout")
-        if layout != LAYOUT:
-            raise ContainerError(
-                f"layout must be {LAYOUT!r}, not {layout!r}; a newer signbook may read it"
-            )
-        wanted = set(_METADATA)
-        for key in wanted ^ metadata.keys():
-            raise ContainerError(f"metadata {key!r} is {'missing' if key in wanted else 'unknown'}")
-        self.provenance = _provenance(metadata)
-        digest = hashlib.sha256(metadata["geometry"].encode()).hexdigest()
-        if digest != metadata["geometry_sha256"]:
-            raise ContainerError("geometry must match its sha256; the file is damaged")
-        geometries, kept = _geometry(parse_json(metadata["geometry"], "geometry"))
-        self._hashes = _hashes(parse_json(metadata["sha256"], "sha256"), header)
-        self._check_layout(header, geometries, kept)
+        metadata = parse_metadata(header.metadata, header.tensors)
+        self.provenance = metadata.provenance
+        self._hashes = metadata.hashes
+        self._check_layout(header, metadata)
         self._specs = header.tensors
-        self._kept = dict.fromkeys(kept)
-        self.layers = tuple(self._entry(g) for g in geometries)
+        self._kept = dict.fromkeys(metadata.kept)
+        self.layers = tuple(self._entry(g) for g in metadata.layers)
         self._by_name = {entry.geometry.name: entry for entry in self.layers}
-        if len(self._by_name) != len(self.layers):
-            raise ContainerError("geometry must name every layer once")
-        first = np.cumsum([0, *(g.scales for g in geometries)])
-        self._scale_at = {g.name: int(at) for g, at in zip(geometries, first, strict=False)}
+        first = accumulate((g.scales for g in metadata.layers), initial=0)
+        self._scale_at = dict(zip(self._by_name, first, strict=False))
         for name in self._specs:
             if is_pad(name) and self._bytes(name).any():
                 raise ContainerError(f"tensor {name!r}: padding must be zero")
 
-    def _check_layout(
-        self,
-        header: Header,
-        geometries: list[Geometry],
-        kept: dict[str, tuple[str, tuple[int, ...]]],
-    ) -> None:
+    def _check_layout(self, header: Header, metadata: Metadata) -> None:
         """Require exactly the tensors that the geometry implies, in their places."""
-        plan = plan_file(geometries, kept, self.provenance)
+        plan = plan_file(metadata.layers, metadata.kept, metadata.provenance)
         given = list(header.tensors.values())
         for want, have in zip(plan.tensors, given, strict=False):
             for field in ("name", "dtype", "shape"):
@@ -176,6 +156,8 @@ class Container:
         """Bytes of a tensor; its hash is checked the first time."""
         spec = self._specs[tensor]
         data = self._data[spec.offset : spec.end]
+        if self._closed:
+            raise ContainerError(f"{self.path}: file must be open, but it was closed")
         if tensor not in self._verified:
             if hashlib.sha256(data.data).hexdigest() != self._hashes[tensor]:
                 raise ContainerError(
@@ -198,6 +180,7 @@ class Container:
 
     def close(self) -> None:
         """Release the file. Arrays that were returned stay valid."""
+        self._closed = True
         self._data = np.empty(0, np.uint8)
 
     def verify(self) -> None:
@@ -211,7 +194,12 @@ class Container:
         for name in self._specs:
             self._bytes(name)
         for entry in self.layers:
-            self.stream_order(entry.geometry.name)
+            g = entry.geometry
+            self.stream_order(g.name)
+            if g.group:
+                self.group_scales(g.name)
+            else:
+                self.scale(g.name)
 
     def geometry(self, name: str) -> Geometry:
         """Geometry of a layer."""
@@ -228,8 +216,9 @@ class Container:
         if not g.codebook:
             raise ContainerError(f"{self.path}: layer {name!r}: method {g.method} has no codebook")
         if g.in_rom:
-            return self._rom_codebook(g)
-        book = self._bytes(g.codebook).view(np.int8).reshape(g.k, g.d)
+            book = self._rom_codebook(g)
+        else:
+            book = self._bytes(g.codebook).view(np.int8).reshape(g.k, g.d)
         if g.method == "ssvq" and int(book.min()) < 0:
             raise ContainerError(
                 f"{self.path}: layer {name!r}: codebook must be non-negative, not {book.min()}"
@@ -246,7 +235,8 @@ class Container:
         digest = hashlib.sha256(book.tobytes()).hexdigest()
         if book.shape != (g.k, g.d) or book.dtype != np.int8 or f"rom:{digest}" != g.codebook:
             raise ContainerError(
-                f"{self.path}: layer {g.name!r}: codebook must be {g.codebook}, not rom:{digest}"
+                f"{self.path}: layer {g.name!r}: codebook must be {g.codebook} as "
+                f"[{g.k}, {g.d}] int8, not rom:{digest} as {list(book.shape)} {book.dtype}"
             )
         return book
 
@@ -257,13 +247,21 @@ class Container:
             return np.empty(0, np.float32)
         at = self._scale_at[name]
         scale = self._bytes(SCALES).view("<f4")[at : at + g.scales].astype(np.float32)
-        if not np.isfinite(scale).all():
-            raise ContainerError(f"{self.path}: layer {name!r}: scale must be finite")
+        if not (np.abs(scale) <= SCALE_MAX).all():  # false for NaN
+            raise ContainerError(
+                f"{self.path}: layer {name!r}: scale must be finite and at most 2**120"
+            )
         return scale
+
+    def _grouped(self, name: str) -> Geometry:
+        g = self._named(name).geometry
+        if not g.group:
+            raise ContainerError(f"{self.path}: layer {name!r}: method {g.method} has no groups")
+        return g
 
     def group_scales(self, name: str) -> NDArray[np.float16]:
         """Group scales of a grouped layer, [O, ceil(I / group)] float16."""
-        g = self._named(name).geometry
+        g = self._grouped(name)
         scales = self._bytes(f"{name}.group_scales").view("<f2").astype(np.float16)
         if not np.isfinite(scales).all():
             raise ContainerError(f"{self.path}: layer {name!r}: group_scales must be finite")
@@ -271,7 +269,7 @@ class Container:
 
     def group_zeros(self, name: str) -> NDArray[np.uint8]:
         """Group zeros of a grouped layer, [O, ceil(I / group)] uint8."""
-        g = self._named(name).geometry
+        g = self._grouped(name)
         shape = (g.O, g.groups // g.O)
         if not g.zeros:
             return np.full(shape, 1 << (g.b - 1), np.uint8)
@@ -295,12 +293,10 @@ class Container:
                 return codec.decode_subvectors(g, stream, self.codebook(name)).reshape(-1)
             codes = codec.decode_codes(g, stream)
         except ContainerError as error:
-            prefix = f"{self.path}: "
-            text = str(error)
-            raise ContainerError(text if text.startswith(prefix) else prefix + text) from None
+            raise self._located(error) from None
         if g.method == "int8":
             return codes.view(np.int8)
-        zeros = np.repeat(self.group_zeros(name), g.group, axis=1)[:, : g.I]
+        zeros = _per_weight(self.group_zeros(name), g)
         return (codes.astype(np.int16) - order.to_stream(zeros, g.tile)).astype(np.int8)
 
     def integers(self, name: str) -> NDArray[np.int8]:
@@ -318,7 +314,7 @@ class Container:
         g = self._named(name).geometry
         integers = self.integers(name).astype(np.float32)
         if g.group:
-            scale = np.repeat(self.group_scales(name).astype(np.float32), g.group, axis=1)[:, : g.I]
+            scale = _per_weight(self.group_scales(name).astype(np.float32), g)
         else:
             scale = self.scale(name)[:, None]
         return np.ascontiguousarray(order.from_matrix(integers * scale, g.shape))
@@ -344,46 +340,6 @@ class Container:
         return self._data
 
 
-def _provenance(metadata: dict[str, str]) -> Provenance:
-    seed = metadata["seed"]
-    if len(seed) != 20 or not (seed.isascii() and seed.isdigit()) or int(seed) >= 2**64:
-        raise ContainerError(f"metadata 'seed' must be 20 digits, not {seed!r}")
-    calibration = metadata["calibration"]
-    if not _is_hash(calibration):
-        raise ContainerError(
-            f"metadata 'calibration' must be a sha256 of 64 digits, not {calibration!r}"
-        )
-    return Provenance(metadata["tool"], metadata["recipe"], int(seed), calibration)
-
-
-def _geometry(
-    document: object,
-) -> tuple[list[Geometry], dict[str, tuple[str, tuple[int, ...]]]]:
-    if not isinstance(document, dict) or document.keys() != {"layers", "kept"}:
-        raise ContainerError("geometry must have exactly the fields layers and kept")
-    layers, rows = document["layers"], document["kept"]
-    if not isinstance(layers, list) or not isinstance(rows, list):
-        raise ContainerError("geometry fields layers and kept must be lists")
-    kept: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for row in rows:
-        match row:
-            case [str(name), str(dtype), list(shape)] if all(type(n) is int for n in shape):
-                kept[name] = (dtype, tuple(shape))
-            case _:
-                raise ContainerError("geometry field kept must list [name, dtype, shape]")
-    if len(kept) != len(rows):
-        raise ContainerError("geometry must name every kept tensor once")
-    return [Geometry.from_json(fields) for fields in layers], kept
-
-
-def _hashes(document: object, header: Header) -> dict[str, str]:
-    if not isinstance(document, dict) or document.keys() != header.tensors.keys():
-        raise ContainerError("metadata 'sha256' must name every tensor of the file")
-    for name, digest in document.items():
-        if not isinstance(digest, str) or not _is_hash(digest):
-            raise ContainerError(f"tensor {name!r}: sha256 must be 64 hexadecimal digits")
-    return document
-
-
-def _is_hash(text: str) -> bool:
-    return len(text) == 64 and set(text) <= _DIGITS
+def _per_weight(groups: NDArray[Scalar], g: Geometry) -> NDArray[Scalar]:
+    """Spread what belongs to groups over their weights: [O, ceil(I / group)] to [O, I]."""
+    return np.repeat(groups, min(g.group, g.I), axis=1)[:, : g.I]

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vq.container import codec, order
-from vq.container.constants import DTYPE_BYTES, GROUPED_BITS, TILE_OUTPUTS
+from vq.container.constants import GROUPED_BITS, SCALE_MAX, TILE_OUTPUTS
 from vq.container.geometry import Geometry
+from vq.container.header import is_pad
 from vq.container.plan import SCALES, FilePlan, Provenance, plan_file
 from vq.errors import ContainerError, OutputError
 
@@ -101,11 +102,12 @@ class Layer:
         ContainerError
             If a value does not fit its field.
         """
-        k, d = codebook.shape
+        k, d = _rows(name, codebook)
         g = Geometry(
             name, op, tuple(shape), "ssvq", axis, tile_outputs, d, k,
             d - parity, len(np.atleast_1d(scale)), codebook_name or f"{name}.codebook",
         )  # fmt: skip
+        _require(g, signs.dtype == np.bool_, "signs", "bool", str(signs.dtype))
         _require(g, signs.shape == (g.N, d), "signs", f"[{g.N}, {d}]", list(signs.shape))
         _require(g, int(codebook.min()) >= 0, "codebook", "non-negative", int(codebook.min()))
         if parity:
@@ -128,7 +130,7 @@ class Layer:
         codebook_name: str | None = None,
     ) -> "Layer":
         """Plain vector-quantised layer with a signed codebook; parameters as :meth:`ssvq`."""
-        k, d = codebook.shape
+        k, d = _rows(name, codebook)
         g = Geometry(
             name, op, tuple(shape), "vq", axis, tile_outputs, d, k,
             0, len(np.atleast_1d(scale)), codebook_name or f"{name}.codebook",
@@ -145,11 +147,17 @@ class Layer:
         scale: NDArray[np.float32],
     ) -> "Layer":
         _require(g, codebook.dtype == np.int8, "codebook", "int8", str(codebook.dtype))
+        book = np.ascontiguousarray(codebook)
+        if g.in_rom:
+            digest = f"rom:{hashlib.sha256(book.tobytes()).hexdigest()}"
+            _require(g, digest == g.codebook, "codebook", g.codebook, digest)
+        integer = np.issubdtype(indices.dtype, np.integer)
+        _require(g, integer, "indices", "integers", str(indices.dtype))
         _require(g, indices.shape == (g.N,), "indices", f"[{g.N}]", list(indices.shape))
-        top = int(indices.max())
-        _require(g, int(indices.min()) >= 0 and top < g.k, "indices", f"below k = {g.k}", top)
+        for given in (int(indices.min()), int(indices.max())):
+            _require(g, 0 <= given < g.k, "indices", f"below k = {g.k}", given)
         stream = codec.encode_subvectors(g, indices, signs)
-        return cls(g, stream, _scale(g, scale), np.ascontiguousarray(codebook))
+        return cls(g, stream, _scale(g, scale), book)
 
     @classmethod
     def int8(
@@ -202,12 +210,15 @@ class Layer:
             scales=0, group=group, zeros=group_zeros is not None,
         )  # fmt: skip
         _require(g, method in GROUPED_BITS, "method", "a grouped one", method)
+        _require(g, codes.dtype == np.uint8, "codes", "uint8", str(codes.dtype))
         _require(g, codes.shape == (g.O, g.I), "codes", f"[{g.O}, {g.I}]", list(codes.shape))
         top = int(codes.max())
         _require(g, top < 1 << g.b, "codes", f"below {1 << g.b}", top)
         want = (g.O, g.groups // g.O)
-        for field, values in (("group_scales", group_scales), ("group_zeros", group_zeros)):
+        given = {"group_scales": (group_scales, "float16"), "group_zeros": (group_zeros, "uint8")}
+        for field, (values, dtype) in given.items():
             if values is not None:
+                _require(g, values.dtype == dtype, field, dtype, str(values.dtype))
                 _require(g, values.shape == want, field, f"{list(want)}", list(values.shape))
         if group_zeros is not None:
             top = int(group_zeros.max())
@@ -220,14 +231,23 @@ class Layer:
         return cls(g, stream, np.empty(0, np.float32), None, scales, zeros)
 
 
+def _rows(name: str, codebook: NDArray[np.int8]) -> tuple[int, int]:
+    if codebook.ndim != 2:
+        raise ContainerError(f"layer {name!r}: codebook must be [k, d], not {list(codebook.shape)}")
+    return codebook.shape[0], codebook.shape[1]
+
+
 def _require(g: Geometry, holds: bool, field: str, requirement: str, given: object) -> None:
     if not holds:
         raise ContainerError(f"layer {g.name!r}: {field} must be {requirement}, not {given}")
 
 
 def _scale(g: Geometry, scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    flat = np.atleast_1d(np.asarray(scale, np.float32))
-    _require(g, bool(np.isfinite(flat).all()), "scale", "finite", "NaN or infinity")
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
+        flat = np.atleast_1d(np.asarray(scale, np.float32))
+    _require(g, flat.shape == (g.scales,), "scale", f"[{g.scales}]", list(flat.shape))
+    bounded = bool((np.abs(flat) <= SCALE_MAX).all())
+    _require(g, bounded, "scale", "finite and at most 2**120", "NaN, infinity or more")
     return flat
 
 
@@ -256,12 +276,18 @@ def write_container(
         provenance or Provenance(),
     )
     contents = _contents(layers, kept)
+    for tensor in plan.tensors:
+        given = len(contents.get(tensor.name, b""))
+        if given != tensor.nbytes and not is_pad(tensor.name):
+            raise ContainerError(
+                f"tensor {tensor.name!r}: data must be {tensor.nbytes} bytes, not {given}"
+            )
     geometry_hash = hashlib.sha256(plan.geometry_json.encode()).hexdigest()
     with atomic_file(path) as file:
         file.seek(plan.data_offset)
         hashes = {}
         for tensor in plan.tensors:
-            data = contents.get(tensor.name, bytes(tensor.nbytes))
+            data = bytes(tensor.nbytes) if is_pad(tensor.name) else contents[tensor.name]
             hashes[tensor.name] = hashlib.sha256(data).hexdigest()
             file.write(data)
         file.seek(0)
@@ -290,13 +316,7 @@ def _contents(layers: Sequence[Layer], kept: Mapping[str, Kept]) -> dict[str, by
             put(f"{g.name}.group_scales", layer.group_scales)
         if layer.group_zeros is not None:
             put(f"{g.name}.group_zeros", layer.group_zeros)
-    for name, tensor in kept.items():
-        size = int(np.prod(tensor.shape, dtype=object)) * DTYPE_BYTES[tensor.dtype]
-        if size != len(tensor.data):
-            raise ContainerError(
-                f"kept tensor {name!r}: data must be {size} bytes, not {len(tensor.data)}"
-            )
-        out[name] = tensor.data
+    out.update((name, tensor.data) for name, tensor in kept.items())
     return out
 
 
@@ -325,7 +345,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary.replace(target)
     except OSError as error:
         raise OutputError(
-            f"{target}: must be writable, not refused with {error.strerror or error!r}; "
+            f"{target}: must be writable, not refused ({error.strerror or error}); "
             "nothing was changed"
         ) from error
     finally:

@@ -1,0 +1,58 @@
+"""The order of the stream, against a drawing and against plain loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vq.container import order
+
+from .naive import walk
+from .samples import PROPERTY
+
+SIDES = st.integers(1, 20)
+
+
+def test_stream_order_by_hand():
+    #        input 0  1  2
+    # output 0     0  2  4    first block of two outputs: outputs innermost, then inputs
+    # output 1     1  3  5
+    # output 2     6  7  8    second block, ragged: one output
+    matrix = np.array([[0, 2, 4], [1, 3, 5], [6, 7, 8]])
+    assert order.to_stream(matrix, 2).tolist() == list(range(9))
+
+
+@pytest.mark.parametrize("tile", [1, 2, 3, 4, 2**47])
+def test_tile_by_tile(tile: int):
+    grid = np.arange(15).reshape(3, 5)
+    want = [grid[r, c] for r, c in walk(3, 5, tile)]
+    assert order.to_stream(grid, tile).tolist() == want
+
+
+@PROPERTY
+@given(SIDES, SIDES, st.integers(1, 24), st.integers(1, 5))
+def test_stream_order_comes_back(rows: int, columns: int, tile: int, d: int):
+    grid = np.arange(rows * columns * d).reshape(rows, columns, d)
+    stream = order.to_stream(grid, tile)
+    assert stream.tolist() == [grid[at].tolist() for at in walk(rows, columns, tile)]
+    assert np.array_equal(order.from_stream(stream, rows, columns, tile), grid)
+
+
+@PROPERTY
+@given(SIDES, SIDES, st.integers(1, 24), st.sampled_from(("in", "out")))
+def test_split_comes_back(outputs: int, inputs: int, d: int, axis: str):
+    matrix = np.arange(1, outputs * inputs + 1).reshape(outputs, inputs)
+    grid = order.split(matrix, d, axis)
+    assert np.array_equal(order.join(grid, matrix.shape, axis), matrix)
+    assert np.count_nonzero(grid) == matrix.size  # the filling is zero
+    r, c = grid.shape[0] - 1, grid.shape[1] - 1
+    first = matrix[r, c * d] if axis == "in" else matrix[r * d, c]
+    assert grid[r, c, 0] == first
+
+
+def test_convolution_has_channels_innermost():
+    weight = np.arange(2 * 3 * 2 * 2).reshape(2, 3, 2, 2)  # [O, C, y, x]
+    matrix = order.to_matrix(weight)
+    for o, c, y, x in np.ndindex(weight.shape):
+        assert matrix[o, (y * 2 + x) * 3 + c] == weight[o, c, y, x]
+    assert np.array_equal(order.from_matrix(matrix, weight.shape), weight)
