@@ -1,0 +1,108 @@
+"""Make the golden container; run ``python -m tests.golden.make`` only when the layout changes.
+
+Every value comes from SHAKE-256 of a label, so no library's random numbers can change the file.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from vq.container import Kept, Layer, Provenance, open_container, write_container
+
+HERE = Path(__file__).parent
+FILE = HERE / "every_method.vq.safetensors"
+WEIGHTS = HERE / "every_method.npz"
+
+
+def noise(label: str, shape: tuple[int, ...], below: int) -> np.ndarray:
+    """Integers in [0, below), int64, that depend on ``label`` alone."""
+    count = int(np.prod(shape))
+    data = hashlib.shake_256(label.encode()).digest(4 * count)
+    return (np.frombuffer(data, "<u4").astype(np.int64) % below).reshape(shape)
+
+
+def book(label: str, k: int, d: int, lowest: int = 0) -> np.ndarray:
+    return (noise(label, (k, d), 128 - lowest) + lowest).astype(np.int8)
+
+
+def scale(label: str, count: int) -> np.ndarray:
+    return (noise(label, (count,), 2**20) / 2**26 + 2**-12).astype(np.float32)
+
+
+def rom() -> dict[str, np.ndarray]:
+    codebook = book("rom", 16, 4)
+    return {f"rom:{hashlib.sha256(codebook.tobytes()).hexdigest()}": codebook}
+
+
+def signs(label: str, count: int, d: int, *, parity: bool = False) -> np.ndarray:
+    negative = noise(label, (count, d), 2).astype(bool)
+    if parity:
+        negative[:, -1] = negative[:, :-1].sum(axis=1) % 2
+    return negative
+
+
+def layers() -> list[Layer]:
+    """Every method; two chunks, ragged edges, a shared codebook, one in ROM, convolutions."""
+    shared = book("shared", 5, 4)
+    ((rom_name, rom_book),) = rom().items()
+    return [
+        Layer.int8(
+            "stem", op="conv2d", shape=(5, 3, 2, 2), tile_outputs=2, scale=scale("stem", 5),
+            integers=(noise("stem", (5, 12), 256) - 128).astype(np.int8),
+        ),
+        Layer.ssvq(
+            "block.q", shape=(20, 106), codebook=shared, codebook_name="block.codebook",
+            indices=noise("q", (540,), 5), signs=signs("q", 540, 4), scale=scale("q", 1),
+        ),
+        Layer.ssvq(
+            "block.k", shape=(7, 3, 3), op="conv1d", codebook=shared, axis="out", tile_outputs=4,
+            codebook_name="block.codebook", parity=True, indices=noise("k", (18,), 5),
+            signs=signs("k", 18, 4, parity=True), scale=scale("k", 7),
+        ),
+        Layer.vq(
+            "block.v", shape=(6, 8), codebook=book("v", 300, 2, -128), tile_outputs=4,
+            indices=noise("v", (24,), 300), scale=scale("v", 6),
+        ),
+        Layer.ssvq(
+            "block.rom", shape=(3, 8), codebook=rom_book, codebook_name=rom_name,
+            indices=noise("r", (6,), 16), signs=signs("r", 6, 4), scale=scale("r", 1),
+        ),
+        *(
+            Layer.grouped(
+                f"head.{method}", method=method, group=4,
+                codes=noise(method, (5, 6), 1 << bits).astype(np.uint8),
+                group_scales=(noise(method + "s", (5, 2), 999) / 4096).astype(np.float16),
+                group_zeros=noise(method + "z", (5, 2), 1 << bits).astype(np.uint8)
+                if method == "int4" else None,
+            )
+            for method, bits in (("int4", 4), ("int3", 3), ("int2", 2))
+        ),
+    ]  # fmt: skip
+
+
+def kept() -> dict[str, Kept]:
+    return {
+        "norm.weight": Kept.from_numpy(np.linspace(0, 1, 5, dtype=np.float32)),
+        "norm.bias": Kept("BF16", (3,), bytes.fromhex("803f0040c0bf")),  # 1, 2, -1.5
+        "steps": Kept.from_numpy(np.array(1234, np.int64)),
+    }
+
+
+def write(path: Path) -> None:
+    calibration = hashlib.sha256(b"golden").hexdigest()
+    provenance = Provenance("golden 1", '{"*":"every"}', 7, calibration)
+    write_container(path, layers(), kept(), provenance)
+
+
+def main() -> None:
+    write(FILE)
+    with open_container(FILE, rom=rom()) as file:
+        file.verify()
+        np.savez_compressed(
+            WEIGHTS, **{e.geometry.name: file.weight(e.geometry.name) for e in file.layers}
+        )
+
+
+if __name__ == "__main__":
+    main()
