@@ -1,0 +1,46 @@
+"""Measurement: containers on simulated hardware.
+
+:func:`simulate` is the entrance; :mod:`hwsim.sim` is the only module that starts a simulator.
+The names below are imported when they are first used: the process inside the simulator needs
+few of them, and a missing hardware package is named by the first call, not by the import.
+"""
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from vq.container import SimulationError
+
+if TYPE_CHECKING:
+    from hwsim.measure import BASELINES, DEFAULT_MEMORY, simulate
+    from hwsim.memory import IdealMemory, MemoryModel, parse_memory
+
+_HOME = {
+    "BASELINES": "hwsim.measure",
+    "DEFAULT_MEMORY": "hwsim.measure",
+    "IdealMemory": "hwsim.memory",
+    "MemoryModel": "hwsim.memory",
+    "parse_memory": "hwsim.memory",
+    "simulate": "hwsim.measure",
+}
+
+__all__ = [
+    "BASELINES",
+    "DEFAULT_MEMORY",
+    "IdealMemory",
+    "MemoryModel",
+    "parse_memory",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'hwsim' has no attribute {name!r}")
+    if _HOME[name] == "hwsim.measure" and importlib.util.find_spec("amaranth") is None:
+        raise SimulationError("amaranth must be installed: pip install 'signbook[hw]'")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

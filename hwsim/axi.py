@@ -5,8 +5,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from hwsim.job import Traffic
 from hwsim.memory import MemoryModel
+from hwsim.pins import reader, writer
+from hwsim.traffic import Traffic
 
 __all__ = ["AxiReadSlave", "ProtocolError"]
 
@@ -60,15 +61,19 @@ class AxiReadSlave:
         self._memory = memory
         self._traffic = traffic
         self._beat_bytes = bus_bits // 8
-        self._beat_format = f"0{bus_bits}b"
         self._random = random.Random(traffic.seed)
         self._errors = frozenset(traffic.error_granules)
-        self._arvalid, self._rready = dut.m_axi_arvalid, dut.m_axi_rready
+        self._arvalid = reader(dut.m_axi_arvalid)
         self._ar = [
-            getattr(dut, f"m_axi_ar{field}") for field in ("addr", "len", "size", "burst")
+            reader(getattr(dut, f"m_axi_ar{field}")) for field in ("addr", "len", "size", "burst")
         ]
-        self._arready, self._rvalid = dut.m_axi_arready, dut.m_axi_rvalid
-        self._rdata, self._rresp, self._rlast = dut.m_axi_rdata, dut.m_axi_rresp, dut.m_axi_rlast
+        self._rready = reader(dut.m_axi_rready)
+        self._set_arready = writer(dut.m_axi_arready)
+        self._set_rvalid = writer(dut.m_axi_rvalid)
+        self._set_rdata = writer(dut.m_axi_rdata)
+        # rresp and rlast change once per burst at most.
+        self._set_rend = (writer(dut.m_axi_rresp), writer(dut.m_axi_rlast))
+        self._rend = (0, 0)
         self._ready = False  # what this slave drives
         self._valid = False
         self._waiting: list[int] | None = None  # a request that was not accepted yet
@@ -77,28 +82,28 @@ class AxiReadSlave:
         self.bursts = 0
         self.first_beat_cycle = -1
         self.last_beat_cycle = -1
-        for port in (self._arready, self._rvalid, self._rdata, self._rresp, self._rlast):
-            port.value = 0
+        for write in (self._set_arready, self._set_rvalid, self._set_rdata, *self._set_rend):
+            write(0)
 
     def step(self, cycle: int) -> bool:
         """Take part in one cycle; true if a beat or a burst was transferred."""
         moved = False
-        if self._valid and self._rready.value == 1:
+        was_valid = self._valid
+        if was_valid and self._rready():
             moved = True
             self._finish_beat(cycle)
-        if self._arvalid.value == 1:
+        if self._arvalid():
             moved |= self._request(cycle)
         elif self._waiting is not None:
             raise ProtocolError(f"cycle {cycle}: arvalid must be held until arready")
-        self._drive(cycle + 1)
+        self._drive(cycle + 1, was_valid)
         return moved
 
     def _request(self, cycle: int) -> bool:
-        fields = [int(port.value) for port in self._ar]
+        fields = [read() for read in self._ar]
         if self._waiting not in (None, fields):
             raise ProtocolError(
-                f"cycle {cycle}: AR must be stable until arready, not {self._waiting} "
-                f"then {fields}"
+                f"cycle {cycle}: AR must be stable until arready, not {self._waiting} then {fields}"
             )
         self._waiting = fields
         if not self._ready:
@@ -143,23 +148,31 @@ class AxiReadSlave:
             self.first_beat_cycle = cycle
         self.last_beat_cycle = cycle
 
-    def _drive(self, next_cycle: int) -> None:
+    def _drive(self, next_cycle: int, was_valid: bool) -> None:
         traffic = self._traffic
         ready = not traffic.ar_idle or self._random.random() >= traffic.ar_idle
         if ready != self._ready:
-            self._arready.value = self._ready = ready
+            self._ready = ready
+            self._set_arready(ready)
         if self._valid:  # offered and not taken: hold
             return
         due = self._memory.ready_cycle()
-        if due is None or due > next_cycle or (
-            traffic.r_idle and self._random.random() < traffic.r_idle
+        if (
+            due is None
+            or due > next_cycle
+            or (traffic.r_idle and self._random.random() < traffic.r_idle)
         ):
-            self._rvalid.value = 0
+            if was_valid:
+                self._set_rvalid(0)
             return
         burst = self._bursts[0]
         beat = self._image[burst.address : burst.address + self._beat_bytes]
+        self._set_rdata(int.from_bytes(beat, "little"))
+        rend = (burst.response, int(burst.beats_left == 1))
+        if rend != self._rend:
+            self._rend = rend
+            for write, value in zip(self._set_rend, rend, strict=True):
+                write(value)
         self._valid = True
-        self._rvalid.value = 1
-        self._rdata.value = int.from_bytes(beat, "little")
-        self._rresp.value = burst.response
-        self._rlast.value = burst.beats_left == 1
+        if not was_valid:
+            self._set_rvalid(1)

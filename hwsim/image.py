@@ -54,7 +54,7 @@ def layers_of(container: Container, config: StreamerConfig) -> list[ImageLayer]:
     for entry in container.layers:
         g, span = entry.geometry, entry.codebook
         fields: dict[str, Any] = {
-            "method": Method[g.method.upper()],
+            "method": Method.__members__[g.method.upper()],
             "codebook_mode": CodebookMode.NONE,
             "stream_granules": entry.stream.nbytes // GRANULE_BYTES,
             "stream_address": entry.stream.offset,

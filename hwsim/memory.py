@@ -60,32 +60,34 @@ class IdealMemory:
             raise ConfigError(f"memory latency must be at least 1 cycle, not {latency_cycles}")
         self.bytes_per_cycle = Fraction(bytes_per_cycle)
         self.latency_cycles = latency_cycles
-        self._free = Fraction(0)  # when the bandwidth given to earlier beats ends
-        self._bursts: deque[tuple[Fraction, Fraction, int]] = deque()  # start, beat time, beats
-        self._done_beats = 0  # of the first burst
+        # Times are integers in units of 1 / self._unit cycles, in which a byte takes
+        # self._byte_time: exact, and much faster than fractions.
+        self._unit, self._byte_time = self.bytes_per_cycle.as_integer_ratio()
+        self._free = 0  # when the bandwidth given to earlier beats ends
+        # Per burst: time at which its next beat ends, time of a beat, beats left.
+        self._bursts: deque[list[int]] = deque()
 
     def request(self, cycle: int, address: int, beats: int, beat_bytes: int) -> None:
         """See :class:`MemoryModel`. The address does not matter here."""
-        start = max(Fraction(cycle + self.latency_cycles), self._free)
-        beat_time = beat_bytes / self.bytes_per_cycle
+        start = max((cycle + self.latency_cycles) * self._unit, self._free)
+        beat_time = beat_bytes * self._byte_time
         self._free = start + beats * beat_time
-        self._bursts.append((start, beat_time, beats))
+        self._bursts.append([start + beat_time, beat_time, beats])
 
     def ready_cycle(self) -> int | None:
         """See :class:`MemoryModel`."""
         if not self._bursts:
             return None
-        start, beat_time, _ = self._bursts[0]
-        end = start + (self._done_beats + 1) * beat_time
         # A beat is there in the cycle in which the last of its bytes arrives.
-        return max(-(-end.numerator // end.denominator) - 1, int(start))
+        return (self._bursts[0][0] - 1) // self._unit
 
     def pop(self) -> None:
         """See :class:`MemoryModel`."""
-        self._done_beats += 1
-        if self._done_beats == self._bursts[0][2]:
+        burst = self._bursts[0]
+        burst[0] += burst[1]
+        burst[2] -= 1
+        if burst[2] == 0:
             self._bursts.popleft()
-            self._done_beats = 0
 
     def describe(self) -> dict[str, Any]:
         """See :class:`MemoryModel`."""

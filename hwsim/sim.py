@@ -58,8 +58,9 @@ def build(config: StreamerConfig) -> Path:
     tools = find_toolchain()
     source = emit_verilog(config)
     key = hashlib.sha256(
-        "\0".join((source, _PORTS_ONLY, *_FLAGS, tools.versions, str(tools.cocotb_library_dir)))
-        .encode()
+        "\0".join(
+            (source, _PORTS_ONLY, *_FLAGS, tools.versions, str(tools.cocotb_library_dir))
+        ).encode()
     ).hexdigest()[:20]
     program = cache_folder() / f"{TOP}-{key}" / TOP
     if program.exists():
@@ -175,6 +176,8 @@ def run(
         start = time.monotonic()
         status = _supervise(program, environment, folder, progress)
         seconds = time.monotonic() - start
+        if (folder / "error").exists():
+            raise SimulationError(f"simulation: {(folder / 'error').read_text()}")
         if status != 0 or not (folder / "result.json").exists():
             log = (folder / "log").read_text(errors="replace")
             raise SimulationError(

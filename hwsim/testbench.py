@@ -16,8 +16,9 @@ from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
 from hwsim.axi import AxiReadSlave, ProtocolError
-from hwsim.job import Traffic
 from hwsim.memory import parse_memory
+from hwsim.pins import reader, writer
+from hwsim.traffic import Traffic
 
 _RESET_CYCLES = 4
 #: Cycles watched after the last report: nothing more may come out.
@@ -30,10 +31,13 @@ class _Host:
 
     def __init__(self, dut: Any, descriptors: list[int], traffic: Traffic) -> None:
         self._descriptors = descriptors
-        self._valid, self._payload = dut.descriptor_valid, dut.descriptor_payload
-        self._ready = dut.descriptor_ready
-        self._report_valid, self._report = dut.report_valid, dut.report_payload
-        self._report_ready = dut.report_ready
+        self._set_valid, self._set_payload = (
+            writer(dut.descriptor_valid),
+            writer(dut.descriptor_payload),
+        )
+        self._ready = reader(dut.descriptor_ready)
+        self._report_valid, self._report = reader(dut.report_valid), reader(dut.report_payload)
+        self._set_report_ready = writer(dut.report_ready)
         self._traffic = traffic
         self._random = random.Random(traffic.seed + 1)
         self._given = 0
@@ -41,32 +45,35 @@ class _Host:
         self._taking = False
         self.first_accept_cycle = -1
         self.reports: list[int] = []
-        self._valid.value = 0
-        self._report_ready.value = 0
+        self._set_valid(0)
+        self._set_report_ready(0)
 
     def step(self, cycle: int) -> bool:
         """Take part in one cycle; true if something was handed over."""
         moved = False
-        if self._offering and self._ready.value == 1:
+        was_offering = self._offering
+        if was_offering and self._ready():
             moved, self._offering = True, False
             self._given += 1
             if self.first_accept_cycle < 0:
                 self.first_accept_cycle = cycle
-        if self._taking and self._report_valid.value == 1:
+        if self._taking and self._report_valid():
             moved = True
-            self.reports.append(int(self._report.value))
+            self.reports.append(self._report())
         if not self._offering:
             idle = self._traffic.descriptor_idle
             self._offering = self._given < len(self._descriptors) and (
                 not idle or self._random.random() >= idle
             )
-            self._valid.value = self._offering
             if self._offering:
-                self._payload.value = self._descriptors[self._given]
+                self._set_payload(self._descriptors[self._given])
+            if self._offering != was_offering:
+                self._set_valid(self._offering)
         idle = self._traffic.report_idle
         taking = not idle or self._random.random() >= idle
         if taking != self._taking:
-            self._report_ready.value = self._taking = taking
+            self._taking = taking
+            self._set_report_ready(taking)
         return moved
 
 
@@ -74,8 +81,8 @@ class _Sink:
     """Takes weights and checks the stream rules on them."""
 
     def __init__(self, dut: Any, file: BinaryIO, lanes: int, traffic: Traffic) -> None:
-        self._valid, self._payload = dut.weights_valid, dut.weights_payload
-        self._ready = dut.weights_ready
+        self._valid, self._payload = reader(dut.weights_valid), reader(dut.weights_payload)
+        self._set_ready = writer(dut.weights_ready)
         self._file = file
         self._lanes = lanes
         self._traffic = traffic
@@ -85,19 +92,20 @@ class _Sink:
         self._beats = 0
         self.layer_beats: list[int] = []
         self.last_cycle = -1
-        self._ready.value = 0
+        self._set_ready(0)
 
     def step(self, cycle: int) -> bool:
         """Take part in one cycle; true if a weight beat left."""
         moved = False
-        if self._valid.value == 1:
+        if self._valid():
             if self._taking or self._waiting is None:
-                moved = self._take(cycle, int(self._payload.value))
+                moved = self._take(cycle, self._payload())
         elif self._waiting is not None:
             raise ProtocolError(f"cycle {cycle}: weights_valid must be held until weights_ready")
         taking = self._willing(cycle)
         if taking != self._taking:
-            self._ready.value = self._taking = taking
+            self._taking = taking
+            self._set_ready(taking)
         return moved
 
     def _take(self, cycle: int, payload: int) -> bool:
@@ -126,14 +134,18 @@ class _Sink:
         return self._random.random() >= idle
 
 
-@cocotb.test()
+@cocotb.test()  # type: ignore[untyped-decorator]
 async def run_job(dut: Any) -> None:
     """Run the job in the file that ``SIGNBOOK_JOB`` names; write results beside it."""
     path = Path(os.environ["SIGNBOOK_JOB"])
     job = json.loads(path.read_text())
     with open(job["image"], "rb") as image_file, (path.parent / "weights.bin").open("wb") as out:
         image = mmap.mmap(image_file.fileno(), 0, access=mmap.ACCESS_READ)
-        facts = await _stream(dut, job, image, out, path.parent / "progress")
+        try:
+            facts = await _stream(dut, job, image, out, path.parent / "progress")
+        except ProtocolError as error:
+            (path.parent / "error").write_text(str(error))
+            raise
     (path.parent / "result.json").write_text(json.dumps(facts))
 
 

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 __all__ = ["Burst", "ReadSignature"]
 
 
-class Burst(enum.Enum, shape=2):
+class Burst(enum.Enum, shape=2):  # type: ignore[call-arg]
     """Address mode of a burst; only INCR is used."""
 
     FIXED = 0

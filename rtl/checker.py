@@ -33,12 +33,14 @@ class DescriptorChecker(wiring.Component):
         the order of :class:`~rtl.descriptor.Status` is reported.
     """
 
-    descriptor: In(stream.Signature(DESCRIPTOR))
-    verdict: Out(stream.Signature(VERDICT))
-
     def __init__(self, config: StreamerConfig) -> None:
         self._config = config
-        super().__init__()
+        super().__init__(
+            {
+                "descriptor": In(stream.Signature(DESCRIPTOR)),
+                "verdict": Out(stream.Signature(VERDICT)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -111,9 +113,9 @@ class DescriptorChecker(wiring.Component):
             ),
             (self._bad_codebook(layer, quantised, loads, book), Status.CODEBOOK),
         ]
-        status: Value = Const(Status.OK.value, 8)
+        status = Value.cast(Status.OK)
         for condition, code in reversed(ascending):
-            status = Mux(condition, code.value, status)
+            status = Mux(condition, code, status)
         return status
 
     def _bad_length(self, layer: data.View, quantised: Value, expected_granules: Value) -> Value:

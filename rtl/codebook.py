@@ -2,7 +2,7 @@
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
+from amaranth.lib.memory import Memory, WritePort
 from amaranth.lib.wiring import In, Out
 
 from rtl.config import StreamerConfig
@@ -93,7 +93,7 @@ class CodebookRAM(wiring.Component):
             self._write_bank(m, memory.write_port(), j)
         return m
 
-    def _write_bank(self, m: Module, port: object, j: int) -> None:
+    def _write_bank(self, m: Module, port: WritePort, j: int) -> None:
         """Bank j takes its share of the codeword; it depends on d only."""
         config, write = self._config, self.write
         m.d.comb += port.addr.eq(Cat(write.row, write.book))

@@ -17,7 +17,7 @@ __all__ = [
 STALL_CAUSES = ("memory", "codebook", "decoder", "compute", "writeback")
 
 
-class Method(enum.Enum, shape=8):
+class Method(enum.Enum, shape=8):  # type: ignore[call-arg]
     """How a layer is coded. Names are those of the container, in capitals."""
 
     INT8 = 0
@@ -25,7 +25,7 @@ class Method(enum.Enum, shape=8):
     VQ = 2
 
 
-class CodebookMode(enum.Enum, shape=8):
+class CodebookMode(enum.Enum, shape=8):  # type: ignore[call-arg]
     """Where a layer's codebook comes from."""
 
     #: The layer has none (int8).
@@ -36,7 +36,7 @@ class CodebookMode(enum.Enum, shape=8):
     KEEP = 2
 
 
-class Status(enum.Enum, shape=8):
+class Status(enum.Enum, shape=8):  # type: ignore[call-arg]
     """How a layer ended. Every status but OK and READ_ERROR means: refused, no weight left."""
 
     OK = 0

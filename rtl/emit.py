@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import amaranth
 from amaranth import Value, ValueCastable
 from amaranth.back import verilog
 from amaranth.lib.wiring import In
 
-import amaranth
 from rtl.config import StreamerConfig
 from rtl.streamer import WeightStreamer
 from vq.container import LAYOUT, atomic_file
@@ -46,9 +46,7 @@ def emit_verilog(config: StreamerConfig) -> str:
     design = WeightStreamer(config)
     # None: Amaranth derives a port's direction from what drives it.
     ports = {name: (signal, None) for name, (signal, _) in _ports(design).items()}
-    return verilog.convert(
-        design, name=TOP, ports=ports, emit_src=False, strip_internal_attrs=True
-    )
+    return verilog.convert(design, name=TOP, ports=ports, emit_src=False, strip_internal_attrs=True)
 
 
 def manifest(config: StreamerConfig, source: str) -> dict[str, Any]:

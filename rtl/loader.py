@@ -99,8 +99,11 @@ class CodebookLoader(wiring.Component):
                     m.d.comb += [
                         long_word.eq(d > config.bus_bytes),
                         last_step.eq(step == steps - 1),
-                        window.eq(self.beats.payload.word_select(step[: (steps - 1).bit_length()],
-                                                                 8 * config.bus_bytes // steps)),
+                        window.eq(
+                            self.beats.payload.word_select(
+                                step[: (steps - 1).bit_length()], 8 * config.bus_bytes // steps
+                            )
+                        ),
                     ]
         moved = Signal()
         m.d.comb += [

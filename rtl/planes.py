@@ -82,7 +82,7 @@ class PlaneBuffer(wiring.Component):
 
         words = config.granule_beats
         word_bits = (words - 1).bit_length()
-        word = Signal(range(words))
+        word = Signal(range(max(2, words)))
         m.d.comb += word.eq(self.step >> self.log2_d)
 
         planes = []

@@ -20,13 +20,13 @@ def plane_layout(config: StreamerConfig) -> data.StructLayout:
         {
             "data": config.bus_bits,
             "plane": range(config.index_bits_max),
-            "word": range(config.granule_beats),
+            "word": range(max(2, config.granule_beats)),  # no port has zero width
             "last": 1,  # last word of the chunk's last plane
         }
     )
 
 
-class _Part(enum.Enum, shape=2):
+class _Part(enum.Enum, shape=2):  # type: ignore[call-arg]
     CODEBOOK = 0
     PLANES = 1
     SIGNS = 2
@@ -111,9 +111,7 @@ class Router(wiring.Component):
                 ]
             with m.Case(_Part.SIGNS):
                 m.d.comb += [
-                    granules.eq(
-                        Mux(last_chunk, layer.last_granules, Const(1, 5) << layer.log2_d)
-                    ),
+                    granules.eq(Mux(last_chunk, layer.last_granules, Const(1, 5) << layer.log2_d)),
                     target_ready.eq(self.direct.ready),
                     part_next.eq(_Part.PLANES),
                     layer_ends.eq(last_chunk),

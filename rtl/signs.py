@@ -47,7 +47,5 @@ class SignApply(wiring.Component):
         for lane in range(self._lanes):
             negate = self.negative[lane] & self.signed
             value = self.values.word_select(lane, 8)
-            m.d.comb += self.weights.word_select(lane, 8).eq(
-                (value ^ negate.replicate(8)) + negate
-            )
+            m.d.comb += self.weights.word_select(lane, 8).eq((value ^ negate.replicate(8)) + negate)
         return m

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from hwsim.image import pack_descriptor
-from hwsim.job import Job, Result, Traffic
+from hwsim.job import Job, Result
 from hwsim.sim import run
+from hwsim.traffic import Traffic
 from rtl import CodebookMode, Method, StreamerConfig
 
 
@@ -129,9 +130,7 @@ class Network:
 def check(network: Network, result: Result) -> None:
     """Require every weight to be right, every cycle to be charged, every byte to be counted."""
     assert len(result.layers) == len(network.expected)
-    for number, (layer, expected) in enumerate(
-        zip(result.layers, network.expected, strict=True)
-    ):
+    for number, (layer, expected) in enumerate(zip(result.layers, network.expected, strict=True)):
         assert layer.report["status"] == "OK", f"layer {number}"
         got = layer.weights[: len(expected)]
         assert np.array_equal(got, expected), f"layer {number}"
