@@ -63,8 +63,10 @@ class NaiveFile:
                 if o < outputs and i < inputs:
                     matrix[o][i] = weight
         scales = None if layer["group"] else self.tensors["_scales"]
+        group_scales = self.tensors.get(f"{name}.group_scales")
+        places = group_places(layer, inputs) if layer["group"] else {}
         if layer["group"]:
-            self._subtract_zeros(layer, matrix)
+            self._subtract_zeros(layer, matrix, places)
         self.stream[name] = [weight for subvector in subvectors for weight in subvector]
         self.integers[name] = [weight for row in matrix for weight in row]
         flat = [b""] * (outputs * inputs)
@@ -72,7 +74,8 @@ class NaiveFile:
             for i in range(inputs):
                 tap, channel = divmod(i, channels)
                 if scales is None:
-                    scale = self._group_scale(layer, inputs, o, i)
+                    at = places[o, i // layer["group"]]
+                    (scale,) = struct.unpack_from("<e", group_scales, 2 * at)
                 else:
                     at = first_scale + (o if layer["scales"] > 1 else 0)
                     (scale,) = struct.unpack_from("<f", scales, 4 * at)
@@ -111,18 +114,14 @@ class NaiveFile:
             for n in range(count)
         ]
 
-    def _subtract_zeros(self, layer: dict, matrix: list[list[int]]) -> None:
+    def _subtract_zeros(self, layer: dict, matrix: list[list[int]], places: dict) -> None:
         for o, row in enumerate(matrix):
             for i in range(len(row)):
                 if layer["zeros"]:
                     zeros = self.tensors[f"{layer['name']}.group_zeros"]
-                    row[i] -= zeros[group_at(layer, len(row), o, i)]
+                    row[i] -= zeros[places[o, i // layer["group"]]]
                 else:
                     row[i] -= 2 ** (layer["b"] - 1)
-
-    def _group_scale(self, layer: dict, inputs: int, o: int, i: int) -> float:
-        scales = self.tensors[f"{layer['name']}.group_scales"]
-        return struct.unpack_from("<e", scales, 2 * group_at(layer, inputs, o, i))[0]
 
 
 def bit(data: bytes, i: int) -> int:
@@ -137,8 +136,8 @@ def walk(rows: int, columns: int, tile: int) -> Iterator[tuple[int, int]]:
                 yield row, column
 
 
-def group_at(layer: dict, inputs: int, o: int, i: int) -> int:
-    """Place of the group of weight (o, i) in the tensors of groups."""
+def group_places(layer: dict, inputs: int) -> dict[tuple[int, int], int]:
+    """Place of every group (o, i div group) in the tensors of groups."""
     columns = -(-inputs // layer["group"])
-    place = {at: n for n, at in enumerate(walk(layer["shape"][0], columns, layer["tile_outputs"]))}
-    return place[o, i // layer["group"]]
+    order = walk(layer["shape"][0], columns, layer["tile_outputs"])
+    return {at: n for n, at in enumerate(order)}

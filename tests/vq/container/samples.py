@@ -1,7 +1,7 @@
 """Random layers of every kind, each with the weights that a reader must give back."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import settings
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vq.container import Kept, Layer
 from vq.container.order import from_matrix, join, to_stream
 
-PROPERTY = settings(derandomize=True, deadline=None, max_examples=100)
+PROPERTY = settings(derandomize=True, deadline=None, max_examples=80)
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,3 @@ def samples(draw, name: str = "a") -> Sample:
     parity = method == "ssvq" and d > 1 and draw(st.booleans())
     per_output = draw(st.booleans())
     return coded(name, method, shape, d, k, axis, tile, parity, per_output, seed=seed)
-
-
-def renamed(sample: Sample, name: str) -> Sample:
-    geometry = replace(sample.layer.geometry, name=name)
-    return replace(sample, layer=replace(sample.layer, geometry=geometry))
