@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vq.container import SignbookError
+from vq.container import ConfigError, SignbookError
 
 __all__ = ["app", "main"]
 
@@ -88,33 +88,32 @@ def rtl(
     settings: Settings = None,
 ) -> None:
     """Generate the weight streamer as Verilog, with a manifest of its parameters and ports."""
-    from rtl import StreamerConfig, write_verilog
+    from rtl import TOP, StreamerConfig, write_verilog
     from signbook.files import make_folder
 
-    for path in write_verilog(StreamerConfig.from_settings(settings or []), make_folder(out)):
-        typer.echo(path)
+    config = StreamerConfig.from_mapping(_mapping(settings))
+    typer.echo(write_verilog(config, make_folder(out) / f"{TOP}.v"))
 
 
 @app.command()
 def simulate(
     file: Annotated[Path, typer.Argument(help="A *.vq.safetensors file.")],
     settings: Settings = None,
-    memory: Annotated[str, typer.Option(help=MEMORY_HELP)] = "ideal",
+    memory: Annotated[str, typer.Option(help=MEMORY_HELP)] = "ideal:bytes_per_cycle=16,latency=20",
     methods: Annotated[
         str, typer.Option(help="Baselines to run beside the file, or 'none'.")
     ] = "int8",
     json: Json = None,
 ) -> None:
     """Stream a container through the RTL under Verilator and measure bytes and cycles."""
-    from hwsim.measure import simulate as run
-    from hwsim.memory import parse_memory
     from rtl import StreamerConfig
     from signbook.files import write_json
+    from signbook.streaming import stream
 
-    document = run(
+    document = stream(
         file,
-        config=StreamerConfig.from_settings(settings or []),
-        memory=parse_memory(memory),
+        config=StreamerConfig.from_mapping(_mapping(settings)),
+        memory=memory,
         methods=() if methods == "none" else tuple(methods.split(",")),
     )
     columns = ("name", "method", "weights", "bytes_read", "cycles", "busy_cycles")
@@ -125,6 +124,15 @@ def simulate(
     _print_rows("ratios", [(key, _text(document[key])) for key in ("speedup", "traffic_ratio")])
     if json is not None:
         write_json(json, document)
+
+
+def _mapping(settings: list[str] | None) -> dict[str, str]:
+    """Read KEY=VALUE settings of a command line."""
+    pairs = [setting.partition("=") for setting in settings or []]
+    for setting, equals, _ in pairs:
+        if not equals:
+            raise ConfigError(f"--set must be KEY=VALUE, not {setting!r}")
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _text(value: Any) -> str:

@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 import vq
-from hwsim.measure import simulate
-from hwsim.memory import parse_memory
 from hwsim.toolchain import find_toolchain
 from rtl import StreamerConfig
 from signbook.files import make_folder, write_json, write_text
 from signbook.inspection import inspect_file
 from signbook.report import render_demo
+from signbook.streaming import stream
 from signbook.zoo.digits import DigitBatches, DigitsViT, load_digits, top1, train
 from vq.container import SignbookError
 from vq.finetune import FinetuneResult
@@ -92,7 +91,7 @@ def run_demo(out: Path, *, seed: int = 0, json_path: Path | None = None) -> Demo
         demo.inspections[arm] = inspect_file(files[arm])
     with _timed(seconds, "simulate"):
         config = StreamerConfig(bus_bits=BUS_BITS)
-        measured = simulate(files["ssvq"], config=config, memory=parse_memory(MEMORY))
+        measured = stream(files["ssvq"], config=config, memory=MEMORY)
     demo.document = {
         "schema": "signbook.demo/1",
         "file": str(files["ssvq"]),
@@ -119,5 +118,5 @@ def _require_lossless(model: nn.Module, path: Path, fresh: nn.Module) -> None:
     loaded = dict(vq.load(path, into=fresh).named_modules())
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
-        if isinstance(weight, torch.Tensor) and not torch.equal(weight, loaded[name].weight):  # type: ignore[arg-type]
+        if isinstance(weight, torch.Tensor) and not torch.equal(weight, loaded[name].weight):
             raise SignbookError(f"{path}: layer {name!r} must load with the bits that were saved")

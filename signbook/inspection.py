@@ -24,6 +24,7 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         If the file is damaged.
     """
     with open_container(path) as container:
+        container.verify()
         geometries = [entry.geometry for entry in container.layers]
         kept = sum(math.prod(container.kept(name).shape) for name in container.kept_names)
         file_bytes = container.file_bytes

@@ -1,15 +1,18 @@
 """Plots as inline SVG, in one style."""
 
+import functools
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ParamSpec
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["accuracy_bars", "bytes_per_layer", "cycles_per_layer", "svg", "training_curves"]
+__all__ = ["accuracy_bars", "bytes_per_layer", "cycles_per_layer", "training_curves"]
+
+P = ParamSpec("P")
 
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 ARMS = {"fp32": "#9aa5b1", "int8": "#9aa5b1", "ssvq": "#0b7285", "vq": "#e8890c"}
@@ -21,7 +24,7 @@ STALLS = {
     "compute": "#b23a48",
     "writeback": "#6a4c93",
 }
-_STYLE = {
+_STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.edgecolor": MUTED,
@@ -41,24 +44,33 @@ _STYLE = {
 }
 
 
-def svg(figure: Figure) -> str:
-    """Serialise a figure for inlining: no XML prolog, no date, scales with its container."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
-    text = buffer.getvalue()
-    return re.sub(
-        r'width="[\d.]+pt" height="[\d.]+pt"', 'class="plot"', text[text.index("<svg") :], count=1
-    )
+def _styled(draw: Callable[P, Figure]) -> Callable[P, str]:
+    """Turn a function that draws a figure into one that returns it as SVG for inlining."""
+
+    @functools.wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> str:
+        buffer = io.StringIO()
+        with matplotlib.rc_context(_STYLE):
+            figure = draw(*args, **kwargs)
+            figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
+        text = buffer.getvalue()
+        size = r'width="[\d.]+pt" height="[\d.]+pt"'  # let the page scale it
+        return re.sub(size, 'class="plot"', text[text.index("<svg") :], count=1)
+
+    return styled
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots()
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
 
 
-def accuracy_bars(accuracy: Mapping[str, float]) -> str:
+def _legend_above(axes: Axes, **settings: Any) -> None:
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderpad=0, **settings)
+
+
+@_styled
+def accuracy_bars(accuracy: Mapping[str, float]) -> Figure:
     """Draw test accuracy of fp32 and of every arm, after clustering and after fine-tuning."""
     figure, axes = _axes(5.2, 2.9)
     bars = [
@@ -76,10 +88,11 @@ def accuracy_bars(accuracy: Mapping[str, float]) -> str:
     axes.set_ylim(max(0.0, low - 4), 101.5)
     axes.set_xticks(range(len(bars)), [name for name, *_ in bars])
     axes.set_ylabel("test accuracy, % (axis cut)")
-    return svg(figure)
+    return figure
 
 
-def training_curves(curves: Mapping[str, Sequence[float]], changed: Sequence[float]) -> str:
+@_styled
+def training_curves(curves: Mapping[str, Sequence[float]], changed: Sequence[float]) -> Figure:
     """Draw the loss of every arm by epoch, and the share of signs that differ from the start."""
     figure, axes = _axes(5.2, 2.9)
     for arm, losses in curves.items():
@@ -92,13 +105,15 @@ def training_curves(curves: Mapping[str, Sequence[float]], changed: Sequence[flo
                linestyle=":", label="signs changed")  # fmt: skip
     signs.set_ylabel("signs changed, %")
     signs.set_ylim(bottom=0)
+    signs.spines.right.set_visible(True)
     signs.grid(visible=False)
     handles = [*axes.get_legend_handles_labels()[0], *signs.get_legend_handles_labels()[0]]
-    axes.legend(handles=handles, loc="upper right")
-    return svg(figure)
+    _legend_above(axes, handles=handles, ncols=3)
+    return figure
 
 
-def bytes_per_layer(runs: Mapping[str, dict[str, Any]]) -> str:
+@_styled
+def bytes_per_layer(runs: Mapping[str, dict[str, Any]]) -> Figure:
     """Draw bytes read on the bus for every layer, in every run."""
     figure, axes = _axes(10.6, 3.0)
     names = [layer["name"] for layer in next(iter(runs.values()))["layers"]]
@@ -109,11 +124,12 @@ def bytes_per_layer(runs: Mapping[str, dict[str, Any]]) -> str:
         axes.bar(x, values, width, color=ARMS["int8" if run == "int8" else "ssvq"], label=run)
     _name_layers(axes, names)
     axes.set_ylabel("bytes read on the bus")
-    axes.legend()
-    return svg(figure)
+    _legend_above(axes, ncols=2)
+    return figure
 
 
-def cycles_per_layer(runs: Mapping[str, dict[str, Any]]) -> str:
+@_styled
+def cycles_per_layer(runs: Mapping[str, dict[str, Any]]) -> Figure:
     """Draw cycles of every layer and run, split into busy cycles and the causes of stalls."""
     figure, axes = _axes(10.6, 3.0)
     names = [layer["name"] for layer in next(iter(runs.values()))["layers"]]
@@ -129,8 +145,8 @@ def cycles_per_layer(runs: Mapping[str, dict[str, Any]]) -> str:
             bottom = [b + v for b, v in zip(bottom, values, strict=True)]
     _name_layers(axes, names)
     axes.set_ylabel("cycles: " + ", then ".join(runs))
-    axes.legend(ncols=6)
-    return svg(figure)
+    _legend_above(axes, ncols=6)
+    return figure
 
 
 def _cycles(layer: dict[str, Any], cause: str) -> int:

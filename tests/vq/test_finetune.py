@@ -58,7 +58,7 @@ def test_equal_runs_are_equal_to_the_bit():
 
 def test_freezing_shows_in_the_record():
     schedule = Freezing(interval_steps=2, momentum=0.3, threshold_start=0.02, threshold_end=0.001)
-    _, model, result = trained(freezing=schedule, rates=Rates(signs=0.3))
+    _, _, result = trained(freezing=schedule, rates=Rates(signs=0.3))
     assert 0 < result.signs[-1].frozen < 1
     assert result.to_json()["signs"][-1]["frozen"] == result.signs[-1].frozen
 
@@ -98,7 +98,7 @@ def test_own_loss_is_used():
 
 
 def test_model_without_compressed_layers_is_refused():
-    with pytest.raises(ConfigError, match="^model must hold a compressed layer, not none"):
+    with pytest.raises(ConfigError, match=r"^model must hold a compressed layer, not none"):
         vq.finetune_(Net(), batches())
 
 
@@ -106,5 +106,5 @@ def test_model_without_compressed_layers_is_refused():
 def test_training_without_a_step_is_refused(loader, epochs):
     model = Net()
     vq.compress_(model, RECIPE)
-    with pytest.raises(ConfigError, match="^training must have at least one step"):
+    with pytest.raises(ConfigError, match=r"^training must have at least one step"):
         vq.finetune_(model, loader, epochs=epochs)

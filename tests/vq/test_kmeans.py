@@ -56,7 +56,7 @@ def test_weights_act_as_repetitions():
     repeated, _ = reference_step(np.repeat(points, counts, axis=0), np.ones(counts.sum()), start)
     np.testing.assert_allclose(weighted, repeated, rtol=1e-5)
     one = kmeans(points, 8, weights=counts.astype(np.float32), iterations=300)
-    indices, distances = assign(points, one.codebook)
+    _, distances = assign(points, one.codebook)
     assert one.inertia == pytest.approx((distances * counts).sum(), rel=1e-5)
 
 

@@ -88,7 +88,7 @@ def test_damaged_file_changes_nothing(tmp_path):
 
 
 def test_plain_model_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="^model must hold a compressed layer, not none"):
+    with pytest.raises(ConfigError, match=r"^model must hold a compressed layer, not none"):
         vq.save(Net(), tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 

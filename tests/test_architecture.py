@@ -1,0 +1,136 @@
+"""The house rules: which folder may import what, what an import costs, and public names."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("vq", "rescomp", "rtl", "hwsim", "signbook")
+
+#: Own modules that each folder may import (docs/architecture.md draws this).
+MAY_IMPORT = {
+    "vq/container": ("vq.container", "vq.errors"),
+    "vq": ("vq",),
+    "rescomp": ("rescomp", "vq"),
+    "rtl": ("rtl", "vq.container"),
+    "hwsim": ("hwsim", "rtl", "vq.container"),
+    "signbook": PACKAGES,
+}
+#: Heavy packages, and the folders that may import them at the top of a module.
+HEAVY = {
+    "torch": ("vq", "signbook"),
+    "faiss": ("vq",),
+    "amaranth": ("rtl",),
+    "cocotb": ("hwsim",),
+    "sklearn": (),
+    "jinja2": (),
+    "matplotlib": ("signbook",),
+    "rich": ("signbook",),
+    "typer": ("signbook",),
+}
+
+
+def sources(folder: str) -> list[Path]:
+    files = sorted((ROOT / folder).rglob("*.py"))
+    return [f for f in files if folder != "vq" or "container" not in f.parts]
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """Dotted names that a module imports; ``from vq import kmeans`` counts as vq.kmeans."""
+    tree = ast.parse(path.read_text())
+    found = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports must be absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_imports_run_downward_only(folder):
+    allowed = MAY_IMPORT[folder]
+    for path in sources(folder):
+        for name in imports(path):
+            if name.split(".")[0] in PACKAGES:
+                fits = any(name == a or name.startswith(a + ".") for a in allowed)
+                assert fits, f"{path.relative_to(ROOT)} imports {name}; {folder} may use {allowed}"
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_heavy_packages_stay_where_they_belong(folder):
+    for path in sources(folder):
+        for name in imports(path, top_level_only=True):
+            package = name.split(".")[0]
+            if package in HEAVY:
+                home = folder.split("/")[0]
+                assert folder != "vq/container" and home in HEAVY[package], f"{path}: {name}"
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("vq", ("torch", "faiss", "amaranth", "cocotb")),
+        ("vq.container", ("torch", "faiss", "amaranth", "cocotb", "safetensors")),
+        ("vq.compress", ("amaranth", "cocotb", "sklearn", "matplotlib")),
+        ("rtl", ("torch", "cocotb")),
+        ("hwsim.measure", ("torch",)),
+        ("signbook.cli", ("torch", "amaranth", "cocotb", "matplotlib")),
+    ],
+)
+def test_importing_is_lean(module, absent):
+    code = (
+        f"import sys, {module}; "
+        f"print([m for m in {absent!r} if m in sys.modules]); "
+        "import importlib; assert 'torch' not in sys.modules or not __import__('torch')"
+        ".cuda.is_initialized()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def modules() -> list[str]:
+    found = []
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found.append(".".join(p for p in parts if p != "__init__"))
+    return [m for m in found if m not in ("hwsim.testbench",)]  # runs in the simulator only
+
+
+@pytest.mark.parametrize("name", modules())
+def test_public_names_exist_and_are_listed_in_order(name):
+    module = importlib.import_module(name)
+    names = getattr(module, "__all__", [])
+    assert list(names) == sorted(names, key=_constants_first), "sort __all__, constants first"
+    for public in names:
+        assert hasattr(module, public)
+
+
+def _constants_first(name: str) -> tuple[int, str]:
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_every_public_thing_says_what_it_is(name):
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} must have a docstring"
+    for public in getattr(module, "__all__", []):
+        value = getattr(module, public)
+        if callable(value) and getattr(value, "__module__", "").startswith(PACKAGES):
+            assert value.__doc__, f"{name}.{public} must have a docstring"
+
+
+def test_libraries_do_not_print():
+    for folder in ("vq", "vq/container", "rescomp", "rtl", "hwsim"):
+        for path in sources(folder):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                    assert node.func.id != "print", f"{path}:{node.lineno}"
