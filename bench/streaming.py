@@ -1,0 +1,104 @@
+"""Bus utilisation and speed-up over int8 of weight streaming, measured in RTL with ideal memory.
+
+The simulation is deterministic, so there is one seed and no spread. The demo model's figure is
+part of ``signbook demo``; here are a layer of a million weights and a chain of 24 small ones.
+"""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from harness import Bench
+
+from hwsim.image import layers_of
+from hwsim.job import Job, Result
+from hwsim.sim import run
+from rtl import StreamerConfig
+from vq.container import Layer, account, open_container, write_container
+
+LARGE, SMALL = [(1024, 1024)], [(256, 256)]
+CHAIN = [(64, 64), (192, 64), (256, 64)] * 8
+
+
+def random_layer(name: str, shape: tuple[int, int], d: int, k: int) -> Layer:
+    """A layer of random indices and signs: cycles do not depend on the values."""
+    rng = np.random.default_rng(0)
+    n = shape[0] * shape[1] // d
+    return Layer.ssvq(
+        name,
+        codebook=rng.integers(0, 128, (k, d)).astype(np.int8),
+        indices=rng.integers(0, k, n),
+        signs=rng.random((n, d)) < 0.5,
+        scale=np.ones(1, np.float32),
+        shape=shape,
+    )
+
+
+def int8_layer(name: str, shape: tuple[int, int]) -> Layer:
+    """A layer of random integers."""
+    integers = np.random.default_rng(0).integers(-127, 128, shape).astype(np.int8)
+    return Layer.int8(name, integers=integers, scale=np.ones(shape[0], np.float32))
+
+
+def stream(layers: list[Layer], bus_bits: int) -> tuple[Result, float]:
+    """Run layers back to back; return the result and the bits per weight of the file."""
+    config = StreamerConfig(bus_bits=bus_bits)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.vq.safetensors"
+        write_container(path, layers)
+        with open_container(path) as container:
+            job = Job(
+                path,
+                [layer.descriptor for layer in layers_of(container, config)],
+                f"ideal:bytes_per_cycle={bus_bits // 8},latency=20",
+            )
+            geometries = [entry.geometry for entry in container.layers]
+        result = run(config, job)
+    counted = account(geometries)
+    weights = sum(g.weights for g in geometries)
+    return result, 8 * sum(a.total_bytes for a in counted) / weights
+
+
+def measure_work(bench: Bench, work: str, shapes: list[tuple[int, int]], bus_bits: int) -> None:
+    """Measure int8 and SSVQ with 16 and 256 codewords on one list of layers and one bus."""
+    int8, int8_bpw = stream([int8_layer(f"l{i}", s) for i, s in enumerate(shapes)], bus_bits)
+
+    def baseline() -> dict[str, float]:
+        return {
+            "bus_utilisation": int8.bus.utilisation,
+            "cycles": int8.cycles,
+            "bits_per_weight": int8_bpw,
+        }
+
+    def compressed(k: int) -> dict[str, float]:
+        layers = [random_layer(f"l{i}", s, 8, k) for i, s in enumerate(shapes)]
+        ours, bpw = stream(layers, bus_bits)
+        traffic_ratio = int8.bus.read_bytes / ours.bus.read_bytes
+        speedup = int8.cycles / ours.cycles
+        return {
+            "bus_utilisation": ours.bus.utilisation,
+            "cycles": ours.cycles,
+            "speedup": speedup,
+            "traffic_ratio": traffic_ratio,
+            "speedup_over_traffic_ratio": speedup / traffic_ratio,
+            "bits_per_weight": bpw,
+        }
+
+    bench.measure(work, "int8", 0, baseline)
+    for k in (16, 256):
+        bench.measure(work, f"ssvq d=8 k={k}", 0, partial(compressed, k))
+
+
+def main() -> None:
+    """Measure every row and print the table."""
+    bench = Bench("streaming", __doc__, seeds=1)
+    one = ("layer-64k", SMALL) if bench.quick else ("layer-1M", LARGE)
+    for name, shapes in (one, ("chain", CHAIN)):
+        for bus_bits in (64, 128):
+            measure_work(bench, f"{name}@{bus_bits}bit", shapes, bus_bits)
+    bench.finish()
+
+
+if __name__ == "__main__":
+    main()
