@@ -79,13 +79,18 @@ def payload_bits(g: Geometry):
     yield from range(512 * g.b, 512 * g.b + g.N * g.sign_bits)
 
 
-def test_index_past_the_codebook_is_refused():
-    sample = coded("a", k=5)
-    stream = sample.layer.stream.copy()
-    for p in range(3):
-        stream[64 * p] |= 1  # index 0 becomes 7
-    with pytest.raises(ContainerError, match=r"^layer 'a': index must be below k = 5, not 7$"):
-        codec.decode_subvectors(sample.layer.geometry, stream, sample.layer.codebook)
+@pytest.mark.parametrize("index", [5, 6, 7])
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_index_past_the_codebook_is_refused(index: int, chunk: int):
+    sample = coded("a", shape=(1, 4 * 600), k=5)
+    g, stream = sample.layer.geometry, sample.layer.stream.copy()
+    for p in range(3):  # the first index of the chunk
+        at = chunk * (g.index_part_bytes + g.sign_part_bytes) + 64 * p
+        stream[at] = stream[at] & ~np.uint8(1) | index >> p & 1
+    with pytest.raises(
+        ContainerError, match=rf"^layer 'a': index must be below k = 5, not {index}$"
+    ):
+        codec.decode_subvectors(g, stream, sample.layer.codebook)
 
 
 def test_group_wider_than_the_layer(written):

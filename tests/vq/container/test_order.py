@@ -29,6 +29,12 @@ def test_tile_by_tile(tile: int):
     assert order.to_stream(grid, tile).tolist() == want
 
 
+def test_the_largest_tile_does_not_overflow():
+    grid = np.zeros((2, 1024, 64), np.int8)  # tile × columns × d is past 2**63
+    stream = order.to_stream(grid, 2**48 - 1)
+    assert order.from_stream(stream, 2, 1024, 2**48 - 1).shape == grid.shape
+
+
 @PROPERTY
 @given(SIDES, SIDES, st.integers(1, 24), st.integers(1, 5))
 def test_stream_order_comes_back(rows: int, columns: int, tile: int, d: int):

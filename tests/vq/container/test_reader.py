@@ -106,6 +106,18 @@ def test_reading_one_layer_ignores_damage_in_another(written):
                 read()
 
 
+def test_verify_looks_at_kept_tensors_too(written):
+    path = written(coded("a"), kept={"norm": KEPT["norm"]})
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    with (
+        open_container(path) as file,
+        pytest.raises(ContainerError, match=damaged(path, "norm")),
+    ):
+        file.verify()
+
+
 def damaged(path, tensor: str) -> str:
     text = f"{path}: tensor {tensor!r}: data must match its sha256; the file is damaged"
     return f"^{re.escape(text)}$"
