@@ -69,9 +69,12 @@ class StreamerConfig:
             raise ConfigError(bulleted("accelerator configuration", problems))
 
     def _problems(self) -> list[str]:
-        widest_burst = min(PAGE_BYTES, AXI_BURST_BEATS_MAX * self.bus_bits // 8)
+        bus_fits = self.bus_bits in (64, 128, 256, 512)
+        # An impossible bus must not make the burst look wrong as well.
+        bus_bits = self.bus_bits if bus_fits else 512
+        widest_burst = min(PAGE_BYTES, AXI_BURST_BEATS_MAX * bus_bits // 8)
         checks = [
-            ("bus_bits", self.bus_bits in (64, 128, 256, 512), "64, 128, 256 or 512"),
+            ("bus_bits", bus_fits, "64, 128, 256 or 512"),
             ("d_min", self.d_min in (2, 4), "2 or 4"),
             (
                 "d_max",

@@ -3,16 +3,18 @@
 import hashlib
 import json
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import amaranth
 from amaranth import Value, ValueCastable
 from amaranth.back import verilog
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from rtl.config import StreamerConfig
-from rtl.streamer import WeightStreamer
+from rtl.streamer import WeightStreamer, streamer_signature
 from vq.container import LAYOUT, atomic_file
 
 __all__ = ["TOP", "emit_verilog", "manifest", "write_verilog"]
@@ -21,21 +23,22 @@ __all__ = ["TOP", "emit_verilog", "manifest", "write_verilog"]
 TOP = "signbook_streamer"
 
 
-def _ports(design: WeightStreamer) -> dict[str, tuple[Value, str]]:
+def _ports(signature: wiring.Signature, interface: Any) -> dict[str, tuple[Value, str]]:
     """Ports by the names that tools expect: ``m_axi_araddr``, ``weights_valid``."""
     ports = {}
-    for path, member, value in design.signature.flatten(design):
+    for path, member, value in signature.flatten(interface):
         direction = "input" if member.flow == In else "output"
         signal = value.as_value() if isinstance(value, ValueCastable) else value
         ports["_".join(str(part) for part in path)] = (signal, direction)
     return ports
 
 
+@lru_cache(maxsize=8)
 def emit_verilog(config: StreamerConfig) -> str:
     """Generate the Verilog of one instance.
 
     The text depends on the configuration and the library versions only, so its hash names a
-    build. Takes a few seconds.
+    build. Takes a few seconds the first time.
 
     Returns
     -------
@@ -45,12 +48,13 @@ def emit_verilog(config: StreamerConfig) -> str:
     """
     design = WeightStreamer(config)
     # None: Amaranth derives a port's direction from what drives it.
-    ports = {name: (signal, None) for name, (signal, _) in _ports(design).items()}
+    ports = {name: (signal, None) for name, (signal, _) in _ports(design.signature, design).items()}
     return verilog.convert(design, name=TOP, ports=ports, emit_src=False, strip_internal_attrs=True)
 
 
 def manifest(config: StreamerConfig, source: str) -> dict[str, Any]:
     """Describe an emitted instance: configuration, ports with direction and width, versions."""
+    signature = streamer_signature(config)
     return {
         "schema": "signbook.rtl/1",
         "top": TOP,
@@ -58,7 +62,7 @@ def manifest(config: StreamerConfig, source: str) -> dict[str, Any]:
         "config": config.to_mapping(),
         "ports": {
             name: {"direction": direction, "bits": len(signal)}
-            for name, (signal, direction) in _ports(WeightStreamer(config)).items()
+            for name, (signal, direction) in _ports(signature, signature.create()).items()
         },
         "verilog_sha256": hashlib.sha256(source.encode()).hexdigest(),
         "amaranth": amaranth.__version__,

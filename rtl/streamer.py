@@ -15,7 +15,20 @@ from rtl.dma import REQUEST, ReadDMA
 from rtl.gather import weight_layout
 from vq.container import GRANULE_BYTES
 
-__all__ = ["WeightStreamer"]
+__all__ = ["WeightStreamer", "streamer_signature"]
+
+
+def streamer_signature(config: StreamerConfig) -> wiring.Signature:
+    """Ports of a :class:`WeightStreamer`, which documents them."""
+    memory = ReadSignature(address_bits=config.address_bits, data_bits=config.bus_bits)
+    return wiring.Signature(
+        {
+            "descriptor": In(stream.Signature(DESCRIPTOR)),
+            "m_axi": Out(memory),
+            "weights": Out(stream.Signature(weight_layout(config))),
+            "report": Out(stream.Signature(REPORT)),
+        }
+    )
 
 
 class WeightStreamer(wiring.Component):
@@ -45,16 +58,7 @@ class WeightStreamer(wiring.Component):
 
     def __init__(self, config: StreamerConfig) -> None:
         self.config = config
-        super().__init__(
-            {
-                "descriptor": In(stream.Signature(DESCRIPTOR)),
-                "m_axi": Out(
-                    ReadSignature(address_bits=config.address_bits, data_bits=config.bus_bits)
-                ),
-                "weights": Out(stream.Signature(weight_layout(config))),
-                "report": Out(stream.Signature(REPORT)),
-            }
-        )
+        super().__init__(streamer_signature(config))
 
     def elaborate(self, platform: object) -> Module:
         config = self.config

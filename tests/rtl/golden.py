@@ -127,22 +127,26 @@ class Network:
         return run(config, Job(path, self.descriptors, memory, traffic or Traffic()))
 
 
-def check(network: Network, result: Result) -> None:
+def check(network: Network, result: Result, *, host_ahead: bool = True) -> None:
     """Require every weight to be right, every cycle to be charged, every byte to be counted."""
     assert len(result.layers) == len(network.expected)
     for number, (layer, expected) in enumerate(zip(result.layers, network.expected, strict=True)):
         assert layer.report["status"] == "OK", f"layer {number}"
         got = layer.weights[: len(expected)]
         assert np.array_equal(got, expected), f"layer {number}"
-    check_counters(result)
+    check_counters(result, host_ahead=host_ahead)
 
 
-def check_counters(result: Result) -> None:
-    """Reports are consistent in themselves and with what the memory saw."""
+def check_counters(result: Result, *, host_ahead: bool = True) -> None:
+    """Reports are consistent in themselves and with what the memory saw.
+
+    A host that lets the machine run out of descriptors has idle cycles that no layer is charged.
+    """
     reports = [layer.report for layer in result.layers]
     for report in reports:
         parts = [v for name, v in report.items() if name.endswith("_cycles")]
         assert sum(parts) == report["cycles"]
-    assert sum(r["cycles"] for r in reports) == result.cycles
+    charged = sum(r["cycles"] for r in reports)
+    assert charged == result.cycles if host_ahead else 0 < charged <= result.cycles
     assert sum(r["beats"] for r in reports) == result.bus.beats
     assert sum(r["bursts"] for r in reports) == result.bus.bursts

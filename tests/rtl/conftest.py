@@ -1,0 +1,24 @@
+"""Instances that the hardware tests share: few, because each costs a Verilator build."""
+
+import pytest
+
+from rtl import StreamerConfig
+
+#: Everything at a limit: shortest sub-vectors, widest index, one burst of one granule at a time.
+SMALLEST = StreamerConfig(
+    bus_bits=64,
+    d_min=2,
+    d_max=8,
+    index_bits_max=10,
+    burst_bytes=64,
+    outstanding_bursts=1,
+    fifo_bytes=64,
+    layers_in_flight=2,
+    address_bits=64,
+)
+
+
+@pytest.fixture(params=[64, 128, 256])
+def config(request: pytest.FixtureRequest) -> StreamerConfig:
+    """Default instance of each bus width."""
+    return StreamerConfig(bus_bits=request.param)

@@ -1,0 +1,71 @@
+"""Verilog output: names, reproducibility, atomic writing, lint."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import rtl
+from hwsim.sim import lint
+from rtl import TOP, StreamerConfig, emit_verilog, write_verilog
+from tests.rtl.conftest import SMALLEST
+from vq.container import OutputError, SimulationError
+
+WAIVERS = Path(rtl.__file__).with_name("lint.vlt")
+
+
+def test_ports_have_vendor_names(tmp_path: Path) -> None:
+    path = write_verilog(StreamerConfig(bus_bits=64), tmp_path / "streamer.v")
+    facts = json.loads((tmp_path / "streamer.json").read_text())
+    source = path.read_text()
+    assert facts["verilog_sha256"] == hashlib.sha256(source.encode()).hexdigest()
+    assert facts["ports"]["m_axi_araddr"] == {"direction": "output", "bits": 40}
+    assert facts["ports"]["m_axi_rdata"] == {"direction": "input", "bits": 64}
+    assert facts["ports"]["weights_payload"] == {"direction": "output", "bits": 513}
+    header = re.search(rf"module {TOP}\((.*?)\);", source, re.DOTALL)
+    assert header is not None
+    assert {name.strip() for name in header[1].split(",")} == {*facts["ports"], "clk", "rst"}
+
+
+def test_same_configuration_same_text() -> None:
+    config = StreamerConfig(bus_bits=64, index_bits_max=5)
+    source = emit_verilog(config)
+    assert source == emit_verilog(config)
+    assert str(Path(rtl.__file__).parent) not in source
+
+
+def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "streamer.v"
+    path.write_text("before")
+
+    def fail(*_: object) -> str:
+        raise RuntimeError("elaboration failed")
+
+    monkeypatch.setattr("rtl.emit.emit_verilog", fail)
+    with pytest.raises(RuntimeError):
+        write_verilog(StreamerConfig(), path)
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["streamer.v"]
+
+
+def test_unwritable_folder(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="must be writable"):
+        write_verilog(StreamerConfig(bus_bits=64), tmp_path / "absent" / "streamer.v")
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("instance", [SMALLEST, StreamerConfig(), StreamerConfig(bus_bits=512)])
+def test_lint_clean(instance: StreamerConfig) -> None:
+    lint(instance, WAIVERS)
+
+
+@pytest.mark.rtl
+def test_lint_sees_what_is_not_waived(tmp_path: Path) -> None:
+    """The waiver of one class is left out, so the check must fail."""
+    fewer = tmp_path / "fewer.vlt"
+    lines = WAIVERS.read_text().splitlines(keepends=True)
+    fewer.write_text("".join(line for line in lines if "CASEINCOMPLETE" not in line))
+    with pytest.raises(SimulationError, match="CASEINCOMPLETE"):
+        lint(StreamerConfig(bus_bits=64), fewer)

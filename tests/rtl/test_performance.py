@@ -1,0 +1,115 @@
+"""Cycle counts with ideal memory. The simulation is deterministic, so the limits are exact."""
+
+from pathlib import Path
+
+import pytest
+
+from hwsim.job import Result
+from hwsim.traffic import Traffic
+from rtl import StreamerConfig
+from tests.rtl.golden import Network, check
+
+pytestmark = pytest.mark.rtl
+
+MILLION = 1 << 20
+
+
+def streamed(network: Network, config: StreamerConfig, folder: Path, **kwargs: object) -> Result:
+    result = network.run(config, folder, **kwargs)
+    check(network, result)
+    return result
+
+
+@pytest.mark.parametrize("bus_bits", [64, 128])
+def test_million_weights(bus_bits: int, tmp_path: Path) -> None:
+    """The bus never idles, and the speed-up over int8 is that of the bytes."""
+    config = StreamerConfig(bus_bits=bus_bits)
+    plain = Network()
+    plain.add_int8(MILLION)
+    int8 = streamed(plain, config, tmp_path)
+    for b in (4, 8):
+        network = Network(b)
+        network.add(MILLION // 8, 8, b)
+        result = streamed(network, config, tmp_path)
+        assert result.bus.utilisation >= 0.98
+        speedup = int8.cycles / result.cycles
+        traffic_ratio = int8.bus.read_bytes / result.bus.read_bytes
+        assert speedup >= 0.97 * traffic_ratio
+
+
+def test_chain_of_small_layers(config: StreamerConfig, tmp_path: Path) -> None:
+    """24 layers of 4 to 16 thousand weights, each with its own codebook, without a pause."""
+    network, plain = Network(), Network()
+    for weights in (64 * 64, 192 * 64, 256 * 64) * 8:
+        network.add(weights // 8, 8, 4)
+        plain.add_int8(weights)
+    result = streamed(network, config, tmp_path)
+    int8 = streamed(plain, config, tmp_path)
+    assert result.bus.utilisation == 1.0
+    speedup = int8.cycles / result.cycles
+    assert speedup >= 0.97 * int8.bus.read_bytes / result.bus.read_bytes
+
+
+@pytest.mark.parametrize(("d", "b"), [(4, 1), (4, 8), (8, 3), (8, 6), (16, 4), (16, 8)])
+def test_utilisation_for_every_rate(config: StreamerConfig, d: int, b: int, tmp_path: Path) -> None:
+    """One beat per cycle for every d and b, with a consumer that is always ready."""
+    network = Network()
+    network.add(60 * 512, d, b)
+    assert streamed(network, config, tmp_path).bus.utilisation >= 0.98
+
+
+@pytest.mark.parametrize(("d", "b"), [(8, 4), (8, 8), (4, 8), (16, 8)])
+def test_consumer_at_the_average_rate(d: int, b: int, tmp_path: Path) -> None:
+    """The FIFO of sign beats evens out the output bursts: W d / (b + d) weights per cycle do."""
+    config = StreamerConfig()
+    network = Network()
+    network.add(60 * 512, d, b)
+    # A little above the average, because rounding makes single intervals longer than it.
+    traffic = Traffic(weights_idle=1 - 1.02 * d / (b + d), even_weights=True)
+    assert streamed(network, config, tmp_path, traffic=traffic).bus.utilisation >= 0.98
+
+
+@pytest.mark.parametrize(("d", "b"), [(8, 4), (16, 8), (8, 8), (4, 8)])
+def test_plain_vq_is_limited_by_the_output_port(d: int, b: int, tmp_path: Path) -> None:
+    """Without signs a beat carries W d / b weights: with d > b the port is busy all the time."""
+    config = StreamerConfig()
+    network = Network()
+    network.add(60 * 512, d, b, signed=False)
+    result = streamed(network, config, tmp_path)
+    report = result.layers[0].report
+    outputs = 60 * 512 * d // config.bus_bits
+    inputs = 60 * b * config.granule_beats
+    assert report["busy_cycles"] == outputs
+    start_up = 64 + b * config.granule_beats + (1 << b) * d // config.bus_bytes + (1 << b)
+    assert report["cycles"] <= max(inputs, outputs) + start_up
+
+
+def test_stall_causes(tmp_path: Path) -> None:
+    """Each cause grows when, and only when, it is the reason."""
+    config = StreamerConfig()
+    network = Network()
+    network.add(20 * 512, 8, 4)
+    network.add(20 * 512, 8, 8)
+    free = [layer.report for layer in streamed(network, config, tmp_path).layers]
+    slow = [
+        layer.report
+        for layer in streamed(
+            network, config, tmp_path, memory="ideal:bytes_per_cycle=4,latency=20"
+        ).layers
+    ]
+    blocked = [
+        layer.report
+        for layer in streamed(
+            network, config, tmp_path, traffic=Traffic(weights_idle=0.9, even_weights=True)
+        ).layers
+    ]
+    assert free[0]["codebook_cycles"] == 0  # 16 codewords are there before the first planes
+    assert 0 < free[1]["codebook_cycles"] <= 256  # 256 codewords take 256 cycles
+    for report in (*free, *slow):
+        assert report["compute_cycles"] == report["decoder_cycles"] == 0
+    for fast, starved in zip(free, slow, strict=True):
+        assert starved["busy_cycles"] == fast["busy_cycles"]
+        assert starved["memory_cycles"] > 3 * fast["memory_cycles"]
+    for report in blocked:
+        assert report["compute_cycles"] > 8 * report["busy_cycles"]
+        assert report["memory_cycles"] < report["busy_cycles"]

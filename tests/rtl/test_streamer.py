@@ -1,0 +1,92 @@
+"""The streamer against an independent encoder: payloads, idle memory, back-pressure, widths."""
+
+from pathlib import Path
+
+import pytest
+
+from hwsim.traffic import Traffic
+from rtl import StreamerConfig
+from tests.rtl.conftest import SMALLEST
+from tests.rtl.golden import Network, check
+
+pytestmark = pytest.mark.rtl
+
+TRAFFIC = {
+    "free": Traffic(),
+    "idle memory": Traffic(seed=1, ar_idle=0.6, r_idle=0.3),
+    "back-pressure": Traffic(seed=2, weights_idle=0.4, report_idle=0.7),
+    "all": Traffic(
+        seed=3, ar_idle=0.3, r_idle=0.3, weights_idle=0.4, report_idle=0.9, descriptor_idle=0.9
+    ),
+}
+
+
+def payloads(config: StreamerConfig, seed: int) -> Network:
+    """Every method, d and b, ragged in every way, after one another without a reset."""
+    network = Network(seed)
+    lengths = [1, 511, 512, 513, 1024, 1025, 37, 700, 2049]
+    lengths_int8 = [64, 65, 63, 8 * config.bus_bits, 8 * config.bus_bits + 64, 1]
+    case = 0
+    d = config.d_min
+    while d <= config.d_max:
+        for b in range(1, config.index_bits_max + 1):
+            for signed in (True, False):
+                sub_vectors = lengths[case % len(lengths)]
+                k = (1 << b) - (case % 3 if b > 2 else 0)
+                book = network.add(sub_vectors, d, b, signed=signed, k=k)
+                if case % 4 == 1:
+                    network.add_int8(lengths_int8[case // 4 % len(lengths_int8)])
+                if case % 5 == 2:
+                    network.add(200 + case, d, b, signed=signed, k=k, book=book)
+                case += 1
+        d *= 2
+    return network
+
+
+@pytest.mark.parametrize("traffic", TRAFFIC.values(), ids=TRAFFIC.keys())
+def test_payloads(config: StreamerConfig, traffic: Traffic, tmp_path: Path) -> None:
+    network = payloads(config, traffic.seed)
+    result = network.run(config, tmp_path, traffic=traffic)
+    check(network, result, host_ahead=not traffic.descriptor_idle)
+
+
+@pytest.mark.parametrize("traffic", [TRAFFIC["free"], TRAFFIC["all"]], ids=["free", "all"])
+def test_smallest_instance(traffic: Traffic, tmp_path: Path) -> None:
+    """d = 2, b = 10, one burst of one granule at a time, two layers in flight."""
+    network = payloads(SMALLEST, 7)
+    result = network.run(SMALLEST, tmp_path, traffic=traffic)
+    check(network, result, host_ahead=not traffic.descriptor_idle)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("traffic", TRAFFIC.values(), ids=TRAFFIC.keys())
+def test_payloads_at_512_bits(traffic: Traffic, tmp_path: Path) -> None:
+    config = StreamerConfig(bus_bits=512, d_min=2, index_bits_max=10)
+    network = payloads(config, traffic.seed)
+    result = network.run(config, tmp_path, traffic=traffic)
+    check(network, result, host_ahead=not traffic.descriptor_idle)
+
+
+@pytest.mark.parametrize(
+    "memory", ["bytes_per_cycle=5.5,latency=1", "bytes_per_cycle=64,latency=90"]
+)
+def test_other_memories(memory: str, tmp_path: Path) -> None:
+    """Slower than the bus by a fraction, and faster than the bus but far away."""
+    network = Network(3)
+    for d, b in ((4, 3), (8, 8), (16, 5)):
+        network.add(1500, d, b)
+        network.add(1500, d, b, signed=False)
+        network.add_int8(4000)
+    check(network, network.run(StreamerConfig(), tmp_path, memory=f"ideal:{memory}"))
+
+
+def test_codebook_shared_across_an_int8_layer(tmp_path: Path) -> None:
+    network = Network(4)
+    book = network.add(600, 8, 4)
+    network.add_int8(640)
+    network.add(600, 8, 4, book=book)
+    network.add(600, 8, 4, book=book)
+    result = network.run(StreamerConfig(), tmp_path)
+    check(network, result)
+    loaded, _, kept, _ = (layer.report["beats"] for layer in result.layers)
+    assert loaded - kept == 16 * 8 // 16
