@@ -34,10 +34,11 @@ class StreamerConfig:
         Longest burst, a power of two of 64 to 4096 bytes and at most 256 beats. Bursts are aligned
         to it, so none crosses a 4 KiB boundary.
     outstanding_bursts : int
-        Bursts that may be under way at once, 1 to 64.
+        Bursts that may be under way at once, 2 to 64.
     fifo_bytes : int
-        Read buffer, a power of two from ``burst_bytes`` to 64 KiB. A burst is requested
-        when the buffer has room for all of it, so this bounds the bytes in flight.
+        Read buffer of codebooks and, as large again, of streams: a power of two from
+        twice ``burst_bytes`` to 64 KiB. A burst is requested when its buffer has room for all of it, so
+        this bounds the bytes in flight; it should be above bandwidth times latency.
     layers_in_flight : int
         Layers between the acceptance of the descriptor and that of the report, 2 to 16.
 
@@ -88,11 +89,11 @@ class StreamerConfig:
                 _is_power(self.burst_bytes) and GRANULE_BYTES <= self.burst_bytes <= widest_burst,
                 f"a power of two from {GRANULE_BYTES} to {widest_burst}",
             ),
-            ("outstanding_bursts", 1 <= self.outstanding_bursts <= 64, "1 to 64"),
+            ("outstanding_bursts", 2 <= self.outstanding_bursts <= 64, "2 to 64"),
             (
                 "fifo_bytes",
-                _is_power(self.fifo_bytes) and self.burst_bytes <= self.fifo_bytes <= 1 << 16,
-                f"a power of two from burst_bytes = {self.burst_bytes} to {1 << 16}",
+                _is_power(self.fifo_bytes) and 2 * self.burst_bytes <= self.fifo_bytes <= 1 << 16,
+                f"a power of two from {2 * self.burst_bytes} (two bursts) to {1 << 16}",
             ),
             ("layers_in_flight", 2 <= self.layers_in_flight <= 16, "2 to 16"),
         ]
@@ -159,12 +160,6 @@ class StreamerConfig:
         """Elastic buffer of sign beats. ``(512/W) d b / (b+d)`` beats even out the output bursts
         (32 at W = 128, d = 16, b = 10 with some spare)."""
         return max(8, 8 * CHUNK_SUBVECTORS // self.bus_bits)
-
-    @property
-    def codebook_fifo_beats(self) -> int:
-        """Buffer in front of the codebook RAM, 1 KiB. A beat may hold several codewords, which the
-        RAM takes one per cycle; the layer's stream passes by meanwhile."""
-        return 1024 // self.bus_bytes
 
 
 def _is_power(value: int) -> bool:

@@ -1,7 +1,7 @@
 """Counters: every cycle of a run is charged to one layer and to one cause."""
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
@@ -9,7 +9,10 @@ from rtl.config import StreamerConfig
 from rtl.descriptor import REPORT, Status
 from rtl.router import TRANSFER
 
-__all__ = ["LayerCounters"]
+__all__ = ["OUTCOME", "LayerCounters"]
+
+#: Outcome of the checks of a layer, and what its report needs to know.
+OUTCOME = data.StructLayout({"status": Status, "raw": 1, "load": 1})
 
 
 class LayerCounters(wiring.Component):
@@ -38,10 +41,12 @@ class LayerCounters(wiring.Component):
     -------
     accepted : In(1)
         The host's descriptor is taken in this cycle.
-    status : In(stream.Signature(Status))
+    outcome : In(stream.Signature(OUTCOME))
         Outcome of the checks, in order.
     transfer : In(stream.Signature(TRANSFER))
-        What the bus did for a layer that was not refused.
+        What the bus did for the stream of a layer that was not refused.
+    codebook_transfer : In(stream.Signature(TRANSFER))
+        What it did for the codebook of a layer that loads one.
     offered : In(1)
         The decoder has a weight beat.
     leaves : In(1)
@@ -62,8 +67,9 @@ class LayerCounters(wiring.Component):
         super().__init__(
             {
                 "accepted": In(1),
-                "status": In(stream.Signature(Status)),
+                "outcome": In(stream.Signature(OUTCOME)),
                 "transfer": In(stream.Signature(TRANSFER)),
+                "codebook_transfer": In(stream.Signature(TRANSFER)),
                 "offered": In(1),
                 "leaves": In(1),
                 "last": In(1),
@@ -78,15 +84,24 @@ class LayerCounters(wiring.Component):
         m = Module()
         m.submodules.reports = reports = SyncFIFO(width=REPORT.size, depth=config.layers_in_flight)
 
+        outcome = self.outcome.payload
         finishes = Signal()
         m.d.comb += [
-            self.hold.eq(self.status.valid & (self.status.payload != Status.OK)),
+            self.hold.eq(self.outcome.valid & (outcome.status != Status.OK)),
             finishes.eq(self.leaves & self.last),
-            self.status.ready.eq(self.hold | finishes),
+            self.outcome.ready.eq(self.hold | finishes),
             self.transfer.ready.eq(finishes),
+            self.codebook_transfer.ready.eq(finishes & outcome.load),
         ]
         open_layers = Signal(range(config.layers_in_flight + 1))
-        m.d.sync += open_layers.eq(open_layers + self.accepted - self.status.ready)
+        m.d.sync += open_layers.eq(open_layers + self.accepted - self.outcome.ready)
+
+        # An error in a codebook is one of every layer that uses it.
+        kept_error = Signal()
+        book_error = Mux(outcome.load, self.codebook_transfer.p.error, kept_error)
+        error = self.transfer.p.error | (book_error & ~outcome.raw)
+        with m.If(finishes & outcome.load):
+            m.d.sync += kept_error.eq(self.codebook_transfer.p.error)
 
         stalled = ~self.leaves
         counts: dict[str, Value] = {
@@ -99,15 +114,12 @@ class LayerCounters(wiring.Component):
             "writeback_cycles": Const(0),
         }
         fields: dict[str, Value] = {
-            "status": Mux(
-                finishes,
-                Mux(self.transfer.p.error, Status.READ_ERROR, Status.OK),
-                self.status.payload,
-            ),
+            "status": Mux(finishes, Mux(error, Status.READ_ERROR, Status.OK), outcome.status),
             "reserved": Const(0, 24),
-            "beats": Mux(finishes, self.transfer.p.beats, 0),
-            "bursts": Mux(finishes, self.transfer.p.bursts, 0),
         }
+        for name in ("beats", "bursts"):
+            of_codebook = Mux(outcome.load, self.codebook_transfer.p[name], 0)
+            fields[name] = Mux(finishes, (self.transfer.p[name] + of_codebook)[:32], 0)
         for name, count in counts.items():
             # `now` includes the current cycle; `before` is what earlier cycles left.
             before = Signal(32, name=f"{name}_before")
@@ -121,7 +133,7 @@ class LayerCounters(wiring.Component):
             # One assignment: a constant part of a signal would become a Verilog process that
             # no event ever starts.
             reports.w_data.eq(Cat(fields[name] for name, _ in REPORT)),
-            reports.w_en.eq(self.status.ready),
+            reports.w_en.eq(self.outcome.ready),
             self.report.payload.eq(reports.r_data),
             self.report.valid.eq(reports.r_rdy),
             reports.r_en.eq(self.report.ready),

@@ -3,12 +3,12 @@
 from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.wiring import In, Out, connect
+from amaranth.lib.wiring import In, Out, connect, flipped
 
+from rtl.channel import beat_layout
 from rtl.codebook import CodebookRAM
 from rtl.config import StreamerConfig
 from rtl.descriptor import LAYER
-from rtl.dma import beat_layout
 from rtl.gather import Gather, weight_layout
 from rtl.loader import CodebookLoader
 from rtl.planes import PlaneBuffer
@@ -24,9 +24,9 @@ class Decoder(wiring.Component):
 
     ::
 
-        beats -> router -> bit-planes ------> slice -> codebook RAM -> signs -> gather -> weights
-                    |----> elastic FIFO (signs, int8) --- delayed alongside ------^
-                    |----> FIFO -> loader -> codebook RAM
+        codebook -> loader --------------------------v
+        beats -> router -> bit-planes -> slice -> codebook RAM -> signs -> gather -> weights
+                    |----> elastic FIFO (signs, int8) -- delayed alongside --^
 
     From the sequencer to the output register are five cycles. The pipeline stops as a whole while
     the output is not taken; the FIFOs before it go on filling.
@@ -39,13 +39,13 @@ class Decoder(wiring.Component):
     -------
     layer : In(stream.Signature(LAYER))
         Layers in the order of their beats. Up to ``layers_in_flight`` are kept.
-    beats : In(stream.Signature(beat_layout(config)))
-        From the DMA.
+    codebook, beats : In(stream.Signature(beat_layout(config)))
+        Codebooks and streams, from the DMA.
     weights : Out(stream.Signature(weight_layout(config)))
         W weights per beat.
-    transfer : Out(stream.Signature(TRANSFER))
-        What the bus did for each layer; there before the layer's last weight beat. Kept for up
-        to ``layers_in_flight`` layers.
+    transfer, codebook_transfer : Out(stream.Signature(TRANSFER))
+        What the bus did for each stream and for each codebook; there before the layer's last
+        weight beat. Kept for up to ``layers_in_flight`` layers.
     awaits_codebook : Out(1)
         While no weight beat is offered: the codebook is missing, else data from memory.
     """
@@ -55,9 +55,11 @@ class Decoder(wiring.Component):
         super().__init__(
             {
                 "layer": In(stream.Signature(LAYER)),
+                "codebook": In(stream.Signature(beat_layout(config))),
                 "beats": In(stream.Signature(beat_layout(config))),
                 "weights": Out(stream.Signature(weight_layout(config))),
                 "transfer": Out(stream.Signature(TRANSFER)),
+                "codebook_transfer": Out(stream.Signature(TRANSFER)),
                 "awaits_codebook": Out(1),
             }
         )
@@ -75,33 +77,29 @@ class Decoder(wiring.Component):
         m.submodules.direct_fifo = direct = SyncFIFO(
             width=config.bus_bits, depth=config.direct_fifo_beats
         )
-        m.submodules.codebook_fifo = books = SyncFIFO(
-            width=config.bus_bits, depth=config.codebook_fifo_beats
-        )
-        m.submodules.transfer_fifo = transfers = SyncFIFO(
-            width=TRANSFER.size, depth=config.layers_in_flight
-        )
         self._queue_layers(m, router, loader, sequencer)
 
         connect(m, router.planes, planes.planes)
+        connect(m, flipped(self.beats), router.beats)
+        connect(m, flipped(self.codebook), loader.beats)
+        for name, source, target in (
+            ("stream", router.transfer, self.transfer),
+            ("codebook", loader.transfer, self.codebook_transfer),
+        ):
+            m.submodules[f"{name}_transfers"] = queue = SyncFIFO(
+                width=TRANSFER.size, depth=config.layers_in_flight
+            )
+            m.d.comb += [
+                queue.w_data.eq(source.payload),
+                queue.w_en.eq(source.valid),
+                target.payload.eq(queue.r_data),
+                target.valid.eq(queue.r_rdy),
+                queue.r_en.eq(target.ready),
+            ]
         m.d.comb += [
-            router.beats.payload.eq(self.beats.payload),
-            router.beats.valid.eq(self.beats.valid),
-            self.beats.ready.eq(router.beats.ready),
             direct.w_data.eq(router.direct.payload),
             direct.w_en.eq(router.direct.valid),
             router.direct.ready.eq(direct.w_rdy),
-            books.w_data.eq(router.codebook.payload),
-            books.w_en.eq(router.codebook.valid),
-            router.codebook.ready.eq(books.w_rdy),
-            loader.beats.payload.eq(books.r_data),
-            loader.beats.valid.eq(books.r_rdy),
-            books.r_en.eq(loader.beats.ready),
-            transfers.w_data.eq(router.transfer.payload),
-            transfers.w_en.eq(router.transfer.valid),
-            self.transfer.payload.eq(transfers.r_data),
-            self.transfer.valid.eq(transfers.r_rdy),
-            transfers.r_en.eq(self.transfer.ready),
             codebook.write.eq(loader.row),
         ]
 
@@ -111,7 +109,6 @@ class Decoder(wiring.Component):
             sequencer.filled.eq(planes.filled),
             sequencer.direct_valid.eq(direct.r_rdy),
             sequencer.book_loaded.eq(loader.loaded),
-            sequencer.codebook_blocked.eq(router.codebook_blocked),
             direct.r_en.eq(sequencer.direct_ready),
             loader.take.eq(sequencer.take_book),
             planes.step.eq(sequencer.step),

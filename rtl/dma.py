@@ -1,38 +1,25 @@
-"""Read DMA: codebook and stream of each layer, in order, as one row of beats."""
+"""Read DMA: two channels, codebooks and streams, on one AXI4 read port."""
 
-from amaranth import Const, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
-from amaranth.lib.wiring import In, Out
+from amaranth import Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.axi import Burst, ReadSignature
+from rtl.channel import REGION, ReadChannel, beat_layout
 from rtl.config import StreamerConfig
 from vq.container import GRANULE_BYTES
 
-__all__ = ["REQUEST", "ReadDMA", "beat_layout"]
-
-#: What to read for one layer; addresses and lengths are in granules of 64 bytes.
-REQUEST = data.StructLayout(
-    {
-        "codebook_granules": 16,  # 0: no codebook
-        "stream_granules": 32,  # at least 1
-        "codebook_address": 58,
-        "stream_address": 58,
-    }
-)
-
-
-def beat_layout(config: StreamerConfig) -> data.StructLayout:
-    """One beat as the bus delivered it."""
-    return data.StructLayout({"data": config.bus_bits, "error": 1, "last": 1})
+__all__ = ["ReadDMA"]
 
 
 class ReadDMA(wiring.Component):
-    """Fetch regions of memory ahead of use.
+    """Fetch codebooks and streams ahead of use.
 
-    Each request becomes bursts for its codebook, then for its stream. The next request follows
-    without a pause, so the bus does not idle between layers. A burst is only requested when the
-    buffer has room for all of its beats: ``rready`` is constant one and the memory never waits.
+    Each channel reads its regions in order and has its own buffer, so a codebook that waits for
+    its RAM never holds up a stream, nor the other way round. Codebook bursts go first: they are
+    few, and a layer cannot start without its codebook. A burst is only requested when its channel
+    has room for all of its beats: ``rready`` is constant one and the memory never waits.
 
     Parameters
     ----------
@@ -40,23 +27,25 @@ class ReadDMA(wiring.Component):
 
     Members
     -------
-    request : In(stream.Signature(REQUEST))
-        What to read. ``stream_granules`` must not be zero, or the request is never finished.
+    codebook_region, stream_region : In(stream.Signature(REGION))
+        What to read.
     m_axi : Out(ReadSignature)
         To the memory.
-    beats : Out(stream.Signature(beat_layout(config)))
-        Beats in the order of the requests. ``error`` marks a slave or decode error,
-        ``last`` the end of a burst.
+    codebook, beats : Out(stream.Signature(beat_layout(config)))
+        Beats of codebooks and of streams. ``error`` marks a slave or decode error, ``last`` the
+        end of a burst.
     """
 
     def __init__(self, config: StreamerConfig) -> None:
         self._config = config
         super().__init__(
             {
-                "request": In(stream.Signature(REQUEST)),
+                "codebook_region": In(stream.Signature(REGION)),
+                "stream_region": In(stream.Signature(REGION)),
                 "m_axi": Out(
                     ReadSignature(address_bits=config.address_bits, data_bits=config.bus_bits)
                 ),
+                "codebook": Out(stream.Signature(beat_layout(config))),
                 "beats": Out(stream.Signature(beat_layout(config))),
             }
         )
@@ -64,83 +53,51 @@ class ReadDMA(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         config = self._config
         m = Module()
-        # The buffered FIFO keeps one entry in its output register, beside the memory.
-        m.submodules.fifo = fifo = SyncFIFOBuffered(
-            width=config.bus_bits + 2, depth=config.fifo_beats + 1
-        )
+        m.submodules.codebook_channel = books = ReadChannel(config)
+        m.submodules.stream_channel = streams = ReadChannel(config)
+        # Whose burst each outstanding one is; data return in the order of the requests.
+        m.submodules.owners = owners = SyncFIFO(width=1, depth=config.outstanding_bursts)
+        connect(m, flipped(self.codebook_region), books.region)
+        connect(m, flipped(self.stream_region), streams.region)
+        connect(m, books.beats, flipped(self.codebook))
+        connect(m, streams.beats, flipped(self.beats))
+
         axi = self.m_axi
         granule_shift = (GRANULE_BYTES - 1).bit_length()
         beat_shift = (config.granule_beats - 1).bit_length()
-        burst_granules = config.burst_bytes // GRANULE_BYTES
-
-        address = Signal(config.address_bits - granule_shift)
-        remaining = Signal(32)
-        codebook_done = Signal()
+        free = Signal()
         issue = Signal()
-        free_beats = Signal(range(config.fifo_beats + 1), init=config.fifo_beats)
-        outstanding = Signal(range(config.outstanding_bursts + 1))
-
-        to_boundary = burst_granules - (address & (burst_granules - 1))
-        granules = Signal(range(burst_granules + 1))
-        burst_beats = Signal(range(burst_granules * config.granule_beats + 1))
+        burst = Mux(books.burst.valid, books.burst.payload, streams.burst.payload)
+        chosen = Signal(books.burst.payload.shape())
         m.d.comb += [
-            granules.eq(Mux(remaining < to_boundary, remaining, to_boundary)),
-            burst_beats.eq(granules << beat_shift),
-            issue.eq(
-                (remaining != 0)
-                & (free_beats >= burst_beats)
-                & (outstanding != config.outstanding_bursts)
-                & (~axi.arvalid | axi.arready)
-            ),
+            free.eq((~axi.arvalid | axi.arready) & owners.w_rdy),
+            issue.eq(free & (books.burst.valid | streams.burst.valid)),
+            chosen.eq(burst),
+            books.burst.ready.eq(free),
+            streams.burst.ready.eq(free & ~books.burst.valid),
+            owners.w_data.eq(books.burst.valid),
+            owners.w_en.eq(issue),
+            owners.r_en.eq(axi.rvalid & axi.rlast),
             axi.arsize.eq((config.bus_bytes - 1).bit_length()),
             axi.arburst.eq(Burst.INCR),
             axi.arcache.eq(0b0011),
             axi.arprot.eq(0),
             axi.rready.eq(1),
+            books.arrived.eq(axi.rvalid & owners.r_data),
+            streams.arrived.eq(axi.rvalid & ~owners.r_data),
         ]
-
-        with m.If(remaining == 0):
-            codebook_first = (self.request.p.codebook_granules != 0) & ~codebook_done
-            with m.If(self.request.valid & codebook_first):
-                m.d.sync += [
-                    address.eq(self.request.p.codebook_address),
-                    remaining.eq(self.request.p.codebook_granules),
-                    codebook_done.eq(1),
-                ]
-            with m.Elif(self.request.valid):
-                m.d.comb += self.request.ready.eq(1)
-                m.d.sync += [
-                    address.eq(self.request.p.stream_address),
-                    remaining.eq(self.request.p.stream_granules),
-                    codebook_done.eq(0),
-                ]
+        for channel in (books, streams):
+            m.d.comb += [
+                channel.beat.data.eq(axi.rdata),
+                channel.beat.error.eq(axi.rresp[1]),
+                channel.beat.last.eq(axi.rlast),
+            ]
         with m.If(axi.arready):
             m.d.sync += axi.arvalid.eq(0)
         with m.If(issue):
             m.d.sync += [
                 axi.arvalid.eq(1),
-                axi.araddr.eq(address << granule_shift),
-                axi.arlen.eq(burst_beats - 1),
-                address.eq(address + granules),
-                remaining.eq(remaining - granules),
+                axi.araddr.eq(chosen.address << granule_shift),
+                axi.arlen.eq((chosen.granules << beat_shift) - 1),
             ]
-
-        popped = self.beats.valid & self.beats.ready
-        ended = axi.rvalid & axi.rlast & (outstanding != 0)
-        m.d.sync += [
-            free_beats.eq(free_beats - Mux(issue, burst_beats, Const(0, 1)) + popped),
-            outstanding.eq(outstanding + issue - ended),
-        ]
-
-        incoming = Signal(beat_layout(config))
-        m.d.comb += [
-            incoming.data.eq(axi.rdata),
-            incoming.error.eq(axi.rresp[1]),
-            incoming.last.eq(axi.rlast),
-            fifo.w_data.eq(incoming),
-            fifo.w_en.eq(axi.rvalid),
-            self.beats.payload.eq(fifo.r_data),
-            self.beats.valid.eq(fifo.r_rdy),
-            fifo.r_en.eq(self.beats.ready),
-        ]
         return m

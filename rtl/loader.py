@@ -4,9 +4,11 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl.channel import beat_layout
 from rtl.codebook import row_layout
 from rtl.config import StreamerConfig
 from rtl.descriptor import LAYER
+from rtl.router import TRANSFER
 
 __all__ = ["CodebookLoader"]
 
@@ -24,7 +26,7 @@ class CodebookLoader(wiring.Component):
     -------
     layer : In(stream.Signature(LAYER))
         The layers, in order; those that load no codebook must be left out.
-    beats : In(stream.Signature(config.bus_bits))
+    beats : In(stream.Signature(beat_layout(config)))
         Codewords, one after another, int8, padded to 64 bytes. The padding is written, too:
         it lies behind the last codeword.
     row : Out(row_layout(config))
@@ -35,6 +37,8 @@ class CodebookLoader(wiring.Component):
         The decoder starts to use the next book. Must not be asserted unless ``loaded``.
     free : In(1)
         The book before the current one is no longer read. One pulse for each ``take``.
+    transfer : Out(stream.Signature(TRANSFER, always_ready=True))
+        Given in the cycle of the book's last row; the receiver must have room.
     """
 
     def __init__(self, config: StreamerConfig) -> None:
@@ -42,11 +46,12 @@ class CodebookLoader(wiring.Component):
         super().__init__(
             {
                 "layer": In(stream.Signature(LAYER)),
-                "beats": In(stream.Signature(config.bus_bits)),
+                "beats": In(stream.Signature(beat_layout(config))),
                 "row": Out(row_layout(config)),
                 "loaded": Out(1),
                 "take": In(1),
                 "free": In(1),
+                "transfer": Out(stream.Signature(TRANSFER, always_ready=True)),
             }
         )
 
@@ -100,7 +105,7 @@ class CodebookLoader(wiring.Component):
                         long_word.eq(d > config.bus_bytes),
                         last_step.eq(step == steps - 1),
                         window.eq(
-                            self.beats.payload.word_select(
+                            self.beats.p.data.word_select(
                                 step[: (steps - 1).bit_length()], 8 * config.bus_bytes // steps
                             )
                         ),
@@ -127,4 +132,23 @@ class CodebookLoader(wiring.Component):
                 m.d.sync += beats_left.eq(beats_left - 1)
         with m.If(finish):
             m.d.sync += [active.eq(0), book.eq(~book)]
+
+        beats = Signal(32)
+        bursts = Signal(32)
+        error = Signal()
+        m.d.comb += [
+            self.transfer.valid.eq(finish),
+            # A codebook ends with a burst. If the memory disagrees, it lost or added a beat.
+            self.transfer.p.error.eq(error | self.beats.p.error | (finish & ~self.beats.p.last)),
+            self.transfer.p.beats.eq(beats + 1),
+            self.transfer.p.bursts.eq(bursts + self.beats.p.last),
+        ]
+        with m.If(moved & last_step):
+            m.d.sync += [
+                beats.eq(self.transfer.p.beats),
+                bursts.eq(self.transfer.p.bursts),
+                error.eq(self.transfer.p.error),
+            ]
+        with m.If(finish):
+            m.d.sync += [beats.eq(0), bursts.eq(0), error.eq(0)]
         return m

@@ -47,8 +47,6 @@ class Sequencer(wiring.Component):
         A beat of signs or int8 weights is there.
     book_loaded : In(1)
         The next codebook is complete.
-    codebook_blocked : In(1)
-        Data cannot arrive because a codebook load holds them up.
     step : Out(range(512 * d_max // W))
         Which ``W`` weights of the chunk.
     slot : Out(SLOT)
@@ -70,7 +68,6 @@ class Sequencer(wiring.Component):
                 "filled": In(1),
                 "direct_valid": In(1),
                 "book_loaded": In(1),
-                "codebook_blocked": In(1),
                 "step": Out(range(CHUNK_SUBVECTORS * config.d_max // config.bus_bits)),
                 "slot": Out(SLOT),
                 "direct_ready": Out(1),
@@ -130,9 +127,7 @@ class Sequencer(wiring.Component):
             self.slot.new_book.eq(new_book),
             self.slot.book.eq(book ^ new_book),
             self.slot.log2_d.eq(layer.log2_d),
-            self.slot.awaits_codebook.eq(
-                (data_there & ~book_there) | (~data_there & self.codebook_blocked)
-            ),
+            self.slot.awaits_codebook.eq(data_there & ~book_there),
         ]
         with m.If(start):
             m.d.sync += [fresh.eq(0), count.eq(count + 1), book.eq(book ^ new_book)]

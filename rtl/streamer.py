@@ -6,12 +6,13 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.axi import ReadSignature
+from rtl.channel import REGION
 from rtl.checker import DescriptorChecker
 from rtl.config import StreamerConfig
-from rtl.counters import LayerCounters
+from rtl.counters import OUTCOME, LayerCounters
 from rtl.decoder import Decoder
 from rtl.descriptor import DESCRIPTOR, REPORT, CodebookMode, Method, Status
-from rtl.dma import REQUEST, ReadDMA
+from rtl.dma import ReadDMA
 from rtl.gather import weight_layout
 from vq.container import GRANULE_BYTES
 
@@ -67,10 +68,19 @@ class WeightStreamer(wiring.Component):
         m.submodules.dma = dma = ReadDMA(config)
         m.submodules.decoder = decoder = Decoder(config)
         m.submodules.counters = counters = LayerCounters(config)
-        m.submodules.requests = requests = SyncFIFO(
-            width=REQUEST.size, depth=config.layers_in_flight
-        )
-        m.submodules.statuses = statuses = SyncFIFO(width=8, depth=config.layers_in_flight)
+        queues = {
+            "codebook_regions": REGION,
+            "stream_regions": REGION,
+            "outcomes": OUTCOME,
+        }
+        readers = (dma.codebook_region, dma.stream_region, counters.outcome)
+        for (name, layout), reader in zip(queues.items(), readers, strict=True):
+            m.submodules[name] = queue = SyncFIFO(width=layout.size, depth=config.layers_in_flight)
+            m.d.comb += [
+                reader.payload.eq(queue.r_data),
+                reader.valid.eq(queue.r_rdy),
+                queue.r_en.eq(reader.ready),
+            ]
 
         # Every queue holds `layers_in_flight` layers, and no more are let in: none overflows.
         in_flight = Signal(range(config.layers_in_flight + 1))
@@ -86,17 +96,13 @@ class WeightStreamer(wiring.Component):
         ]
 
         connect(m, dma.m_axi, flipped(self.m_axi))
+        connect(m, dma.codebook, decoder.codebook)
         connect(m, dma.beats, decoder.beats)
         connect(m, decoder.transfer, counters.transfer)
+        connect(m, decoder.codebook_transfer, counters.codebook_transfer)
         connect(m, counters.report, flipped(self.report))
-        self._start_layers(m, checker, decoder, requests, statuses)
+        self._start_layers(m, checker, decoder)
         m.d.comb += [
-            dma.request.payload.eq(requests.r_data),
-            dma.request.valid.eq(requests.r_rdy),
-            requests.r_en.eq(dma.request.ready),
-            counters.status.payload.eq(statuses.r_data),
-            counters.status.valid.eq(statuses.r_rdy),
-            statuses.r_en.eq(counters.status.ready),
             self.weights.payload.eq(decoder.weights.payload),
             self.weights.valid.eq(decoder.weights.valid & ~counters.hold),
             decoder.weights.ready.eq(self.weights.ready & ~counters.hold),
@@ -107,33 +113,33 @@ class WeightStreamer(wiring.Component):
         ]
         return m
 
-    def _start_layers(
-        self,
-        m: Module,
-        checker: DescriptorChecker,
-        decoder: Decoder,
-        requests: SyncFIFO,
-        statuses: SyncFIFO,
-    ) -> None:
+    def _start_layers(self, m: Module, checker: DescriptorChecker, decoder: Decoder) -> None:
         """Hand a checked layer to DMA, decoder and counters in one cycle."""
         verdict = checker.verdict
         layer = verdict.p.descriptor
         shift = (GRANULE_BYTES - 1).bit_length()
         runs = Signal()
         loads = Signal()
-        request = Signal(REQUEST)
+        outcome = Signal(OUTCOME)
+        codebook = Signal(REGION)
+        region = Signal(REGION)
         m.d.comb += [
             verdict.ready.eq(1),
             runs.eq(verdict.valid & (verdict.p.status == Status.OK)),
             loads.eq(layer.codebook_mode == CodebookMode.LOAD),
-            request.codebook_granules.eq(layer.codebook_granules & loads.replicate(16)),
-            request.stream_granules.eq(layer.stream_granules),
-            request.codebook_address.eq(layer.codebook_address >> shift),
-            request.stream_address.eq(layer.stream_address >> shift),
-            requests.w_data.eq(request),
-            requests.w_en.eq(runs),
-            statuses.w_data.eq(verdict.p.status),
-            statuses.w_en.eq(verdict.valid),
+            outcome.status.eq(verdict.p.status),
+            outcome.raw.eq(layer.method == Method.INT8),
+            outcome.load.eq(loads),
+            codebook.granules.eq(layer.codebook_granules),
+            codebook.address.eq(layer.codebook_address >> shift),
+            region.granules.eq(layer.stream_granules),
+            region.address.eq(layer.stream_address >> shift),
+            m.submodules.outcomes.w_data.eq(outcome),
+            m.submodules.outcomes.w_en.eq(verdict.valid),
+            m.submodules.codebook_regions.w_data.eq(codebook),
+            m.submodules.codebook_regions.w_en.eq(runs & loads),
+            m.submodules.stream_regions.w_data.eq(region),
+            m.submodules.stream_regions.w_en.eq(runs),
             decoder.layer.valid.eq(runs),
             decoder.layer.p.raw.eq(layer.method == Method.INT8),
             decoder.layer.p.signed.eq(layer.method == Method.SSVQ),

@@ -4,15 +4,15 @@ import pytest
 
 from rtl import StreamerConfig
 
-#: Everything at a limit: shortest sub-vectors, widest index, one burst of one granule at a time.
+#: Everything at a limit: shortest sub-vectors, widest index, two bursts of one granule at a time.
 SMALLEST = StreamerConfig(
     bus_bits=64,
     d_min=2,
     d_max=8,
     index_bits_max=10,
     burst_bytes=64,
-    outstanding_bursts=1,
-    fifo_bytes=64,
+    outstanding_bursts=2,
+    fifo_bytes=128,
     layers_in_flight=2,
     address_bits=64,
 )

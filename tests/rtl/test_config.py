@@ -15,10 +15,13 @@ from vq.container import ConfigError
         ({"d_min": 4, "d_max": 2}, r"- d_max must be .* at least d_min = 4, not 2$"),
         ({"index_bits_max": 11}, r"- index_bits_max must be 5 to 10, not 11$"),
         ({"address_bits": 65}, r"- address_bits must be 16 to 64, not 65$"),
-        ({"burst_bytes": 4096, "bus_bits": 64}, r"- burst_bytes must be .* 64 to 2048, not 4096$"),
+        (
+            {"burst_bytes": 4096, "fifo_bytes": 8192, "bus_bits": 64},
+            r"- burst_bytes must be .* 64 to 2048, not 4096$",
+        ),
         ({"burst_bytes": 96}, r"- burst_bytes must be a power of two .*, not 96$"),
-        ({"fifo_bytes": 512}, r"- fifo_bytes must be .* burst_bytes = 1024 to 65536, not 512$"),
-        ({"outstanding_bursts": 0}, r"- outstanding_bursts must be 1 to 64, not 0$"),
+        ({"fifo_bytes": 512}, r"- fifo_bytes must be .* 2048 \(two bursts\) to 65536, not 512$"),
+        ({"outstanding_bursts": 0}, r"- outstanding_bursts must be 2 to 64, not 0$"),
         ({"layers_in_flight": 1}, r"- layers_in_flight must be 2 to 16, not 1$"),
     ],
 )

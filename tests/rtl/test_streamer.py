@@ -52,7 +52,7 @@ def test_payloads(config: StreamerConfig, traffic: Traffic, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("traffic", [TRAFFIC["free"], TRAFFIC["all"]], ids=["free", "all"])
 def test_smallest_instance(traffic: Traffic, tmp_path: Path) -> None:
-    """d = 2, b = 10, one burst of one granule at a time, two layers in flight."""
+    """d = 2, b = 10, two bursts of one granule at a time, two layers in flight."""
     network = payloads(SMALLEST, 7)
     result = network.run(SMALLEST, tmp_path, traffic=traffic)
     check(network, result, host_ahead=not traffic.descriptor_idle)

@@ -1,0 +1,102 @@
+"""One channel of the read DMA: regions of memory in, bursts out, beats buffered."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out
+
+from rtl.config import StreamerConfig
+from vq.container import GRANULE_BYTES
+
+__all__ = ["BURST", "REGION", "ReadChannel", "beat_layout"]
+
+#: A region of memory, in granules of 64 bytes; at least one granule.
+REGION = data.StructLayout({"granules": 32, "address": 58})
+#: A part of a region that one AXI burst reads, in the same units.
+BURST = data.StructLayout({"granules": 7, "address": 58})
+
+
+def beat_layout(config: StreamerConfig) -> data.StructLayout:
+    """One beat as the bus delivered it."""
+    return data.StructLayout({"data": config.bus_bits, "error": 1, "last": 1})
+
+
+class ReadChannel(wiring.Component):
+    """Cut regions into bursts, and offer a burst only when the buffer has room for all its beats.
+
+    Bursts end at multiples of their largest length, so none crosses a 4 KiB boundary. The next
+    region follows one cycle after the last burst of the one before.
+
+    Parameters
+    ----------
+    config : StreamerConfig
+
+    Members
+    -------
+    region : In(stream.Signature(REGION))
+        What to read. A region of zero granules is dropped.
+    burst : Out(stream.Signature(BURST))
+        What to ask the memory for.
+    arrived : In(1)
+        ``beat`` came from the memory. Only for bursts of this channel: there is no check for
+        room, because room was kept.
+    beat : In(beat_layout(config))
+        The beat.
+    beats : Out(stream.Signature(beat_layout(config)))
+        All beats, in order.
+    """
+
+    def __init__(self, config: StreamerConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "region": In(stream.Signature(REGION)),
+                "burst": Out(stream.Signature(BURST)),
+                "arrived": In(1),
+                "beat": In(beat_layout(config)),
+                "beats": Out(stream.Signature(beat_layout(config))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        config = self._config
+        burst_granules = config.burst_bytes // GRANULE_BYTES
+        m = Module()
+        # The buffered FIFO keeps one entry in its output register, beside the memory.
+        m.submodules.fifo = fifo = SyncFIFOBuffered(
+            width=beat_layout(config).size, depth=config.fifo_beats + 1
+        )
+        beat_shift = (config.granule_beats - 1).bit_length()
+        address = Signal(58)
+        remaining = Signal(32)
+        free_beats = Signal(range(config.fifo_beats + 1), init=config.fifo_beats)
+
+        to_boundary = burst_granules - (address & (burst_granules - 1))
+        granules = Mux(remaining < to_boundary, remaining, to_boundary)
+        burst_beats = Signal(range(burst_granules * config.granule_beats + 1))
+        issued = self.burst.valid & self.burst.ready
+        m.d.comb += [
+            burst_beats.eq(self.burst.p.granules << beat_shift),
+            self.burst.p.granules.eq(granules),
+            self.burst.p.address.eq(address),
+            self.burst.valid.eq((remaining != 0) & (free_beats >= burst_beats)),
+            self.region.ready.eq(remaining == 0),
+            fifo.w_data.eq(self.beat),
+            fifo.w_en.eq(self.arrived),
+            self.beats.payload.eq(fifo.r_data),
+            self.beats.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(self.beats.ready),
+        ]
+        with m.If(self.region.valid & self.region.ready):
+            m.d.sync += [
+                address.eq(self.region.p.address),
+                remaining.eq(self.region.p.granules),
+            ]
+        with m.If(issued):
+            m.d.sync += [
+                address.eq(address + self.burst.p.granules),
+                remaining.eq(remaining - self.burst.p.granules),
+            ]
+        popped = self.beats.valid & self.beats.ready
+        m.d.sync += free_beats.eq(free_beats - Mux(issued, burst_beats, 0) + popped)
+        return m
