@@ -47,6 +47,13 @@ def test_fixed_signs_stay_while_the_rest_learns():
         assert not torch.equal(a.codebook, b.codebook)
 
 
+def test_codewords_that_would_turn_negative_stop_at_zero():
+    _, model, _ = trained(rates=Rates(codebooks=0.3))
+    codebooks = [layer.codebook for layer in compressed_layers(model)]
+    assert all(codebook.min() >= 0 for codebook in codebooks)
+    assert any((codebook == 0).any() for codebook in codebooks)
+
+
 def test_learned_signs_fit_better_than_fixed_ones():
     assert trained()[2].losses[-1] < trained(fixed_signs=True)[2].losses[-1]
 

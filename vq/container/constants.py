@@ -1,6 +1,7 @@
 """Numbers and names that the writer, the readers and the hardware share (``vqstream/1``)."""
 
 __all__ = [
+    "AXES",
     "CHUNK_SUBVECTORS",
     "DTYPE_BYTES",
     "GRANULE_BYTES",
@@ -36,7 +37,11 @@ SCALE_MAX = 2.0**120
 GROUPED_BITS = {"int4": 4, "int3": 3, "int2": 2}
 METHODS = ("ssvq", "vq", "int8", *GROUPED_BITS)
 #: Operations a weight may belong to. The first dimension of the tensor is always the outputs.
-OPS = ("linear", "conv1d", "conv2d", "embedding")
+#: but for ``linear_t``, whose module holds the transpose.
+OPS = ("linear", "linear_t", "conv1d", "conv2d", "embedding")
+#: Directions of a sub-vector: along the inputs (channels innermost), along the outputs, or along
+#: the inputs with taps innermost.
+AXES = ("in", "out", "kernel")
 
 #: Bytes of one element, for every safetensors dtype that a container may keep.
 DTYPE_BYTES = {

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from vq.container.constants import (
+    AXES,
     CHUNK_SUBVECTORS,
     GRANULE_BYTES,
     GROUPED_BITS,
@@ -50,12 +51,14 @@ class Geometry:
     op : str
         One of ``OPS``.
     shape : tuple of int
-        Shape of the weight tensor as its module holds it, outputs first: ``[O, C, *taps]``.
+        Shape of the weight tensor, outputs first: ``[O, C, *taps]``. The module of a ``linear_t``
+        holds the transpose, ``[C, O]``.
     method : str
         One of ``METHODS``.
     axis : str
-        "in": a sub-vector is ``d`` consecutive inputs of one output; "out": ``d`` consecutive
-        outputs at one input. Scalar methods (``d = 1``) use "in".
+        "in": a sub-vector is ``d`` consecutive inputs of one output, channels innermost; "kernel":
+        the same with taps innermost; "out": ``d`` consecutive outputs at one input. Scalar methods
+        (``d = 1``) use "in".
     tile_outputs : int
         Outputs in one block of the stream order.
     d, k : int
@@ -101,7 +104,10 @@ class Geometry:
             "2 to 5 positive dimensions",
             list(self.shape),
         )
-        self._require(self.axis in ("in", "out"), "axis", "'in' or 'out'", self.axis)
+        self._require(
+            self.op != "linear_t" or len(self.shape) == 2, "shape", "[O, C]", list(self.shape)
+        )
+        self._require(self.axis in AXES, "axis", f"one of {', '.join(AXES)}", self.axis)
         self._require(
             0 < self.tile_outputs < _LARGEST, "tile_outputs", "positive", self.tile_outputs
         )
@@ -123,7 +129,7 @@ class Geometry:
             self.sign_bits,
         )
         self._require(
-            self.axis == "in" or self.tile_outputs % self.d == 0,
+            self.axis != "out" or self.tile_outputs % self.d == 0,
             "tile_outputs",
             f"a multiple of d = {self.d} when axis is 'out'",
             self.tile_outputs,
@@ -180,14 +186,14 @@ class Geometry:
     @cached_property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the grid of sub-vectors."""
-        if self.axis == "in":
-            return self.O, -(-self.I // self.d)
-        return -(-self.O // self.d), self.I
+        if self.axis == "out":
+            return -(-self.O // self.d), self.I
+        return self.O, -(-self.I // self.d)
 
     @cached_property
     def tile(self) -> int:
         """Rows of the grid in one block of the stream order."""
-        return self.tile_outputs if self.axis == "in" else self.tile_outputs // self.d
+        return self.tile_outputs // self.d if self.axis == "out" else self.tile_outputs
 
     @cached_property
     def N(self) -> int:

@@ -15,13 +15,22 @@ __all__ = ["from_matrix", "from_stream", "join", "split", "to_matrix", "to_strea
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-def to_matrix(weight: NDArray[Scalar]) -> NDArray[Scalar]:
-    """Lay out a weight tensor [O, C, *taps] as a matrix [O, taps * C], channels innermost."""
-    return np.moveaxis(weight, 1, -1).reshape(len(weight), -1)
+def to_matrix(weight: NDArray[Scalar], axis: str = "in") -> NDArray[Scalar]:
+    """Lay out a weight tensor [O, C, *taps] as a matrix [O, I].
+
+    Channels are innermost in ``I``, or taps if ``axis`` is "kernel".
+    """
+    if axis != "kernel":
+        weight = np.moveaxis(weight, 1, -1)
+    return weight.reshape(len(weight), -1)
 
 
-def from_matrix(matrix: NDArray[Scalar], shape: tuple[int, ...]) -> NDArray[Scalar]:
+def from_matrix(
+    matrix: NDArray[Scalar], shape: tuple[int, ...], axis: str = "in"
+) -> NDArray[Scalar]:
     """Undo :func:`to_matrix` for a weight tensor of ``shape`` [O, C, *taps]."""
+    if axis == "kernel":
+        return matrix.reshape(shape)
     outputs, channels, *taps = shape
     return np.moveaxis(matrix.reshape(outputs, *taps, channels), -1, 1)
 
@@ -33,32 +42,32 @@ def split(matrix: NDArray[Scalar], d: int, axis: str) -> NDArray[Scalar]:
     ----------
     matrix : [O, I]
     d : int
-    axis : "in" or "out"
-        Whether a sub-vector holds ``d`` consecutive inputs of one output, or ``d`` consecutive
-        outputs at one input.
+    axis : "in", "kernel" or "out"
+        Whether a sub-vector holds ``d`` consecutive columns of one row, or ("out") ``d``
+        consecutive rows of one column.
 
     Returns
     -------
-    [O, ceil(I / d), d] for "in", [ceil(O / d), I, d] for "out"
+    [O, ceil(I / d), d], or [ceil(O / d), I, d] for "out"
     """
     outputs, inputs = matrix.shape
-    if axis == "in":
-        groups = -(-inputs // d)
-        if groups * d != inputs:
-            matrix = np.pad(matrix, ((0, 0), (0, groups * d - inputs)))
-        return matrix.reshape(outputs, groups, d)
-    groups = -(-outputs // d)
-    if groups * d != outputs:
-        matrix = np.pad(matrix, ((0, groups * d - outputs), (0, 0)))
-    return matrix.reshape(groups, d, inputs).swapaxes(1, 2)
+    if axis == "out":
+        groups = -(-outputs // d)
+        if groups * d != outputs:
+            matrix = np.pad(matrix, ((0, groups * d - outputs), (0, 0)))
+        return matrix.reshape(groups, d, inputs).swapaxes(1, 2)
+    groups = -(-inputs // d)
+    if groups * d != inputs:
+        matrix = np.pad(matrix, ((0, 0), (0, groups * d - inputs)))
+    return matrix.reshape(outputs, groups, d)
 
 
 def join(grid: NDArray[Scalar], shape: tuple[int, int], axis: str) -> NDArray[Scalar]:
     """Undo :func:`split`; the filling of a ragged edge is dropped."""
     outputs, inputs = shape
-    if axis == "in":
-        return grid.reshape(outputs, -1)[:, :inputs]
-    return grid.swapaxes(1, 2).reshape(-1, inputs)[:outputs]
+    if axis == "out":
+        return grid.swapaxes(1, 2).reshape(-1, inputs)[:outputs]
+    return grid.reshape(outputs, -1)[:, :inputs]
 
 
 def to_stream(grid: NDArray[Scalar], tile: int) -> NDArray[Scalar]:

@@ -306,9 +306,9 @@ class Container:
         return order.join(order.from_stream(items, *g.grid, g.tile), (g.O, g.I), g.axis)
 
     def weight(self, name: str) -> NDArray[np.float32]:
-        """Weights as the module holds them, ``geometry.shape`` float32.
+        """Weights as the module holds them: ``geometry.shape``, or its transpose for ``linear_t``.
 
-        One fp32 multiplication per weight (integer times scale), so every correct decoder gives
+        Float32. One fp32 multiplication per weight (integer times scale), so every correct decoder gives
         the same bits.
         """
         g = self._named(name).geometry
@@ -317,7 +317,8 @@ class Container:
             scale = _per_weight(self.group_scales(name).astype(np.float32), g)
         else:
             scale = self.scale(name)[:, None]
-        return np.ascontiguousarray(order.from_matrix(integers * scale, g.shape))
+        weight = order.from_matrix(integers * scale, g.shape, g.axis)
+        return np.ascontiguousarray(weight.T if g.op == "linear_t" else weight)
 
     @property
     def kept_names(self) -> tuple[str, ...]:

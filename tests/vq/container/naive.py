@@ -73,6 +73,8 @@ class NaiveFile:
         for o in range(outputs):
             for i in range(inputs):
                 tap, channel = divmod(i, channels)
+                if layer["axis"] == "kernel":
+                    channel, tap = divmod(i, positions)
                 if scales is None:
                     at = places[o, i // layer["group"]]
                     (scale,) = struct.unpack_from("<e", group_scales, 2 * at)
@@ -80,9 +82,10 @@ class NaiveFile:
                     at = first_scale + (o if layer["scales"] > 1 else 0)
                     (scale,) = struct.unpack_from("<f", scales, 4 * at)
                 # The product is exact in double precision, so packing rounds once.
-                flat[o * inputs + channel * positions + tap] = struct.pack(
-                    "<f", float(matrix[o][i]) * scale
-                )
+                at = o * inputs + channel * positions + tap
+                if layer["op"] == "linear_t":
+                    at = i * outputs + o
+                flat[at] = struct.pack("<f", float(matrix[o][i]) * scale)
         self.weights[name] = b"".join(flat)
 
     def _subvectors(self, layer: dict, count: int) -> list[list[int]]:

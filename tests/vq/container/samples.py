@@ -26,7 +26,7 @@ class Sample:
 
 def coded(
     name="a", method="ssvq", shape=(6, 10), d=4, k=5, axis="in", tile=16, parity=False,
-    per_output=False, codebook=None, codebook_name=None, seed=0,
+    per_output=False, codebook=None, codebook_name=None, seed=0, transposed=False,
 ) -> Sample:  # fmt: skip
     """An ssvq or vq layer."""
     rng = np.random.default_rng(seed)
@@ -38,8 +38,9 @@ def coded(
     index = rng.integers(0, len(codebook), (rows, columns))
     values = codebook[index].astype(np.int16)
     scale = random_scale(rng, outputs if per_output else 1)
+    op = "linear_t" if transposed else "linear" if len(shape) == 2 else "conv2d"
     common = dict(
-        shape=shape, op="linear" if len(shape) == 2 else "conv2d", axis=axis, tile_outputs=tile,
+        shape=shape, op=op, axis=axis, tile_outputs=tile,
         codebook=codebook, codebook_name=codebook_name, scale=scale,
         indices=to_stream(index, tile // d if along_outputs else tile),
     )  # fmt: skip
@@ -53,7 +54,8 @@ def coded(
     else:
         layer = Layer.vq(name, **common)
     integers = join(values.astype(np.int8), (outputs, inputs), axis)
-    return Sample(layer, integers, weight_of(integers, scale[:, None], shape))
+    weight = weight_of(integers, scale[:, None], shape, axis)
+    return Sample(layer, integers, weight.T if transposed else weight)
 
 
 def int8(name="e", shape=(6, 10), tile=16, per_output=False, seed=0) -> Sample:
@@ -92,8 +94,10 @@ def random_scale(rng, count: int) -> np.ndarray:
     return (rng.standard_normal(count) * 10.0 ** rng.integers(-6, 3, count)).astype(np.float32)
 
 
-def weight_of(integers: np.ndarray, scale: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return from_matrix(integers.astype(np.float32) * scale.astype(np.float32), shape)
+def weight_of(
+    integers: np.ndarray, scale: np.ndarray, shape: tuple[int, ...], axis: str = "in"
+) -> np.ndarray:
+    return from_matrix(integers.astype(np.float32) * scale.astype(np.float32), shape, axis)
 
 
 KEPT = {
@@ -131,11 +135,14 @@ def samples(draw, name: str = "a") -> Sample:
     if method not in ("ssvq", "vq"):
         group = draw(st.sampled_from((1, 3, 16, 1000)))
         return grouped(name, method, shape, tile, group, draw(st.booleans()), seed)
-    axis = draw(st.sampled_from(("in", "out")))
+    axis = draw(st.sampled_from(("in", "out", "kernel")))
     d = draw(st.sampled_from((1, 2, 3, 4, 8, 12, 16)))
     k = draw(st.sampled_from((2, 3, 16, 100, 256, 257, 3000)))
     if axis == "out":
         tile *= d
     parity = method == "ssvq" and d > 1 and draw(st.booleans())
     per_output = draw(st.booleans())
-    return coded(name, method, shape, d, k, axis, tile, parity, per_output, seed=seed)
+    transposed = not taps and draw(st.booleans())
+    return coded(
+        name, method, shape, d, k, axis, tile, parity, per_output, seed=seed, transposed=transposed
+    )

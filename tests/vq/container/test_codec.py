@@ -16,7 +16,7 @@ def check(path, sample: Sample) -> None:
         assert np.array_equal(file.integers(sample.name), sample.integers)
         weight = file.weight(sample.name)
         assert weight.dtype == np.float32
-        assert weight.shape == sample.layer.geometry.shape
+        assert weight.shape == sample.weight.shape
         assert weight.tobytes() == sample.weight.tobytes()
         stream = file.stream_order(sample.name)
     naive = NaiveFile(path.read_bytes())

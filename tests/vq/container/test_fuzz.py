@@ -294,7 +294,7 @@ def trailing_data(f: Forge) -> None:
 of_layer("op", "a", r"op must be one of .*, not 'conv9d'", op="conv9d")
 of_layer("method", "a", r"method must be one of .*, not 'rot13'", method="rot13")
 of_layer("method_other", "a", r"sign_bits must be 0, not 4", method="vq")
-of_layer("axis", "a", r"axis must be 'in' or 'out', not 'up'", axis="up")
+of_layer("axis", "a", r"axis must be one of in, out, kernel, not 'up'", axis="up")
 of_layer("shape_one", "a", r"shape must be 2 to 5 positive dimensions, not \[60\]", shape=[60])
 of_layer("shape_zero", "a", r"shape must be 2 to 5 positive .*, not \[0, 10\]", shape=[0, 10])
 of_layer("shape_nested", "a", r"shape must be integers", shape=[[6], 10])

@@ -45,14 +45,14 @@ def test_stream_order_comes_back(rows: int, columns: int, tile: int, d: int):
 
 
 @PROPERTY
-@given(SIDES, SIDES, st.integers(1, 24), st.sampled_from(("in", "out")))
+@given(SIDES, SIDES, st.integers(1, 24), st.sampled_from(("in", "out", "kernel")))
 def test_split_comes_back(outputs: int, inputs: int, d: int, axis: str):
     matrix = np.arange(1, outputs * inputs + 1).reshape(outputs, inputs)
     grid = order.split(matrix, d, axis)
     assert np.array_equal(order.join(grid, matrix.shape, axis), matrix)
     assert np.count_nonzero(grid) == matrix.size  # the filling is zero
     r, c = grid.shape[0] - 1, grid.shape[1] - 1
-    first = matrix[r, c * d] if axis == "in" else matrix[r * d, c]
+    first = matrix[r * d, c] if axis == "out" else matrix[r, c * d]
     assert grid[r, c, 0] == first
 
 
@@ -62,3 +62,11 @@ def test_convolution_has_channels_innermost():
     for o, c, y, x in np.ndindex(weight.shape):
         assert matrix[o, (y * 2 + x) * 3 + c] == weight[o, c, y, x]
     assert np.array_equal(order.from_matrix(matrix, weight.shape), weight)
+
+
+def test_kernel_axis_has_taps_innermost():
+    weight = np.arange(2 * 3 * 2 * 2).reshape(2, 3, 2, 2)  # [O, C, y, x]
+    matrix = order.to_matrix(weight, "kernel")
+    for o, c, y, x in np.ndindex(weight.shape):
+        assert matrix[o, c * 4 + y * 2 + x] == weight[o, c, y, x]
+    assert np.array_equal(order.from_matrix(matrix, weight.shape, "kernel"), weight)
