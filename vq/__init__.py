@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vq.compress import CompressResult, compress_
     from vq.finetune import FinetuneResult, finetune_
-    from vq.recipe import SSVQ, VQ, Int8, Recipe
+    from vq.methods import SSVQ, VQ, Int8
+    from vq.recipe import Recipe
     from vq.storage import load, save
 
 _HOME = {
-    "SSVQ": "vq.recipe",
-    "VQ": "vq.recipe",
+    "SSVQ": "vq.methods",
+    "VQ": "vq.methods",
     "CompressResult": "vq.compress",
     "FinetuneResult": "vq.finetune",
-    "Int8": "vq.recipe",
+    "Int8": "vq.methods",
     "Recipe": "vq.recipe",
     "compress_": "vq.compress",
     "finetune_": "vq.finetune",

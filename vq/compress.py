@@ -1,23 +1,36 @@
 """Cluster the layers of a model and replace their weights by compressed ones."""
 
 import zlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from vq.calibration import (
+    Batch,
+    fingerprint,
+    input_second_moments,
+    reestimate_norms_,
+    squared_gradients,
+)
+from vq.clustering import cluster
 from vq.container import Geometry, Provenance, account
 from vq.container.header import canonical_json
-from vq.errors import ConfigError, RecipeError, WeightError, bulleted
-from vq.layers import candidates, check_supported, matrix_of, op_of
+from vq.errors import ConfigError, WeightError, bulleted
+from vq.methods import SSVQ, Int8
 from vq.model import set_provenance
-from vq.parametrizations import parametrization_for
+from vq.parametrizations import Compressed, Int8Weight, PlainVQ, SignSplit
 from vq.progress import track
-from vq.recipe import Method, Recipe
+from vq.recipe import Recipe
+from vq.selection import Selected, select
 from vq.version import TOOL
 
 __all__ = ["CompressResult", "LayerResult", "compress_"]
+
+_NO_DATA = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -46,18 +59,37 @@ class CompressResult:
 
 
 def compress_(
-    model: nn.Module, recipe: Recipe, *, seed: int = 0, progress: bool = True
+    model: nn.Module,
+    recipe: Recipe,
+    *,
+    calibration: Iterable[Batch] | None = None,
+    importance: str | Mapping[str, Tensor] | None = None,
+    loss: Callable[[Any, Any], Tensor] = nn.functional.cross_entropy,
+    seed: int = 0,
+    progress: bool = True,
 ) -> CompressResult:
     """Compress the layers that ``recipe`` selects, in place.
 
     Every selected ``module.weight`` becomes a parametrisation whose tensors can be trained
-    (:func:`vq.finetune_`, or any loop) and stored without loss (:func:`vq.save`). If anything
-    is wrong, the model stays as it was.
+    (:func:`vq.finetune_`, or any loop) and stored without loss (:func:`vq.save`). Weights that
+    modules share stay shared. If anything is wrong, the model stays as it was.
+
+    Layers are clustered one after another on all cores; beside the model, memory holds a few
+    copies of the largest layer (or of the layers that share one codebook).
 
     Parameters
     ----------
     model : nn.Module
     recipe : Recipe
+    calibration : iterable of batches, optional
+        Inputs, or (inputs, targets). Iterated more than once, so not a generator. The statistics
+        of batch norms are measured again on them after compression.
+    importance : "inputs", "gradients" or mapping of layer name to tensor, optional
+        How much an error of each weight matters, shaped like the weight. The first two are
+        measured on ``calibration`` (:mod:`vq.calibration`). Layers that are not named, and all
+        layers by default, weigh their errors alike.
+    loss : callable
+        ``loss(model(inputs), targets)``, for "gradients".
     seed : int
         Equal seeds, weights and recipes give equal results.
     progress : bool
@@ -72,55 +104,119 @@ def compress_(
     WeightError
         If a selected weight holds NaN or infinity.
     ConfigError
-        If a selected layer is compressed already.
+        If a selected layer is compressed already, an importance does not fit its layer, or the
+        calibration data are missing, empty or not finite.
     """
-    modules = dict(candidates(model))
-    if "" in modules:
-        raise ConfigError("model must contain its layers, not be one; wrap it in nn.Sequential")
-    chosen = recipe.resolve(modules)
-    selected = {name: m for name, m in chosen.items() if m is not None}
-    _check(modules, selected)
-    ready, layers = [], []
-    for name, method in track(selected.items(), "clustering", enabled=progress):
-        module = modules[name]
-        op = op_of(module)
-        assert op is not None and isinstance(module.weight, Tensor)
-        layer_seed = zlib.crc32(f"{seed}/{name}".encode())
-        weight = module.weight.detach()
-        compressed = parametrization_for(method, weight, op, seed=layer_seed)
-        ready.append((module, compressed))
-        geometry = compressed.to_layer(name, *compressed.initial).geometry
-        decoded = compressed(*compressed.initial)
-        layers.append(LayerResult(geometry, _relative_error(weight, decoded)))
-    for module, compressed in ready:
+    selection = select(model, recipe)
+    _check_weights(selection.layers)
+    data_hash = _NO_DATA if calibration is None else fingerprint(calibration)
+    costs = _importance(model, importance, calibration, loss)
+    _check_importance(selection.layers, costs)
+    ready: dict[str, Compressed] = {}
+    errors: dict[str, float] = {}
+    for group in track(selection.codebook_groups(), "clustering", enabled=progress):
+        for layer, compressed in zip(group, _compress(group, costs, seed), strict=True):
+            ready[layer.name] = compressed
+            errors[layer.name] = _relative_error(compressed, layer.weight)
+    codebooks: dict[str, nn.Parameter] = {}
+    for layer in selection.layers:
+        _replace(layer, ready[layer.name], codebooks)
+    if calibration is not None:
+        reestimate_norms_(model, calibration)
+    set_provenance(model, Provenance(TOOL, canonical_json(recipe.to_json()), seed, data_hash))
+    results = [LayerResult(layer.geometry, errors[layer.name]) for layer in selection.layers]
+    return CompressResult(results, selection.kept)
+
+
+def _importance(
+    model: nn.Module,
+    importance: str | Mapping[str, Tensor] | None,
+    calibration: Iterable[Batch] | None,
+    loss: Callable[[Any, Any], Tensor],
+) -> Mapping[str, Tensor]:
+    if importance is None:
+        return {}
+    if not isinstance(importance, str):
+        return importance
+    if importance not in ("inputs", "gradients"):
+        raise ConfigError(f"importance must be 'inputs' or 'gradients', not {importance!r}")
+    if calibration is None:
+        raise ConfigError(f"calibration data must be given to measure importance {importance!r}")
+    if importance == "inputs":
+        return input_second_moments(model, calibration)
+    return squared_gradients(model, calibration, loss=loss)
+
+
+def _compress(
+    group: list[Selected], importance: Mapping[str, Tensor], seed: int
+) -> list[Compressed]:
+    """Compress one layer, or the layers that share one codebook."""
+    method = group[0].method
+    if isinstance(method, Int8):
+        return [Int8Weight(layer.geometry, layer.weight) for layer in group]
+    clustered = cluster(
+        method,
+        [layer.geometry for layer in group],
+        [layer.weight for layer in group],
+        [importance.get(layer.name) for layer in group],
+        seed=zlib.crc32(f"{seed}/{group[0].geometry.codebook}".encode()),
+    )
+    kind = SignSplit if isinstance(method, SSVQ) else PlainVQ
+    return [kind(x.geometry, found, x.weight) for x, found in zip(group, clustered, strict=True)]
+
+
+def _replace(layer: Selected, compressed: Compressed, codebooks: dict[str, nn.Parameter]) -> None:
+    """Parametrise the layer's modules: one compressed weight for all that share it."""
+    originals: dict[str, nn.Parameter] = {}
+    for module in layer.modules:
+        if originals:
+            compressed.share()
         parametrize.register_parametrization(module, "weight", compressed)
-    set_provenance(model, Provenance(TOOL, canonical_json(recipe.to_json()), seed))
-    return CompressResult(layers, [name for name, m in chosen.items() if m is None])
+        chain = module.get_submodule("parametrizations.weight")
+        for name, own in list(chain.named_parameters(recurse=False)):
+            setattr(chain, name, originals.setdefault(name, own))
+        if not isinstance(layer.method, Int8) and layer.method.shared is not None:
+            name = next(iter(originals))
+            originals[name] = codebooks.setdefault(layer.method.shared, originals[name])
+            setattr(chain, name, originals[name])
 
 
-def _check(modules: dict[str, nn.Module], selected: dict[str, Method]) -> None:
-    """Raise for everything that would fail later, before anything is changed."""
-    done = [name for name in selected if parametrize.is_parametrized(modules[name], "weight")]
-    if done:
-        raise ConfigError(
-            f"layers must not be compressed twice: {', '.join(done)}; start from the original model"
-        )
-    check_supported({name: modules[name] for name in selected})
-    misfits, broken = [], []
-    for name, method in selected.items():
-        weight = modules[name].weight
-        assert isinstance(weight, Tensor)
-        outputs, inputs = matrix_of(weight.detach()).shape
-        misfits += [f"layer {name!r}: {p}" for p in method.misfit(outputs, inputs)]
-        bad = int((~torch.isfinite(weight)).sum())
+def _relative_error(compressed: Compressed, weight: Tensor) -> float:
+    decoded = compressed(*compressed.originals(weight)).float()
+    norm = weight.float().square().sum().clamp_min(1e-30)
+    return float((decoded - weight.float()).square().sum() / norm)
+
+
+def _check_weights(layers: list[Selected]) -> None:
+    broken = []
+    for layer in layers:
+        bad = int((~torch.isfinite(layer.weight)).sum())
         if bad:
-            broken.append(f"layer {name!r}: weights must be finite, but {bad} are NaN or infinite")
-    if misfits:
-        raise RecipeError(bulleted("recipe", misfits))
+            broken.append(
+                f"layer {layer.name!r}: weights must be finite, but {bad} are NaN or infinite"
+            )
     if broken:
         raise WeightError(bulleted("model", broken))
 
 
-def _relative_error(original: Tensor, decoded: Tensor) -> float:
-    difference = (original.float() - decoded.float()).square().sum()
-    return float(difference / original.float().square().sum().clamp_min(1e-30))
+def _check_importance(layers: list[Selected], importance: Mapping[str, Tensor]) -> None:
+    weights = {layer.name: layer.weight for layer in layers}
+    problems = []
+    checks: list[tuple[str, Callable[[Tensor], bool]]] = [
+        ("finite", lambda t: bool(torch.isfinite(t).all())),
+        ("non-negative", lambda t: bool((t >= 0).all())),
+    ]
+    for name, values in importance.items():
+        if name not in weights:
+            continue  # calibration may cover layers that the recipe keeps
+        if values.shape != weights[name].shape:
+            problems.append(
+                f"layer {name!r}: importance must have shape {tuple(weights[name].shape)}, "
+                f"not {tuple(values.shape)}"
+            )
+            continue
+        problems += [
+            f"layer {name!r}: importance must be {r}" for r, ok in checks if not ok(values)
+        ]
+    if problems:
+        raise ConfigError(bulleted("importance", problems))

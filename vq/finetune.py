@@ -130,14 +130,12 @@ def finetune_(
 
 
 def _parameter_groups(model: nn.Module, rates: Rates, fixed_signs: bool) -> list[dict[str, Any]]:
-    signs: list[Tensor] = []
-    codebooks: list[Tensor] = []
-    for layer in compressed_layers(model):
-        if layer.codebook is not None:
-            codebooks.append(layer.codebook)
-        if layer.latent is not None and not fixed_signs:
-            signs.append(layer.latent)
-    special = {id(p) for layer in compressed_layers(model) for p in (layer.codebook, layer.latent)}
+    layers = list(compressed_layers(model))
+    latents = [layer.latent for layer in layers if layer.latent is not None]
+    shared = {id(layer.codebook): layer.codebook for layer in layers if layer.codebook is not None}
+    signs = [] if fixed_signs else latents
+    codebooks = list(shared.values())
+    special = {id(p) for p in (*latents, *codebooks)}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in special]
     groups: list[dict[str, Any]] = [
         {"params": signs, "lr": rates.signs},

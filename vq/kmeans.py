@@ -1,7 +1,7 @@
 """Weighted k-means: the nearest-codeword search is faiss, the rest is here.
 
-faiss has its own k-means, but it draws a random start and splits the largest cluster when one
-runs empty; both cost accuracy at the small k of a codebook.
+faiss has its own k-means, but it draws a random start, has no weights per coordinate, and splits
+the largest cluster when one runs empty; all cost accuracy at the small k of a codebook.
 """
 
 from dataclasses import dataclass
@@ -56,8 +56,8 @@ def kmeans(
     ----------
     points : [N, d] float32
     k : int, at most N
-    weights : [N] float32, optional
-        Importance of every point, non-negative and not all zero.
+    weights : [N] or [N, d] float32, optional
+        Importance of every point, or of every coordinate of every point; non-negative.
     iterations : int
         At most this many; fewer if the assignment stops changing.
     seed : int
@@ -72,21 +72,39 @@ def kmeans(
         raise ValueError(f"k must be between 1 and the {len(points)} points, not {k}")
     rng = np.random.default_rng(seed)
     codebook = _plus_plus(points, k, weights, rng)
-    indices, distances = assign(points, codebook)
+    indices, distances = assign(points, codebook, weights)
     done, previous = 0, np.full_like(indices, -1)
     while done < iterations and not np.array_equal(previous, indices):
         codebook = _centroids(points, weights, indices, distances, codebook)
         previous = indices
-        indices, distances = assign(points, codebook)
+        indices, distances = assign(points, codebook, weights)
         done += 1
-    cost = distances if weights is None else distances * weights
-    return Clustering(codebook, indices, float(cost.sum(dtype=np.float64)), done)
+    return Clustering(codebook, indices, float(distances.sum(dtype=np.float64)), done)
 
 
-def assign(points: F32, codebook: F32) -> tuple[NDArray[np.int64], F32]:
-    """Find the nearest codeword of every point: indices [N] and squared distances [N]."""
-    distances, indices = faiss.knn(points, np.ascontiguousarray(codebook, np.float32), 1)
-    return indices[:, 0], distances[:, 0]
+def assign(points: F32, codebook: F32, weights: F32 | None = None) -> tuple[NDArray[np.int64], F32]:
+    """Find the nearest codeword of every point.
+
+    With weights per coordinate, "nearest" is by ``sum_j w_j (x_j - c_j)**2``. That is a search for
+    the largest inner product of ``(w, w x)`` with ``(-c**2, 2 c)``.
+
+    Returns
+    -------
+    indices : [N] int64
+    distances : [N] float32
+        Squared and weighted.
+    """
+    codebook = np.ascontiguousarray(codebook, np.float32)
+    if weights is None or weights.ndim == 1:
+        distances, indices = faiss.knn(points, codebook, 1)
+        nearest = distances[:, 0]
+        return indices[:, 0], nearest if weights is None else nearest * weights
+    weighted = weights * points
+    queries = np.concatenate([weights, weighted], axis=1)
+    keys = np.concatenate([-np.square(codebook), 2 * codebook], axis=1)
+    scores, indices = faiss.knn(queries, keys, 1, metric=faiss.METRIC_INNER_PRODUCT)
+    norms = np.einsum("nd,nd->n", weighted, points)
+    return indices[:, 0], np.maximum(norms - scores[:, 0], 0)
 
 
 def _plus_plus(points: F32, k: int, weights: F32 | None, rng: np.random.Generator) -> F32:
@@ -96,7 +114,10 @@ def _plus_plus(points: F32, k: int, weights: F32 | None, rng: np.random.Generato
         chosen = rng.choice(len(points), limit, replace=False)
         points = points[chosen]
         weights = None if weights is None else weights[chosen]
-    mass = np.ones(len(points)) if weights is None else weights.astype(np.float64)
+    per_coordinate = weights if weights is not None and weights.ndim == 2 else None
+    mass: NDArray[np.float64] = np.ones(len(points))
+    if weights is not None:
+        mass = (weights if weights.ndim == 1 else weights.sum(axis=1)).astype(np.float64)
     codebook = np.empty((k, points.shape[1]), np.float32)
     nearest = np.full(len(points), np.inf, np.float32)
     probability = mass
@@ -107,8 +128,12 @@ def _plus_plus(points: F32, k: int, weights: F32 | None, rng: np.random.Generato
         at = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
         codebook[j] = points[min(int(at), len(points) - 1)]
         difference = points - codebook[j]
-        np.minimum(nearest, np.einsum("nd,nd->n", difference, difference), out=nearest)
-        probability = mass * nearest
+        if per_coordinate is None:
+            distance = np.einsum("nd,nd->n", difference, difference)
+        else:
+            distance = np.einsum("nd,nd,nd->n", per_coordinate, difference, difference)
+        np.minimum(nearest, distance, out=nearest)
+        probability = mass * nearest if per_coordinate is None else nearest.astype(np.float64)
     return codebook
 
 
@@ -120,17 +145,21 @@ def _centroids(
     previous: F32,
 ) -> F32:
     """Move every codeword to the weighted mean of its points, empty ones to the farthest points."""
-    k = len(previous)
-    total = np.bincount(indices, weights, minlength=k)
-    weighted = points if weights is None else points * weights[:, None]
-    sums = np.stack([np.bincount(indices, column, minlength=k) for column in weighted.T], axis=1)
-    filled = total > 0
+    k, d = previous.shape
+    count = np.bincount(indices, minlength=k)
+    total = np.zeros(k)
     codebook = previous.copy()
-    codebook[filled] = (sums[filled] / total[filled, None]).astype(np.float32)
-    empty = np.flatnonzero(~filled)
+    for j in range(d):
+        w = None if weights is None else weights if weights.ndim == 1 else weights[:, j]
+        x = points[:, j]
+        sums = np.bincount(indices, x if w is None else x * w, minlength=k)
+        mass = count if w is None else np.bincount(indices, w, minlength=k)
+        moves = mass > 0
+        codebook[moves, j] = sums[moves] / mass[moves]
+        total += mass
+    empty = np.flatnonzero(total == 0)
     if len(empty):
-        cost = distances if weights is None else distances * weights
-        farthest = np.argsort(-cost, kind="stable")[: len(empty)]
-        useful = cost[farthest] > 0
+        farthest = np.argsort(-distances, kind="stable")[: len(empty)]
+        useful = distances[farthest] > 0
         codebook[empty[useful]] = points[farthest[useful]]
     return codebook

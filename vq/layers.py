@@ -7,9 +7,22 @@ from torch import Tensor, nn
 
 from vq.errors import UnsupportedLayerError, bulleted
 
-__all__ = ["candidates", "check_supported", "join_grid", "matrix_of", "op_of", "weight_of"]
+__all__ = [
+    "candidates",
+    "check_supported",
+    "join_grid",
+    "matrix_of",
+    "op_of",
+    "shape_of",
+    "weight_of",
+]
 
-_OPS: dict[type[nn.Module], str] = {nn.Linear: "linear"}
+_OPS: dict[type[nn.Module], str] = {
+    nn.Linear: "linear",
+    nn.Conv1d: "conv1d",
+    nn.Conv2d: "conv2d",
+    nn.Embedding: "embedding",
+}
 
 
 def candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -22,7 +35,15 @@ def candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def op_of(module: nn.Module) -> str | None:
     """Name of the operation in the container, or None if no method supports the module."""
+    if _is_transposed(module):
+        return "linear_t"
     return next((op for kind, op in _OPS.items() if isinstance(module, kind)), None)
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether it is the Conv1D of transformers: a linear whose weight is [inputs, outputs]."""
+    kinds = type(module).__mro__
+    return any(k.__name__ == "Conv1D" and k.__module__.startswith("transformers") for k in kinds)
 
 
 def check_supported(selected: Mapping[str, nn.Module]) -> None:
@@ -43,20 +64,36 @@ def check_supported(selected: Mapping[str, nn.Module]) -> None:
         raise UnsupportedLayerError(bulleted("model", problems))
 
 
-def matrix_of(weight: Tensor) -> Tensor:
-    """Lay out a weight [O, C, *taps] as a matrix [O, taps * C], channels innermost."""
-    return weight.movedim(1, -1).reshape(len(weight), -1)
+def shape_of(weight: Tensor, op: str) -> tuple[int, ...]:
+    """Shape of a weight with the outputs first, as the container describes it."""
+    return tuple(weight.T.shape if op == "linear_t" else weight.shape)
+
+
+def matrix_of(weight: Tensor, op: str, axis: str) -> Tensor:
+    """Lay out a module's weight as a matrix [O, I].
+
+    Channels are innermost in ``I``, or taps if ``axis`` is "kernel".
+    """
+    if op == "linear_t":
+        return weight.T
+    if axis != "kernel":
+        weight = weight.movedim(1, -1)
+    return weight.reshape(len(weight), -1)
+
+
+def weight_of(matrix: Tensor, shape: tuple[int, ...], op: str, axis: str) -> Tensor:
+    """Undo :func:`matrix_of` for a weight of ``shape`` [O, C, *taps] (outputs first)."""
+    if op == "linear_t":
+        return matrix.T
+    if axis == "kernel":
+        return matrix.reshape(shape)
+    outputs, channels, *taps = shape
+    return matrix.reshape(outputs, *taps, channels).movedim(-1, 1)
 
 
 def join_grid(grid: Tensor, shape: tuple[int, int], axis: str) -> Tensor:
     """Assemble a matrix [O, I] from its grid of sub-vectors [Go, Gi, d]; drop ragged filling."""
     outputs, inputs = shape
-    if axis == "in":
-        return grid.reshape(outputs, -1)[:, :inputs]
-    return grid.swapaxes(1, 2).reshape(-1, inputs)[:outputs]
-
-
-def weight_of(matrix: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Undo :func:`matrix_of` for a weight of ``shape`` [O, C, *taps]."""
-    outputs, channels, *taps = shape
-    return matrix.reshape(outputs, *taps, channels).movedim(-1, 1)
+    if axis == "out":
+        return grid.swapaxes(1, 2).reshape(-1, inputs)[:outputs]
+    return grid.reshape(outputs, -1)[:, :inputs]

@@ -9,7 +9,13 @@ from torch.nn.utils import parametrize
 from vq.container import Layer, Provenance
 from vq.parametrizations import Compressed, Int8Weight, SignSplit
 
-__all__ = ["CompressedLayer", "compressed_layers", "provenance_of", "set_provenance"]
+__all__ = [
+    "CompressedLayer",
+    "compressed_layers",
+    "is_compressed",
+    "provenance_of",
+    "set_provenance",
+]
 
 _PROVENANCE = "_signbook_provenance"
 
@@ -47,19 +53,31 @@ class CompressedLayer:
 
     def to_layer(self) -> Layer:
         """Encode for the container."""
-        return self.weight.to_layer(self.name, *self.originals)
+        return self.weight.to_layer(*self.originals)
 
 
 def compressed_layers(model: nn.Module) -> Iterator[CompressedLayer]:
-    """Yield the compressed layers of ``model`` in model order."""
+    """Yield the compressed layers of ``model`` in model order, each weight once.
+
+    Of modules that share one weight, only the first is listed.
+    """
+    seen: set[int] = set()
     for name, module in model.named_modules():
-        if not parametrize.is_parametrized(module, "weight"):
+        if not is_compressed(module):
             continue
-        chain = module.parametrizations["weight"]
-        if isinstance(chain[0], Compressed):
-            count = sum(1 for _ in chain.parameters(recurse=False))
-            names = ["original"] if count == 1 else [f"original{i}" for i in range(count)]
-            yield CompressedLayer(name, module, chain[0], tuple(getattr(chain, n) for n in names))
+        chain = module.get_submodule("parametrizations.weight")
+        weight = chain.get_submodule("0")
+        assert isinstance(weight, Compressed)
+        if id(weight) not in seen:
+            seen.add(id(weight))
+            yield CompressedLayer(name, module, weight, tuple(chain.parameters(recurse=False)))
+
+
+def is_compressed(module: nn.Module) -> bool:
+    """Whether the module's own weight is a compressed one."""
+    if not parametrize.is_parametrized(module, "weight"):
+        return False
+    return isinstance(module.get_submodule("parametrizations.weight.0"), Compressed)
 
 
 def set_provenance(model: nn.Module, provenance: Provenance) -> None:

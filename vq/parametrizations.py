@@ -16,33 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vq.container import Layer
-from vq.container.order import split, to_stream
+from vq.clustering import ClusteredLayer, sub_vectors
+from vq.container import Geometry, Layer
+from vq.container.order import to_stream
 from vq.errors import ConfigError
-from vq.kmeans import assign, kmeans
+from vq.integers import CODE_MAX, codebook_step, round_through
 from vq.layers import join_grid, matrix_of, weight_of
-from vq.recipe import SSVQ, VQ, Int8, Method
 
-__all__ = ["FROZEN", "Compressed", "Int8Weight", "PlainVQ", "SignSplit", "parametrization_for"]
+__all__ = ["FROZEN", "Compressed", "Int8Weight", "PlainVQ", "SignSplit"]
 
 #: A latent sign of this magnitude is frozen: no optimiser step is large enough to move it.
 FROZEN = 2.0**100
-
-#: Codewords are integers up to this, so that a hardware decoder emits int8 weights.
-CODE_MAX = 127
-
-F32 = NDArray[np.float32]
-
-
-def parametrization_for(method: Method, weight: Tensor, op: str, *, seed: int) -> "Compressed":
-    """Compress one weight and return the parametrisation that reproduces it."""
-    match method:
-        case SSVQ():
-            return SignSplit(method, weight, op, seed=seed)
-        case VQ():
-            return PlainVQ(method, weight, op, seed=seed)
-        case Int8():
-            return Int8Weight(method, weight, op)
 
 
 class Compressed(nn.Module):
@@ -50,55 +34,46 @@ class Compressed(nn.Module):
 
     Attributes
     ----------
-    method : SSVQ, VQ or Int8
-    op : str
-        Operation of the layer, as the container names it.
-    shape : tuple of int
-        Shape of the weight, outputs first.
+    geometry : Geometry
+        The layer as the container will describe it.
+    dtype : torch.dtype
+        Of the weight that the module sees.
     """
 
-    def __init__(self, method: Method, weight: Tensor, op: str) -> None:
+    def __init__(self, geometry: Geometry, dtype: torch.dtype) -> None:
         super().__init__()
-        self.method = method
-        self.op = op
-        self.shape = tuple(weight.shape)
-        self.dtype = weight.dtype
-        self._initial: tuple[Tensor, ...] | None = None
-
-    @property
-    def initial(self) -> tuple[Tensor, ...]:
-        """Tensors to train as the clustering left them; gone once torch has taken them."""
-        if self._initial is None:
-            raise ConfigError(
-                "a compressed weight must not be assigned to; compress the original model instead"
-            )
-        return self._initial
+        self.geometry = geometry
+        self.dtype = dtype
+        self._taken = False
 
     def right_inverse(self, weight: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Hand torch the tensors to train; called once, when the weight is replaced."""
-        initial, self._initial = self.initial, None
-        return initial if len(initial) > 1 else initial[0]
+        """Hand torch the tensors to train; called once, when the weight is replaced.
 
-    def to_layer(self, name: str, *originals: Tensor) -> Layer:
-        """Encode for the container; ``originals`` are the tensors torch trains."""
+        Raises
+        ------
+        ConfigError
+            If somebody assigns to the compressed weight later.
+        """
+        if self._taken:
+            raise ConfigError(
+                f"layer {self.geometry.name!r}: a compressed weight must not be assigned to; "
+                "compress the original model instead"
+            )
+        self._taken = True
+        originals = self.originals(weight)
+        return originals if len(originals) > 1 else originals[0]
+
+    def share(self) -> None:
+        """Allow one more module to take this weight: one whose own weight was tied to it."""
+        self._taken = False
+
+    def originals(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """Tensors to train, as they start for an original ``weight``."""
         raise NotImplementedError
 
-
-class _Round(torch.autograd.Function):
-    """Round and clamp to integers; the gradient passes as if nothing had happened."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, low: int, high: int) -> Tensor:
-        return torch.round(x).clamp_(low, high)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return grads[0], None, None
-
-
-def _round(x: Tensor, low: int) -> Tensor:
-    rounded: Tensor = _Round.apply(x, low, CODE_MAX)  # type: ignore[no-untyped-call]
-    return rounded
+    def to_layer(self, *originals: Tensor) -> Layer:
+        """Encode for the container; ``originals`` are the tensors torch trains."""
+        raise NotImplementedError
 
 
 class _Gather(torch.autograd.Function):
@@ -110,21 +85,23 @@ class _Gather(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, book: Tensor, latent: Tensor | None, indices: Tensor) -> Tensor:
-        ctx.save_for_backward(book, latent, indices)
+    def forward(
+        ctx: Any, book: Tensor, latent: Tensor | None, negative: Tensor | None, indices: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(book, latent, negative, indices)
         values = book.index_select(0, indices)
-        return values if latent is None else torch.where(latent >= 0, values, -values)
+        return values if negative is None else torch.where(negative, -values, values)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        book, latent, indices = ctx.saved_tensors
-        signed = grad if latent is None else torch.where(latent >= 0, grad, -grad)
+        book, latent, negative, indices = ctx.saved_tensors
+        signed = grad if negative is None else torch.where(negative, -grad, grad)
         grad_book = torch.zeros_like(book).index_add_(0, indices, signed.to(book.dtype))
         if latent is None:
-            return grad_book, None, None
+            return grad_book, None, None, None
         grad_latent = grad * book.index_select(0, indices)
-        return grad_book, grad_latent.masked_fill_(latent.abs() >= FROZEN, 0), None
+        return grad_book, grad_latent.masked_fill_(latent.abs() >= FROZEN, 0), None, None
 
 
 class _Codebook(Compressed):
@@ -143,75 +120,52 @@ class _Codebook(Compressed):
     indices: Tensor
     unit: Tensor
 
-    def __init__(self, method: SSVQ | VQ, weight: Tensor, op: str, *, seed: int) -> None:
-        super().__init__(method, weight, op)
-        self.method: SSVQ | VQ = method
-        matrix = matrix_of(weight.detach().float())
-        self.matrix_shape = (matrix.shape[0], matrix.shape[1])
-        rows = matrix if method.scale == "output" else matrix.reshape(1, -1)
-        unit = rows.square().mean(dim=1).sqrt()
-        unit = torch.where(unit > 0, unit, torch.ones_like(unit))
-        grid = split((matrix / unit[:, None]).cpu().numpy(), method.d, method.axis)
-        self.grid = (grid.shape[0], grid.shape[1])
-        points = grid.reshape(-1, method.d)
-        codebook, indices = self._cluster(points, seed)
-        self.register_buffer("unit", unit)
-        self.register_buffer("indices", torch.from_numpy(indices.astype(np.int32)).to(unit.device))
-        self._initial = self._trained(
-            torch.from_numpy(codebook).to(unit.device),
-            torch.from_numpy(np.array(points)).to(unit.device),
-        )
+    def __init__(self, geometry: Geometry, clustered: ClusteredLayer, weight: Tensor) -> None:
+        super().__init__(geometry, weight.dtype)
+        self.register_buffer("unit", torch.from_numpy(clustered.unit).to(weight.device))
+        indices = torch.from_numpy(clustered.indices.astype(np.int32))
+        self.register_buffer("indices", indices.to(weight.device))
+        self._start = clustered.codebook
 
-    def _cluster(self, points: F32, seed: int) -> tuple[F32, NDArray[np.int64]]:
-        found = kmeans(self._clustered(points), self.method.k, seed=seed)
-        integers, step = self._integers(torch.from_numpy(found.codebook))
-        # Codewords move a little when they are rounded: let every sub-vector choose again.
-        indices, _ = assign(self._clustered(points), (integers * step).numpy())
-        return found.codebook, indices
+    def originals(self, weight: Tensor) -> tuple[Tensor, ...]:
+        return (torch.from_numpy(self._start.copy()).to(weight.device),)
 
-    def _clustered(self, points: F32) -> F32:
-        """Return the part of the sub-vectors that the codebook represents."""
-        raise NotImplementedError
+    def integers(self, codebook: Tensor) -> Tensor:
+        """Codebook [k, d] as the whole numbers that are stored."""
+        return round_through(codebook / codebook_step(codebook), self.low)
 
-    def _trained(self, codebook: Tensor, points: Tensor) -> tuple[Tensor, ...]:
-        """Return the tensors to train."""
-        raise NotImplementedError
-
-    def _integers(self, codebook: Tensor) -> tuple[Tensor, Tensor]:
-        """Round a codebook [k, d] to whole numbers that span its peak; also one step's value."""
-        peak = codebook.detach().abs().amax()
-        step = torch.where(peak > 0, peak / CODE_MAX, torch.ones_like(peak))
-        return _round(codebook / step, self.low), step
-
-    def _decode(self, codebook: Tensor, latent: Tensor | None) -> Tensor:
-        integers, step = self._integers(codebook)
-        scale = self.unit * step
-        per_layer = len(scale) == 1
+    def decode(self, codebook: Tensor, latent: Tensor | None, negative: Tensor | None) -> Tensor:
+        """Weight of the module from its codebook and signs."""
+        g = self.geometry
+        integers = self.integers(codebook)
+        scale = self.unit * codebook_step(codebook)
         # With one scale, multiplying the k codewords equals multiplying all weights, bit for bit.
-        book = integers * scale if per_layer else integers
-        values: Tensor = _Gather.apply(book, latent, self.indices)  # type: ignore[no-untyped-call]
-        matrix = join_grid(values.reshape(*self.grid, -1), self.matrix_shape, self.method.axis)
-        if not per_layer:
+        book = integers * scale if len(scale) == 1 else integers
+        values: Tensor = _Gather.apply(book, latent, negative, self.indices)  # type: ignore[no-untyped-call]
+        matrix = join_grid(values.reshape(*g.grid, g.d), (g.O, g.I), g.axis)
+        if len(scale) > 1:
             matrix = matrix * scale[:, None]
-        return weight_of(matrix, self.shape).to(self.dtype)
+        return weight_of(matrix, g.shape, g.op, g.axis).to(self.dtype)
 
-    def _stored(self, codebook: Tensor) -> dict[str, Any]:
-        integers, step = self._integers(codebook.detach())
+    def stored(self, codebook: Tensor) -> dict[str, Any]:
+        """Arguments that both kinds of container layers take."""
+        g = self.geometry
+        codebook = codebook.detach()
         return {
-            "codebook": integers.cpu().numpy().astype(np.int8),
-            "indices": self._in_stream_order(self.indices),
-            "scale": (self.unit * step).cpu().numpy(),
-            "shape": self.shape,
-            "op": self.op,
-            "axis": self.method.axis,
-            "tile_outputs": self.method.tile_outputs,
+            "codebook": self.integers(codebook).cpu().numpy().astype(np.int8),
+            "indices": self.in_stream_order(self.indices),
+            "scale": (self.unit * codebook_step(codebook)).cpu().numpy(),
+            "shape": g.shape,
+            "op": g.op,
+            "axis": g.axis,
+            "tile_outputs": g.tile_outputs,
+            "codebook_name": g.codebook,
         }
 
-    def _in_stream_order(self, items: Tensor) -> NDArray[Any]:
+    def in_stream_order(self, items: Tensor) -> NDArray[Any]:
         """Bring an array over sub-vectors [Go * Gi, ...] from grid order into stream order."""
-        tile = self.method.tile_outputs
-        rows = tile if self.method.axis == "in" else tile // self.method.d
-        return to_stream(items.cpu().numpy().reshape(*self.grid, *items.shape[1:]), rows)
+        grid = items.cpu().numpy().reshape(*self.geometry.grid, *items.shape[1:])
+        return to_stream(grid, self.geometry.tile)
 
 
 class SignSplit(_Codebook):
@@ -222,19 +176,36 @@ class SignSplit(_Codebook):
 
     low = 0  # codewords are magnitudes
 
-    def _clustered(self, points: F32) -> F32:
-        return np.abs(points)
-
-    def _trained(self, codebook: Tensor, points: Tensor) -> tuple[Tensor, ...]:
-        return codebook, points  # latents start as the weights themselves: alpha = 1
+    def originals(self, weight: Tensor) -> tuple[Tensor, ...]:
+        # Latents start as the weights themselves, in units: alpha = 1 in the paper's terms.
+        points = sub_vectors(weight, self.geometry, self.unit)
+        return *super().originals(weight), torch.from_numpy(points).to(weight.device)
 
     def forward(self, codebook: Tensor, latent: Tensor) -> Tensor:
-        return self._decode(codebook, latent)
+        return self.decode(codebook, latent, self.negative(latent))
 
-    def to_layer(self, name: str, *originals: Tensor) -> Layer:
+    @torch.no_grad()
+    def negative(self, latent: Tensor) -> Tensor:
+        """Signs in effect, [N, d] bool, True for minus; the sign of zero is plus.
+
+        With parity signs, a sub-vector with an odd number of negative weights turns the sign of
+        its smallest latent, the one that is least certain.
+        """
+        negative = latent < 0
+        if self.geometry.sign_bits < self.geometry.d:
+            odd = negative.sum(dim=1, keepdim=True) % 2 == 1
+            least = latent.abs().argmin(dim=1, keepdim=True)
+            negative.scatter_(1, least, negative.gather(1, least) ^ odd)
+        return negative
+
+    def to_layer(self, *originals: Tensor) -> Layer:
         codebook, latent = originals
-        signs = self._in_stream_order(latent.detach() < 0)
-        return Layer.ssvq(name, signs=signs, **self._stored(codebook))
+        return Layer.ssvq(
+            self.geometry.name,
+            signs=self.in_stream_order(self.negative(latent.detach())),
+            parity=self.geometry.sign_bits < self.geometry.d,
+            **self.stored(codebook),
+        )
 
 
 class PlainVQ(_Codebook):
@@ -242,45 +213,42 @@ class PlainVQ(_Codebook):
 
     low = -CODE_MAX
 
-    def _clustered(self, points: F32) -> F32:
-        return points
-
-    def _trained(self, codebook: Tensor, points: Tensor) -> tuple[Tensor, ...]:
-        return (codebook,)
-
     def forward(self, codebook: Tensor) -> Tensor:
-        return self._decode(codebook, None)
+        return self.decode(codebook, None, None)
 
-    def to_layer(self, name: str, *originals: Tensor) -> Layer:
-        return Layer.vq(name, **self._stored(originals[0]))
+    def to_layer(self, *originals: Tensor) -> Layer:
+        return Layer.vq(self.geometry.name, **self.stored(originals[0]))
 
 
 class Int8Weight(Compressed):
     """Eight-bit integers with a scale per output; trains the weight itself (``original``)."""
 
-    method: Int8
+    def __init__(self, geometry: Geometry, weight: Tensor) -> None:
+        super().__init__(geometry, weight.dtype)
 
-    def __init__(self, method: Int8, weight: Tensor, op: str) -> None:
-        super().__init__(method, weight, op)
-        self._initial = (weight.detach().float().clone(),)
+    def originals(self, weight: Tensor) -> tuple[Tensor, ...]:
+        return (weight.detach().float().clone(),)
 
-    def _integers(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        matrix = matrix_of(weight)
+    def integers(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Matrix of whole numbers [O, I] and scales [O]."""
+        matrix = matrix_of(weight, self.geometry.op, self.geometry.axis)
         peak = matrix.detach().abs().amax(dim=1)
         scale = torch.where(peak > 0, peak / CODE_MAX, torch.ones_like(peak))
-        return _round(matrix / scale[:, None], -CODE_MAX), scale
+        return round_through(matrix / scale[:, None]), scale
 
     def forward(self, weight: Tensor) -> Tensor:
-        integers, scale = self._integers(weight)
-        return weight_of(integers * scale[:, None], self.shape).to(self.dtype)
+        g = self.geometry
+        integers, scale = self.integers(weight)
+        return weight_of(integers * scale[:, None], g.shape, g.op, g.axis).to(self.dtype)
 
-    def to_layer(self, name: str, *originals: Tensor) -> Layer:
-        integers, scale = self._integers(originals[0].detach())
+    def to_layer(self, *originals: Tensor) -> Layer:
+        g = self.geometry
+        integers, scale = self.integers(originals[0].detach())
         return Layer.int8(
-            name,
+            g.name,
             integers=integers.cpu().numpy().astype(np.int8),
             scale=scale.cpu().numpy(),
-            shape=self.shape,
-            op=self.op,
-            tile_outputs=self.method.tile_outputs,
+            shape=g.shape,
+            op=g.op,
+            tile_outputs=g.tile_outputs,
         )

@@ -1,108 +1,23 @@
-"""What to do with each layer: methods and the patterns that select layers for them."""
+"""What to do with each layer: patterns that select layers, in Python or in YAML."""
 
 import difflib
 import fnmatch
+import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from vq.container import INDEX_BITS_MAX, TILE_OUTPUTS
+import pydantic
+import yaml
+
 from vq.errors import RecipeError, bulleted
+from vq.methods import SSVQ, VQ, Int8, Method
 
 __all__ = ["SSVQ", "VQ", "Int8", "Method", "Recipe"]
 
-
-@dataclass(frozen=True)
-class _Codebook:
-    """Settings that both codebook methods share.
-
-    Attributes
-    ----------
-    d : int
-        Weights per sub-vector.
-    k : int
-        Codewords in the codebook.
-    axis : "in" or "out"
-        Direction of a sub-vector: consecutive inputs of one output, or consecutive outputs.
-    scale : "layer" or "output"
-        One fp32 scale for the layer, or one for every output.
-    tile_outputs : int
-        Outputs in one block of the stream order.
-    """
-
-    d: int
-    k: int
-    axis: str = "in"
-    scale: str = "layer"
-    tile_outputs: int = TILE_OUTPUTS
-
-    def problems(self) -> list[str]:
-        """Everything that is wrong with these settings by themselves."""
-        found = []
-        if not 1 <= self.d <= 64:
-            found.append(f"d must be 1 to 64, not {self.d!r}")
-        if not 2 <= self.k <= 1 << INDEX_BITS_MAX:
-            found.append(f"k must be 2 to {1 << INDEX_BITS_MAX}, not {self.k!r}")
-        if self.axis not in ("in", "out"):
-            found.append(f"axis must be 'in' or 'out', not {self.axis!r}")
-        if self.scale not in ("layer", "output"):
-            found.append(f"scale must be 'layer' or 'output', not {self.scale!r}")
-        if self.tile_outputs < 1:
-            found.append(f"tile_outputs must be positive, not {self.tile_outputs!r}")
-        elif self.axis == "out" and not found and self.tile_outputs % self.d:
-            found.append(f"tile_outputs must be a multiple of d, not {self.tile_outputs!r}")
-        return found
-
-    def misfit(self, outputs: int, inputs: int) -> list[str]:
-        """Everything that keeps these settings from a weight matrix [outputs, inputs]."""
-        along, what = (inputs, "inputs") if self.axis == "in" else (outputs, "outputs")
-        if along % self.d:
-            return [f"d must divide its {along} {what}, not be {self.d}"]
-        count = outputs * inputs // self.d
-        if self.k > count:
-            return [f"k must be at most its {count} sub-vectors, not {self.k}"]
-        return []
-
-
-@dataclass(frozen=True)
-class SSVQ(_Codebook):
-    """Sign-splitting vector quantisation: a codebook of magnitudes and a sign per weight.
-
-    Costs ``1 + log2(k) / d`` bits per weight and the codebook.
-
-    >>> SSVQ(d=8, k=16)
-    SSVQ(d=8, k=16, axis='in', scale='layer', tile_outputs=16)
-    """
-
-    d: int = 8
-    k: int = 16
-
-
-@dataclass(frozen=True)
-class VQ(_Codebook):
-    """Plain vector quantisation with a signed codebook: ``log2(k) / d`` bits per weight."""
-
-    d: int = 4
-    k: int = 64
-
-
-@dataclass(frozen=True)
-class Int8:
-    """Eight-bit integers with one scale per output: 8 bits per weight."""
-
-    tile_outputs: int = TILE_OUTPUTS
-
-    def problems(self) -> list[str]:
-        """Everything that is wrong with these settings by themselves."""
-        return [] if self.tile_outputs > 0 else ["tile_outputs must be positive"]
-
-    def misfit(self, outputs: int, inputs: int) -> list[str]:
-        """Int8 fits every matrix."""
-        return []
-
-
-Method = SSVQ | VQ | Int8
+_METHODS: dict[str, type[SSVQ] | type[VQ] | type[Int8]] = {m.name: m for m in (SSVQ, VQ, Int8)}
 
 
 class Recipe:
@@ -145,12 +60,75 @@ class Recipe:
                 except re.error as error:
                     problems.append(f"key {key!r}: must be a valid pattern, but {error}")
             problems += [f"key {key!r}: {p}" for p in (method.problems() if method else ())]
+        problems += _shared_problems(rules)
         if problems:
             raise RecipeError(bulleted("recipe", problems))
         self.rules = dict(rules)
 
     def __repr__(self) -> str:
         return f"Recipe({self.rules!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and list(self.rules.items()) == list(other.rules.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def from_yaml(cls, source: str | os.PathLike[str]) -> "Recipe":
+        """Read a recipe from YAML: a path, or the text itself if it has more than one line.
+
+        Each pattern maps to ``null`` or to a method's name and its settings.
+
+        Raises
+        ------
+        RecipeError
+            With every problem of the file at once.
+
+        Examples
+        --------
+        >>> Recipe.from_yaml('''
+        ... blocks.*: {method: ssvq, d: 8, k: 16}
+        ... head: null
+        ... ''')
+        ... # doctest: +ELLIPSIS
+        Recipe({'blocks.*': SSVQ(d=8, k=16, ...), 'head': None})
+        """
+        text, where = str(source), "recipe"
+        if "\n" not in text:
+            where = f"recipe {text}"
+            try:
+                text = Path(source).read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise RecipeError(f"{where}: must be a readable file, but {error}") from None
+        try:
+            document = yaml.load(text, _UniqueKeys)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{where}: must be valid YAML, but {error}") from None
+        return cls.from_json(document)
+
+    @classmethod
+    def from_json(cls, document: object) -> "Recipe":
+        """Build from plain data, as :meth:`to_json` gives it.
+
+        Raises
+        ------
+        RecipeError
+            With every problem at once.
+        """
+        if not isinstance(document, Mapping):
+            raise RecipeError(f"recipe must map patterns to methods, not be {document!r}")
+        problems: list[str] = []
+        rules = {str(key): _read_method(str(key), v, problems) for key, v in document.items()}
+        if problems:
+            raise RecipeError(bulleted("recipe", problems))
+        return cls(rules)
+
+    def to_json(self) -> dict[str, Any]:
+        """Rules as plain data, for YAML and for the container's metadata."""
+        return {
+            key: None if method is None else {"method": method.name} | asdict(method)
+            for key, method in self.rules.items()
+        }
 
     def resolve(self, names: Iterable[str]) -> dict[str, Method | None]:
         """Choose a method for every layer name.
@@ -176,14 +154,75 @@ class Recipe:
             chosen[name] = None if winner is None else self.rules[winner]
         return chosen
 
-    def to_json(self) -> dict[str, Any]:
-        """Rules as plain data, for the container's metadata."""
-        return {
-            key: None
-            if method is None
-            else {"method": type(method).__name__.lower()} | asdict(method)
-            for key, method in self.rules.items()
-        }
+
+class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]
+    """YAML that refuses a key given twice; the plain loader would silently take the last."""
+
+
+def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    found: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in found:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} is given twice", key_node.start_mark
+            )
+        found[key] = loader.construct_object(value_node, deep=True)
+    return found
+
+
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def _read_method(key: str, value: object, problems: list[str]) -> Method | None:
+    """Read one rule; what is wrong with it is appended to ``problems``."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or "method" not in value:
+        problems.append(f"key {key!r}: must be null or name its method, not {value!r}")
+        return None
+    name, settings = value["method"], {k: v for k, v in value.items() if k != "method"}
+    kind = _METHODS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        near = difflib.get_close_matches(str(name), _METHODS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        problems.append(
+            f"key {key!r}: method must be one of {', '.join(_METHODS)}, not {name!r}{hint}"
+        )
+        return None
+    known = list(kind.__dataclass_fields__)
+    for field in settings.keys() - set(known):
+        near = difflib.get_close_matches(str(field), known, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        problems.append(f"key {key!r}: {name} has no setting {field!r}{hint}")
+    try:
+        adapter = pydantic.TypeAdapter(kind, config=None)
+        method: Method = adapter.validate_python(
+            {k: v for k, v in settings.items() if k in known}, strict=False
+        )
+        return method
+    except pydantic.ValidationError as error:
+        for item in error.errors():
+            field = ".".join(map(str, item["loc"]))
+            problems.append(f"key {key!r}: {field}: {item['msg']}, not {item['input']!r}")
+        return None
+
+
+def _shared_problems(rules: Mapping[str, Method | None]) -> list[str]:
+    """Rules that share a codebook must agree on what it is."""
+    first: dict[str, tuple[str, Method]] = {}
+    problems = []
+    for key, method in rules.items():
+        if not isinstance(method, SSVQ | VQ) or method.shared is None:
+            continue
+        owner, other = first.setdefault(method.shared, (key, method))
+        if (type(other), other.d, other.k) != (type(method), method.d, method.k):  # type: ignore[union-attr]
+            problems.append(
+                f"key {key!r}: codebook {method.shared!r} must have the method, d and k that key "
+                f"{owner!r} gives it"
+            )
+    return problems
 
 
 def _rank(key: str) -> int:

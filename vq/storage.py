@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vq.container import Container, FilePlan, Kept, open_container, write_container
 from vq.errors import ConfigError, ContainerError, bulleted
-from vq.model import compressed_layers, provenance_of
+from vq.model import compressed_layers, is_compressed, provenance_of
 
 __all__ = ["load", "save"]
 
@@ -39,19 +39,15 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> FilePlan:
     layers = list(compressed_layers(model))
     if not layers:
         raise ConfigError("model must hold a compressed layer, not none; call vq.compress_ first")
-    prefixes = tuple(f"{layer.name}.parametrizations.weight." for layer in layers)
-    kept = {
-        name: _kept(tensor)
-        for name, tensor in model.state_dict().items()
-        if not name.startswith(prefixes)
-    }
+    kept = {names[0]: _kept(tensor) for names, tensor in _kept_tensors(model)}
     return write_container(path, [layer.to_layer() for layer in layers], kept, provenance_of(model))
 
 
 def load(path: str | os.PathLike[str], *, into: nn.Module) -> nn.Module:
     """Read a container into ``into``, a model of the same architecture, and return it.
 
-    The compressed weights are decoded; the result is an ordinary dense model.
+    The compressed weights are decoded; the result is an ordinary dense model. Tensors that the
+    model ties are stored once and stay tied.
 
     Raises
     ------
@@ -63,9 +59,32 @@ def load(path: str | os.PathLike[str], *, into: nn.Module) -> nn.Module:
         for entry in container.layers:
             name = entry.geometry.name
             state[f"{name}.weight"] = torch.from_numpy(container.weight(name))
+        for names, _ in _tied(into.state_dict(keep_vars=True)):
+            stored = next((name for name in names if name in state), None)
+            if stored is not None:
+                state.update(dict.fromkeys(names, state[stored]))
         _check_fit(container, state, into.state_dict())
     into.load_state_dict(state)
     return into
+
+
+def _kept_tensors(model: nn.Module) -> list[tuple[list[str], Tensor]]:
+    """Tensors that no compressed layer holds, each once, with all its names."""
+    prefixes = tuple(
+        f"{name}.parametrizations.weight."
+        for name, module in model.named_modules(remove_duplicate=False)
+        if is_compressed(module)
+    )
+    state = model.state_dict(keep_vars=True)
+    return _tied({n: t for n, t in state.items() if not n.startswith(prefixes)})
+
+
+def _tied(state: Mapping[str, Tensor]) -> list[tuple[list[str], Tensor]]:
+    """Group names by the tensor they stand for, in the order of the first names."""
+    groups: dict[int, tuple[list[str], Tensor]] = {}
+    for name, tensor in state.items():
+        groups.setdefault(id(tensor), ([], tensor))[0].append(name)
+    return list(groups.values())
 
 
 def _kept(tensor: Tensor) -> Kept:

@@ -137,22 +137,44 @@ def refused(recipe, error, message, prepare=lambda model: None):
     assert all(torch.equal(before[k], after[k]) or k == "fc1.weight" for k in before)
 
 
-def test_d_that_does_not_divide_and_k_too_large_are_reported_together():
+def test_misfits_are_reported_together():
     refused(
-        Recipe({"fc1": SSVQ(d=5), "head": VQ(d=4, k=64)}),
+        Recipe(
+            {
+                "head": VQ(d=4, k=64),
+                "fc1": SSVQ(d=5, axis="auto"),
+                "fc2": VQ(d=4, k=2000, shared="b"),
+                "stem": SSVQ(d=3),
+            }
+        ),
         RecipeError,
-        "recipe has 2 problems:\n"
-        "- layer 'fc1': d must divide its 64 inputs, not be 5\n"
-        "- layer 'head': k must be at most its 40 sub-vectors, not 64",
+        "recipe has 3 problems:\n"
+        "- layer 'stem': tile_outputs must be a multiple of d = 3, not 16\n"
+        "- layer 'head': k must be at most its 40 sub-vectors, not 64\n"
+        "- codebook 'b': k must be at most the 384 sub-vectors of its layers, not 2000",
     )
 
 
-def test_unsupported_layer_is_named_with_a_way_out():
+class Unknown(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4, 4))
+
+
+def test_unsupported_layers_are_named_with_a_way_out():
+    def prepare(model):
+        model.odd = Unknown()
+        model.bilinear = nn.Bilinear(2, 2, 2)
+
     refused(
-        Recipe({"*": SSVQ()}),
+        Recipe({"*": Int8()}),
         UnsupportedLayerError,
-        "model has 1 problem:\n- layer 'stem' must be one of Linear, not Conv1d; "
-        "keep it by the rule 'stem': None",
+        "model has 2 problems:\n"
+        "- layer 'odd' must be one of Linear, Conv1d, Conv2d, Embedding, not Unknown; "
+        "keep it by the rule 'odd': None\n"
+        "- layer 'bilinear' must be one of Linear, Conv1d, Conv2d, Embedding, not Bilinear; "
+        "keep it by the rule 'bilinear': None",
+        prepare,
     )
 
 

@@ -108,3 +108,32 @@ def test_start_is_better_than_a_random_one():
     ]
     ours = [kmeans(points, 8, iterations=0, seed=s).inertia for s in range(20)]
     assert np.median(ours) < 0.5 * np.median(random)
+
+
+@given(n=st.integers(2, 120), d=st.integers(1, 6), k=st.integers(1, 9), seed=st.integers(0, 99))
+@settings(max_examples=50, deadline=None)
+def test_weights_per_coordinate_are_a_fixed_point_too(n, d, k, seed):
+    k = min(k, n)
+    points = gaussians(n, d, seed)
+    weights = np.random.default_rng(seed + 1).random((n, d)).astype(np.float32) + 0.05
+    found = kmeans(points, k, weights=weights, iterations=500, seed=seed)
+    distances = ((points[:, None] - found.codebook[None]) ** 2 * weights[:, None]).sum(-1)
+    chosen = distances[np.arange(n), found.indices]
+    np.testing.assert_allclose(chosen, distances.min(1), atol=1e-4)
+    assert found.inertia == pytest.approx(chosen.sum(), rel=1e-3, abs=1e-3)
+    for j in range(k):
+        mine = found.indices == j
+        if mine.any():
+            mean = np.average(points[mine], axis=0, weights=weights[mine])
+            np.testing.assert_allclose(found.codebook[j], mean, atol=1e-4)
+
+
+def test_coordinates_of_weight_zero_do_not_matter():
+    points = gaussians(300, 3)
+    noisy = points.copy()
+    noisy[:, 2] = 1000 * gaussians(300, 1, 5)[:, 0]
+    weights = np.ones_like(points)
+    weights[:, 2] = 0
+    a, b = (kmeans(p, 8, weights=weights, seed=1) for p in (points, noisy))
+    np.testing.assert_array_equal(a.indices, b.indices)
+    np.testing.assert_allclose(a.codebook[:, :2], b.codebook[:, :2], atol=1e-5)

@@ -6,6 +6,7 @@ from torch import nn
 
 import vq
 from vq import SSVQ, VQ, Int8, Recipe
+from vq.integers import codebook_step
 from vq.model import CompressedLayer, compressed_layers
 from vq.parametrizations import FROZEN
 
@@ -21,8 +22,8 @@ def unit_grid(layer: CompressedLayer, grad: torch.Tensor) -> torch.Tensor:
     """Gradient of the weight as sub-vectors [N, d], in units of the latents."""
     unit = layer.weight.unit
     scaled = grad * (unit if len(unit) == 1 else unit[:, None])
-    d = layer.weight.method.d
-    if layer.weight.method.axis == "in":
+    d = layer.weight.geometry.d
+    if layer.weight.geometry.axis == "in":
         return scaled.reshape(-1, d)
     return scaled.reshape(scaled.shape[0] // d, d, -1).swapaxes(1, 2).reshape(-1, d)
 
@@ -39,8 +40,7 @@ def test_ssvq_gradients_follow_the_paper(axis, scale):
     sign = torch.where(latent >= 0, 1.0, -1.0).detach()
     expected = torch.zeros_like(codebook).index_add_(0, indices, g * sign)
     torch.testing.assert_close(codebook.grad, expected, rtol=1e-4, atol=1e-6)
-    integers, step = layer.weight._integers(codebook.detach())
-    magnitude = (integers * step)[indices]
+    magnitude = (layer.weight.integers(codebook) * codebook_step(codebook)).detach()[indices]
     # The rounded magnitude, times the gradient of the weight; per-output scales are one step away.
     ratio = latent.grad / (g * magnitude)
     ratio = ratio[magnitude != 0]

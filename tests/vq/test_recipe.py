@@ -1,4 +1,4 @@
-"""Patterns, their precedence, and every message."""
+"""Patterns, their precedence, YAML, and every message."""
 
 import pytest
 
@@ -69,7 +69,7 @@ def test_all_impossible_settings_are_reported_at_once():
         "recipe has 8 problems:",
         "- key 'a': d must be 1 to 64, not 0",
         "- key 'a': k must be 2 to 65536, not 1",
-        "- key 'b': axis must be 'in' or 'out', not 'up'",
+        "- key 'b': axis must be auto, in, out, kernel, not 'up'",
         "- key 'b': scale must be 'layer' or 'output', not 'row'",
         "- key 'c': tile_outputs must be a multiple of d, not 12",
         "- key 'd': tile_outputs must be positive",
@@ -90,9 +90,88 @@ def test_json_names_the_method_and_every_setting():
             "method": "ssvq",
             "d": 8,
             "k": 16,
-            "axis": "in",
+            "axis": "auto",
             "scale": "layer",
             "tile_outputs": 16,
+            "shared": None,
+            "parity": False,
         },
         "b": None,
     }
+
+
+def test_parity_needs_two_weights_and_shared_books_one_shape():
+    with pytest.raises(RecipeError) as error:
+        Recipe(
+            {
+                "a": SSVQ(d=1, k=2, parity=True),
+                "b": VQ(d=4, k=16, shared="book"),
+                "c": VQ(d=4, k=32, shared="book"),
+                "d": SSVQ(d=4, k=16, shared="book"),
+                "e": VQ(shared=""),
+            }
+        )
+    assert str(error.value).splitlines()[1:] == [
+        "- key 'a': d must be at least 2 with parity signs, not 1",
+        "- key 'e': shared must be a name, not ''",
+        "- key 'c': codebook 'book' must have the method, d and k that key 'b' gives it",
+        "- key 'd': codebook 'book' must have the method, d and k that key 'b' gives it",
+    ]
+
+
+FULL = Recipe(
+    {
+        "blocks.*": SSVQ(d=8, k=16, axis="out", scale="output", parity=True),
+        "re:.*fc": VQ(d=4, k=256, shared="all"),
+        "head": Int8(tile_outputs=8),
+        "*": None,
+    }
+)
+
+
+def test_json_and_yaml_come_back(tmp_path):
+    import yaml
+
+    assert Recipe.from_json(FULL.to_json()) == FULL
+    text = yaml.safe_dump(FULL.to_json(), sort_keys=False)
+    assert Recipe.from_yaml(text) == FULL
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    assert Recipe.from_yaml(path) == FULL
+
+
+def test_all_problems_of_a_file_are_reported_at_once():
+    with pytest.raises(RecipeError) as error:
+        Recipe.from_yaml(
+            """
+            a: {method: ssvq, d: eight, kk: 16}
+            b: {method: svq}
+            c: ssvq
+            d: {method: vq, d: 4.5}
+            """
+        )
+    assert str(error.value).splitlines() == [
+        "recipe has 5 problems:",
+        "- key 'a': ssvq has no setting 'kk' (did you mean 'k'?)",
+        "- key 'a': d: Input should be a valid integer, unable to parse string as an integer, "
+        "not 'eight'",
+        "- key 'b': method must be one of ssvq, vq, int8, not 'svq' (did you mean 'ssvq'?)",
+        "- key 'c': must be null or name its method, not 'ssvq'",
+        "- key 'd': d: Input should be a valid integer, got a number with a fractional part, "
+        "not 4.5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: null\na: null\n", r"^recipe: must be valid YAML, but the key 'a' is given twice"),
+        ("a: [\n", r"^recipe: must be valid YAML"),
+        ("- a\n- b\n", r"^recipe must map patterns to methods, not be \['a', 'b'\]$"),
+        ("a: !!python/object:os.system {}\n\n", r"^recipe: must be valid YAML"),
+        ("missing.yaml", r"^recipe missing.yaml: must be a readable file, but"),
+    ],
+)
+def test_files_that_are_no_recipe(text, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_yaml(text)

@@ -5,12 +5,14 @@ Needs numpy only. The layout, ``vqstream/1``, is specified in ``docs/spec-vqstre
 
 from vq.container.account import LayerAccount, account
 from vq.container.constants import (
+    AXES,
     CHUNK_SUBVECTORS,
     GRANULE_BYTES,
     INDEX_BITS_MAX,
     LAYOUT,
     METHODS,
     PAGE_BYTES,
+    SUBVECTOR_MAX,
     TILE_OUTPUTS,
 )
 from vq.container.geometry import Geometry
@@ -27,12 +29,14 @@ from vq.errors import (
 )
 
 __all__ = [
+    "AXES",
     "CHUNK_SUBVECTORS",
     "GRANULE_BYTES",
     "INDEX_BITS_MAX",
     "LAYOUT",
     "METHODS",
     "PAGE_BYTES",
+    "SUBVECTOR_MAX",
     "TILE_OUTPUTS",
     "ConfigError",
     "Container",

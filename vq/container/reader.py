@@ -308,8 +308,8 @@ class Container:
     def weight(self, name: str) -> NDArray[np.float32]:
         """Weights as the module holds them: ``geometry.shape``, or its transpose for ``linear_t``.
 
-        Float32. One fp32 multiplication per weight (integer times scale), so every correct decoder gives
-        the same bits.
+        Float32. One multiplication per weight (integer times scale), so every correct decoder
+        gives the same bits.
         """
         g = self._named(name).geometry
         integers = self.integers(name).astype(np.float32)

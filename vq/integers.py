@@ -1,0 +1,37 @@
+"""Codebooks as the integers that are stored, with gradients that ignore the rounding."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["CODE_MAX", "codebook_step", "round_through"]
+
+#: Codewords are integers up to this, so that a hardware decoder emits int8 weights.
+CODE_MAX = 127
+
+
+def codebook_step(codebook: Tensor) -> Tensor:
+    """Value of one integer step of a codebook, so that its peak is 127 steps; [] float32."""
+    peak = codebook.detach().abs().amax()
+    return torch.where(peak > 0, peak / CODE_MAX, torch.ones_like(peak))
+
+
+def round_through(x: Tensor, low: int = -CODE_MAX) -> Tensor:
+    """Round to whole numbers from ``low`` to 127; the gradient passes as if nothing happened.
+
+    ``x + (round(x) - x).detach()`` would now and then miss the integer by one unit in the last
+    place, and the trained weight would not be the stored one.
+    """
+    rounded: Tensor = _Round.apply(x, low)  # type: ignore[no-untyped-call]
+    return rounded
+
+
+class _Round(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: int) -> Tensor:
+        return torch.round(x).clamp_(low, CODE_MAX)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0], None

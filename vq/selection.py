@@ -1,0 +1,115 @@
+"""Which layers of a model a recipe compresses, and into what; decided before any work."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from vq.container import Geometry
+from vq.errors import ConfigError, RecipeError, bulleted
+from vq.layers import candidates, check_supported, op_of, shape_of
+from vq.methods import SSVQ, VQ, Method
+from vq.recipe import Recipe
+
+__all__ = ["Selected", "Selection", "select"]
+
+
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """One weight to compress.
+
+    Attributes
+    ----------
+    name : str
+        Path of the first module that holds it.
+    method : Method
+    geometry : Geometry
+    modules : tuple of nn.Module
+        All modules that hold it; more than one if the weight is tied.
+    """
+
+    name: str
+    method: Method
+    geometry: Geometry
+    modules: tuple[nn.Module, ...]
+
+    @property
+    def weight(self) -> Tensor:
+        """The original weight, detached."""
+        weight = self.modules[0].weight
+        assert isinstance(weight, Tensor)
+        return weight.detach()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Weights to compress and names of layers to keep, in model order."""
+
+    layers: list[Selected]
+    kept: list[str]
+
+    def codebook_groups(self) -> list[list[Selected]]:
+        """Layers by codebook: those that share one are together, all others alone."""
+        groups: dict[str, list[Selected]] = {}
+        for layer in self.layers:
+            groups.setdefault(layer.geometry.codebook or layer.name, []).append(layer)
+        return list(groups.values())
+
+
+def select(model: nn.Module, recipe: Recipe) -> Selection:
+    """Apply a recipe to a model without changing it.
+
+    Raises
+    ------
+    RecipeError
+        If a pattern matches nothing, a method does not fit its layer, or tied layers get
+        different methods. All misfits are in one error.
+    UnsupportedLayerError
+        If a selected module is of a kind that no method compresses.
+    ConfigError
+        If a selected layer is compressed already.
+    """
+    modules = dict(candidates(model))
+    if "" in modules:
+        raise ConfigError("model must contain its layers, not be one; wrap it in nn.Sequential")
+    chosen = recipe.resolve(modules)
+    done = [n for n, m in chosen.items() if m and parametrize.is_parametrized(modules[n], "weight")]
+    if done:
+        raise ConfigError(
+            f"layers must not be compressed twice: {', '.join(done)}; start from the original model"
+        )
+    check_supported({name: modules[name] for name, method in chosen.items() if method})
+    ties: dict[int, list[str]] = {}
+    for name, module in modules.items():
+        ties.setdefault(id(module.weight), []).append(name)
+    problems = []
+    layers = []
+    for names in ties.values():
+        first, method = names[0], chosen[names[0]]
+        problems += [
+            f"layer {other!r} must have the rule of {first!r}, because they share one weight"
+            for other in names[1:]
+            if chosen[other] != method
+        ]
+        if method is None:
+            continue
+        op = op_of(modules[first])
+        weight = modules[first].weight
+        assert op is not None and isinstance(weight, Tensor)
+        shape = shape_of(weight, op)
+        misfits = method.misfit(op, shape)
+        problems += [f"layer {first!r}: {p}" for p in misfits]
+        if not misfits:
+            geometry = method.geometry(first, op, shape)
+            layers.append(Selected(first, method, geometry, tuple(modules[n] for n in names)))
+    selection = Selection(layers, [name for name, method in chosen.items() if method is None])
+    for group in selection.codebook_groups():
+        method, count = group[0].method, sum(layer.geometry.N for layer in group)
+        if isinstance(method, SSVQ | VQ) and method.k > count:  # only of shared codebooks now
+            problems.append(
+                f"codebook {method.shared!r}: k must be at most the {count} sub-vectors of its "
+                f"layers, not {method.k}"
+            )
+    if problems:
+        raise RecipeError(bulleted("recipe", problems))
+    return selection
