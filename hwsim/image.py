@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rtl import DESCRIPTOR, CodebookMode, Method, StreamerConfig
-from vq.container import GRANULE_BYTES, ConfigError, Container, LayerEntry, bulleted
+from vq.container import (
+    CHUNK_SUBVECTORS,
+    GRANULE_BYTES,
+    ConfigError,
+    Container,
+    LayerEntry,
+    bulleted,
+)
 
 __all__ = ["ImageLayer", "check_layers", "layers_of", "pack_descriptor"]
 
@@ -30,6 +37,13 @@ class ImageLayer:
     descriptor: int
     codebook_bytes: int
     read_bytes: int
+
+    def output_weights(self, lanes: int) -> int:
+        """Weights that leave the streamer in whole beats of ``lanes``, the filling included."""
+        g = self.entry.geometry
+        if g.method == "int8":
+            return -(-g.stream_bytes // lanes) * lanes
+        return CHUNK_SUBVECTORS * ((g.chunks - 1) * g.d + g.last_granules)
 
     @property
     def padding_bytes(self) -> int:

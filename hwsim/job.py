@@ -87,11 +87,12 @@ class LayerResult:
 class Result:
     """Outcome of a run.
 
-    ``cycles`` are counted outside the design, from the cycle after the first descriptor is
-    accepted to the last weight beat.
+    ``lanes`` weights leave per beat. ``cycles`` are counted outside the design, from the cycle
+    after the first descriptor is accepted to the last weight beat.
     """
 
     layers: list[LayerResult]
+    lanes: int
     bus: BusCounts
     cycles: int
     wall_seconds: float
@@ -110,4 +111,4 @@ class Result:
             end = at + (next(beats) * lanes if ran else 0)
             layers.append(LayerResult(report, data[at:end]))
             at = end
-        return cls(layers, BusCounts(**facts["bus"]), facts["cycles"], wall_seconds)
+        return cls(layers, lanes, BusCounts(**facts["bus"]), facts["cycles"], wall_seconds)

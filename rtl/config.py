@@ -37,8 +37,8 @@ class StreamerConfig:
         Bursts that may be under way at once, 2 to 64.
     fifo_bytes : int
         Read buffer of codebooks and, as large again, of streams: a power of two from
-        twice ``burst_bytes`` to 64 KiB. A burst is requested when its buffer has room for all of it, so
-        this bounds the bytes in flight; it should be above bandwidth times latency.
+        twice ``burst_bytes`` to 64 KiB. A burst is requested when its buffer has room for all
+        of it, so this bounds the bytes in flight; it should be above bandwidth times latency.
     layers_in_flight : int
         Layers between the acceptance of the descriptor and that of the report, 2 to 16.
 

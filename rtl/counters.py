@@ -2,11 +2,11 @@
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.config import StreamerConfig
 from rtl.descriptor import REPORT, Status
+from rtl.queue import StreamQueue
 from rtl.router import TRANSFER
 
 __all__ = ["OUTCOME", "LayerCounters"]
@@ -82,7 +82,7 @@ class LayerCounters(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         config = self._config
         m = Module()
-        m.submodules.reports = reports = SyncFIFO(width=REPORT.size, depth=config.layers_in_flight)
+        m.submodules.reports = reports = StreamQueue(REPORT, config.layers_in_flight)
 
         outcome = self.outcome.payload
         finishes = Signal()
@@ -132,10 +132,8 @@ class LayerCounters(wiring.Component):
         m.d.comb += [
             # One assignment: a constant part of a signal would become a Verilog process that
             # no event ever starts.
-            reports.w_data.eq(Cat(fields[name] for name, _ in REPORT)),
-            reports.w_en.eq(self.outcome.ready),
-            self.report.payload.eq(reports.r_data),
-            self.report.valid.eq(reports.r_rdy),
-            reports.r_en.eq(self.report.ready),
+            reports.put.payload.eq(Cat(fields[name] for name, _ in REPORT)),
+            reports.put.valid.eq(self.outcome.ready),
         ]
+        connect(m, reports.get, flipped(self.report))
         return m

@@ -2,7 +2,6 @@
 
 from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.channel import beat_layout
@@ -12,6 +11,7 @@ from rtl.descriptor import LAYER
 from rtl.gather import Gather, weight_layout
 from rtl.loader import CodebookLoader
 from rtl.planes import PlaneBuffer
+from rtl.queue import StreamQueue
 from rtl.router import TRANSFER, Router
 from rtl.sequencer import SLOT, Sequencer
 from rtl.signs import SignApply
@@ -37,8 +37,9 @@ class Decoder(wiring.Component):
 
     Members
     -------
-    layer : In(stream.Signature(LAYER))
-        Layers in the order of their beats. Up to ``layers_in_flight`` are kept.
+    layer : In(stream.Signature(LAYER, always_ready=True))
+        Layers in the order of their beats. Up to ``layers_in_flight`` are kept; the sender must
+        not give more before the first one's last weights have left.
     codebook, beats : In(stream.Signature(beat_layout(config)))
         Codebooks and streams, from the DMA.
     weights : Out(stream.Signature(weight_layout(config)))
@@ -54,7 +55,7 @@ class Decoder(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "layer": In(stream.Signature(LAYER)),
+                "layer": In(stream.Signature(LAYER, always_ready=True)),
                 "codebook": In(stream.Signature(beat_layout(config))),
                 "beats": In(stream.Signature(beat_layout(config))),
                 "weights": Out(stream.Signature(weight_layout(config))),
@@ -74,42 +75,41 @@ class Decoder(wiring.Component):
         m.submodules.sequencer = sequencer = Sequencer(config)
         m.submodules.signs = signs = SignApply(config)
         m.submodules.gather = gather = Gather(config)
-        m.submodules.direct_fifo = direct = SyncFIFO(
-            width=config.bus_bits, depth=config.direct_fifo_beats
-        )
-        self._queue_layers(m, router, loader, sequencer)
+        m.submodules.direct_queue = direct = StreamQueue(config.bus_bits, config.direct_fifo_beats)
 
+        # Three copies of each layer, because the three readers are at different layers.
+        for name, reader in (("router", router), ("loader", loader), ("sequencer", sequencer)):
+            queue = StreamQueue(LAYER, config.layers_in_flight)
+            m.submodules[f"{name}_layers"] = queue
+            wanted = self.layer.p.load if reader is loader else 1
+            m.d.comb += [
+                queue.put.payload.eq(self.layer.payload),
+                queue.put.valid.eq(self.layer.valid & wanted),
+            ]
+            connect(m, queue.get, reader.layer)
         connect(m, router.planes, planes.planes)
         connect(m, flipped(self.beats), router.beats)
         connect(m, flipped(self.codebook), loader.beats)
+        connect(m, router.direct, direct.put)
         for name, source, target in (
             ("stream", router.transfer, self.transfer),
             ("codebook", loader.transfer, self.codebook_transfer),
         ):
-            m.submodules[f"{name}_transfers"] = queue = SyncFIFO(
-                width=TRANSFER.size, depth=config.layers_in_flight
-            )
+            queue = StreamQueue(TRANSFER, config.layers_in_flight)
+            m.submodules[f"{name}_transfers"] = queue
             m.d.comb += [
-                queue.w_data.eq(source.payload),
-                queue.w_en.eq(source.valid),
-                target.payload.eq(queue.r_data),
-                target.valid.eq(queue.r_rdy),
-                queue.r_en.eq(target.ready),
+                queue.put.payload.eq(source.payload),
+                queue.put.valid.eq(source.valid),
             ]
-        m.d.comb += [
-            direct.w_data.eq(router.direct.payload),
-            direct.w_en.eq(router.direct.valid),
-            router.direct.ready.eq(direct.w_rdy),
-            codebook.write.eq(loader.row),
-        ]
+            connect(m, queue.get, flipped(target))
 
         enable = gather.enable
         m.d.comb += [
             sequencer.enable.eq(enable),
             sequencer.filled.eq(planes.filled),
-            sequencer.direct_valid.eq(direct.r_rdy),
+            sequencer.direct_valid.eq(direct.get.valid),
             sequencer.book_loaded.eq(loader.loaded),
-            direct.r_en.eq(sequencer.direct_ready),
+            direct.get.ready.eq(sequencer.direct_ready),
             loader.take.eq(sequencer.take_book),
             planes.step.eq(sequencer.step),
             planes.log2_d.eq(sequencer.slot.log2_d),
@@ -121,7 +121,7 @@ class Decoder(wiring.Component):
         # slots[i] and direct_beats[i] are what the data at depth i of the pipeline belong to:
         # 1 sliced index, 2 bank address, 3 RAM output, 4 codebook output register.
         slots = [sequencer.slot]
-        direct_beats = [direct.r_data]
+        direct_beats = [direct.get.payload]
         for depth in range(1, 5):
             slot = Signal(SLOT, name=f"slot_{depth}")
             direct_beat = Signal(config.bus_bits, name=f"direct_beat_{depth}")
@@ -134,6 +134,7 @@ class Decoder(wiring.Component):
             m.d.sync += awaits_codebook.eq(slots[4].awaits_codebook & ~slots[4].valid)
 
         m.d.comb += [
+            codebook.write.eq(loader.row),
             codebook.enable.eq(enable),
             codebook.lanes.eq(planes.lanes),
             codebook.log2_d.eq(slots[1].log2_d),
@@ -154,27 +155,3 @@ class Decoder(wiring.Component):
             self.awaits_codebook.eq(awaits_codebook),
         ]
         return m
-
-    def _queue_layers(
-        self, m: Module, router: Router, loader: CodebookLoader, sequencer: Sequencer
-    ) -> None:
-        """Three copies of each layer, because the three readers are at different layers."""
-        queues = []
-        for name, reader in (("router", router), ("loader", loader), ("sequencer", sequencer)):
-            m.submodules[f"{name}_layers"] = queue = SyncFIFO(
-                width=LAYER.size, depth=self._config.layers_in_flight
-            )
-            m.d.comb += [
-                queue.w_data.eq(self.layer.payload),
-                reader.layer.payload.eq(queue.r_data),
-                reader.layer.valid.eq(queue.r_rdy),
-                queue.r_en.eq(reader.layer.ready),
-            ]
-            queues.append((name, queue))
-        all_ready = Signal()
-        given = self.layer.valid & all_ready
-        m.d.comb += self.layer.ready.eq(all_ready)
-        m.d.comb += all_ready.eq(queues[0][1].w_rdy & queues[1][1].w_rdy & queues[2][1].w_rdy)
-        for name, queue in queues:
-            wanted = self.layer.p.load if name == "loader" else 1
-            m.d.comb += queue.w_en.eq(given & wanted)

@@ -2,12 +2,12 @@
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.axi import Burst, ReadSignature
 from rtl.channel import REGION, ReadChannel, beat_layout
 from rtl.config import StreamerConfig
+from rtl.queue import StreamQueue
 from vq.container import GRANULE_BYTES
 
 __all__ = ["ReadDMA"]
@@ -56,7 +56,7 @@ class ReadDMA(wiring.Component):
         m.submodules.codebook_channel = books = ReadChannel(config)
         m.submodules.stream_channel = streams = ReadChannel(config)
         # Whose burst each outstanding one is; data return in the order of the requests.
-        m.submodules.owners = owners = SyncFIFO(width=1, depth=config.outstanding_bursts)
+        m.submodules.owners = owners = StreamQueue(1, config.outstanding_bursts)
         connect(m, flipped(self.codebook_region), books.region)
         connect(m, flipped(self.stream_region), streams.region)
         connect(m, books.beats, flipped(self.codebook))
@@ -70,21 +70,21 @@ class ReadDMA(wiring.Component):
         burst = Mux(books.burst.valid, books.burst.payload, streams.burst.payload)
         chosen = Signal(books.burst.payload.shape())
         m.d.comb += [
-            free.eq((~axi.arvalid | axi.arready) & owners.w_rdy),
+            free.eq((~axi.arvalid | axi.arready) & owners.put.ready),
             issue.eq(free & (books.burst.valid | streams.burst.valid)),
             chosen.eq(burst),
             books.burst.ready.eq(free),
             streams.burst.ready.eq(free & ~books.burst.valid),
-            owners.w_data.eq(books.burst.valid),
-            owners.w_en.eq(issue),
-            owners.r_en.eq(axi.rvalid & axi.rlast),
+            owners.put.payload.eq(books.burst.valid),
+            owners.put.valid.eq(issue),
+            owners.get.ready.eq(axi.rvalid & axi.rlast),
             axi.arsize.eq((config.bus_bytes - 1).bit_length()),
             axi.arburst.eq(Burst.INCR),
             axi.arcache.eq(0b0011),
             axi.arprot.eq(0),
             axi.rready.eq(1),
-            books.arrived.eq(axi.rvalid & owners.r_data),
-            streams.arrived.eq(axi.rvalid & ~owners.r_data),
+            books.arrived.eq(axi.rvalid & owners.get.payload),
+            streams.arrived.eq(axi.rvalid & ~owners.get.payload),
         ]
         for channel in (books, streams):
             m.d.comb += [

@@ -2,7 +2,6 @@
 
 from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.axi import ReadSignature
@@ -14,6 +13,7 @@ from rtl.decoder import Decoder
 from rtl.descriptor import DESCRIPTOR, REPORT, CodebookMode, Method, Status
 from rtl.dma import ReadDMA
 from rtl.gather import weight_layout
+from rtl.queue import StreamQueue
 from vq.container import GRANULE_BYTES
 
 __all__ = ["WeightStreamer", "streamer_signature"]
@@ -68,19 +68,11 @@ class WeightStreamer(wiring.Component):
         m.submodules.dma = dma = ReadDMA(config)
         m.submodules.decoder = decoder = Decoder(config)
         m.submodules.counters = counters = LayerCounters(config)
-        queues = {
-            "codebook_regions": REGION,
-            "stream_regions": REGION,
-            "outcomes": OUTCOME,
-        }
-        readers = (dma.codebook_region, dma.stream_region, counters.outcome)
-        for (name, layout), reader in zip(queues.items(), readers, strict=True):
-            m.submodules[name] = queue = SyncFIFO(width=layout.size, depth=config.layers_in_flight)
-            m.d.comb += [
-                reader.payload.eq(queue.r_data),
-                reader.valid.eq(queue.r_rdy),
-                queue.r_en.eq(reader.ready),
-            ]
+        m.submodules.codebook_regions = codebook_regions = StreamQueue(
+            REGION, config.layers_in_flight
+        )
+        m.submodules.stream_regions = stream_regions = StreamQueue(REGION, config.layers_in_flight)
+        m.submodules.outcomes = outcomes = StreamQueue(OUTCOME, config.layers_in_flight)
 
         # Every queue holds `layers_in_flight` layers, and no more are let in: none overflows.
         in_flight = Signal(range(config.layers_in_flight + 1))
@@ -96,12 +88,14 @@ class WeightStreamer(wiring.Component):
         ]
 
         connect(m, dma.m_axi, flipped(self.m_axi))
+        connect(m, codebook_regions.get, dma.codebook_region)
+        connect(m, stream_regions.get, dma.stream_region)
+        connect(m, outcomes.get, counters.outcome)
         connect(m, dma.codebook, decoder.codebook)
         connect(m, dma.beats, decoder.beats)
         connect(m, decoder.transfer, counters.transfer)
         connect(m, decoder.codebook_transfer, counters.codebook_transfer)
         connect(m, counters.report, flipped(self.report))
-        self._start_layers(m, checker, decoder)
         m.d.comb += [
             self.weights.payload.eq(decoder.weights.payload),
             self.weights.valid.eq(decoder.weights.valid & ~counters.hold),
@@ -111,35 +105,27 @@ class WeightStreamer(wiring.Component):
             counters.last.eq(decoder.weights.p.last),
             counters.awaits_codebook.eq(decoder.awaits_codebook),
         ]
-        return m
 
-    def _start_layers(self, m: Module, checker: DescriptorChecker, decoder: Decoder) -> None:
-        """Hand a checked layer to DMA, decoder and counters in one cycle."""
+        # A checked layer goes to DMA, decoder and counters in one cycle.
         verdict = checker.verdict
         layer = verdict.p.descriptor
         shift = (GRANULE_BYTES - 1).bit_length()
         runs = Signal()
         loads = Signal()
-        outcome = Signal(OUTCOME)
-        codebook = Signal(REGION)
-        region = Signal(REGION)
         m.d.comb += [
             verdict.ready.eq(1),
             runs.eq(verdict.valid & (verdict.p.status == Status.OK)),
             loads.eq(layer.codebook_mode == CodebookMode.LOAD),
-            outcome.status.eq(verdict.p.status),
-            outcome.raw.eq(layer.method == Method.INT8),
-            outcome.load.eq(loads),
-            codebook.granules.eq(layer.codebook_granules),
-            codebook.address.eq(layer.codebook_address >> shift),
-            region.granules.eq(layer.stream_granules),
-            region.address.eq(layer.stream_address >> shift),
-            m.submodules.outcomes.w_data.eq(outcome),
-            m.submodules.outcomes.w_en.eq(verdict.valid),
-            m.submodules.codebook_regions.w_data.eq(codebook),
-            m.submodules.codebook_regions.w_en.eq(runs & loads),
-            m.submodules.stream_regions.w_data.eq(region),
-            m.submodules.stream_regions.w_en.eq(runs),
+            outcomes.put.valid.eq(verdict.valid),
+            outcomes.put.p.status.eq(verdict.p.status),
+            outcomes.put.p.raw.eq(layer.method == Method.INT8),
+            outcomes.put.p.load.eq(loads),
+            codebook_regions.put.valid.eq(runs & loads),
+            codebook_regions.put.p.granules.eq(layer.codebook_granules),
+            codebook_regions.put.p.address.eq(layer.codebook_address >> shift),
+            stream_regions.put.valid.eq(runs),
+            stream_regions.put.p.granules.eq(layer.stream_granules),
+            stream_regions.put.p.address.eq(layer.stream_address >> shift),
             decoder.layer.valid.eq(runs),
             decoder.layer.p.raw.eq(layer.method == Method.INT8),
             decoder.layer.p.signed.eq(layer.method == Method.SSVQ),
@@ -151,3 +137,4 @@ class WeightStreamer(wiring.Component):
             decoder.layer.p.stream_granules.eq(layer.stream_granules),
             decoder.layer.p.chunks.eq(layer.chunks),
         ]
+        return m

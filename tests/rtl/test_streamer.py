@@ -90,3 +90,12 @@ def test_codebook_shared_across_an_int8_layer(tmp_path: Path) -> None:
     check(network, result)
     loaded, _, kept, _ = (layer.report["beats"] for layer in result.layers)
     assert loaded - kept == 16 * 8 // 16
+
+
+def test_books_change_while_the_output_stands(config: StreamerConfig, tmp_path: Path) -> None:
+    """A book is overwritten only when no lookup in it is under way, however long it stalls."""
+    network = Network(8)
+    for _ in range(60):
+        network.add(64, 8, 1)
+    traffic = Traffic(seed=8, weights_idle=0.9)
+    check(network, network.run(config, tmp_path, traffic=traffic))
