@@ -1,0 +1,47 @@
+"""Data sets as tasks, for commands: ``--data py:signbook.data:cifar10_exact``.
+
+All but ``digits`` read the folder that :func:`data_folder` finds. Options follow the name:
+``py:signbook.data:cifar10_jpeg?split=train&augment=true&batch=64``.
+"""
+
+from signbook.data.factories import (
+    cifar10_exact,
+    cifar10_jpeg,
+    digits,
+    mnist_noise,
+    tinystories,
+    wikitext2,
+    wikitext2_sentences,
+)
+from signbook.data.files import data_file, data_folder
+from signbook.data.images import (
+    ImageBatches,
+    Images,
+    load_cifar10_exact,
+    load_cifar10_jpeg,
+    load_mnist,
+)
+from signbook.data.noise import NoiseBatches
+from signbook.data.texts import load_stories, load_wikitext2, sentences_of, token_batches
+
+__all__ = [
+    "ImageBatches",
+    "Images",
+    "NoiseBatches",
+    "cifar10_exact",
+    "cifar10_jpeg",
+    "data_file",
+    "data_folder",
+    "digits",
+    "load_cifar10_exact",
+    "load_cifar10_jpeg",
+    "load_mnist",
+    "load_stories",
+    "load_wikitext2",
+    "mnist_noise",
+    "sentences_of",
+    "tinystories",
+    "token_batches",
+    "wikitext2",
+    "wikitext2_sentences",
+]

@@ -1,0 +1,147 @@
+"""One function per data set, with defaults that reproduce the published figures."""
+
+from collections.abc import Callable
+
+from signbook.data.files import data_file
+from signbook.data.images import (
+    ImageBatches,
+    Images,
+    load_cifar10_exact,
+    load_cifar10_jpeg,
+    load_mnist,
+)
+from signbook.data.noise import NoiseBatches
+from signbook.data.texts import load_stories, load_wikitext2, sentences_of, token_batches
+from signbook.extras import require
+from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling
+from vq.errors import ConfigError
+
+__all__ = [
+    "cifar10_exact",
+    "cifar10_jpeg",
+    "digits",
+    "mnist_noise",
+    "tinystories",
+    "wikitext2",
+    "wikitext2_sentences",
+]
+
+_STORIES_TOKENIZER = "stories260k"
+
+
+def digits(*, split: str = "test", batch: int = 150, seed: int = 0) -> Classification:
+    """The demo's handwritten digits: 450 test or 1,347 training images; needs no data folder."""
+    from signbook.zoo.digits import load_digits
+
+    data = load_digits(seed)
+    if split not in ("train", "test"):
+        raise ConfigError(f"split must be 'train' or 'test', not {split!r}")
+    x, y = (data.train_x, data.train_y) if split == "train" else (data.test_x, data.test_y)
+    return Classification([(x[i : i + batch], y[i : i + batch]) for i in range(0, len(y), batch)])
+
+
+def cifar10_exact(
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    batch: int = 128,
+    shuffle: bool = False,
+    augment: bool = False,
+    seed: int = 0,
+) -> Classification:
+    """CIFAR-10 images, bit for bit: 761 of the test set, or 3,805 of the training set."""
+    images = load_cifar10_exact(split)
+    images = images if limit is None else Images(images.x[:limit], images.y[:limit])
+    batches = ImageBatches(images, batch=batch, shuffle=shuffle, augment=augment, seed=seed)
+    return Classification(batches)
+
+
+def cifar10_jpeg(
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    batch: int = 128,
+    shuffle: bool = False,
+    augment: bool = False,
+    seed: int = 0,
+) -> Classification:
+    """CIFAR-10 images that went through JPEG: 10,000 of the test or of the training set."""
+    images = load_cifar10_jpeg(split, limit)
+    batches = ImageBatches(images, batch=batch, shuffle=shuffle, augment=augment, seed=seed)
+    return Classification(batches)
+
+
+def mnist_noise(*, limit: int = 500, batch: int = 100, seed: int = 0) -> Denoising:
+    """MNIST test images with noise of a random step of 1,000."""
+    return Denoising(NoiseBatches(load_mnist().x[:limit], batch=batch, seed=seed))
+
+
+def tinystories(
+    *,
+    skip: int = 0,
+    limit: int | None = 120,
+    batch: int = 8,
+    length: int = 512,
+    tokenizer: str = _STORIES_TOKENIZER,
+) -> LanguageModelling:
+    """Stories, one per row. The first 120 are the validation set, 32,262 predicted tokens.
+
+    ``skip=120&limit=none`` is everything else, for training. ``tokenizer`` is "stories260k" or
+    what transformers can load: a folder or an id.
+    """
+    stories = load_stories()[skip : None if limit is None else skip + limit]
+    encode = _encoder(tokenizer)
+    return LanguageModelling(
+        token_batches([encode(s) for s in stories], batch=batch, length=length)
+    )
+
+
+def wikitext2(
+    *,
+    limit: int | None = None,
+    batch: int = 8,
+    length: int = 256,
+    tokenizer: str = _STORIES_TOKENIZER,
+) -> LanguageModelling:
+    """WikiText-2 validation text in rows of ``length`` tokens, each predicted from its own row.
+
+    The first token of a row is not scored. ``limit`` counts rows; ``tokenizer`` is "stories260k"
+    or what transformers can load: a folder or an id.
+    """
+    tokens = _encoder(tokenizer)("\n".join(load_wikitext2()))
+    rows = [tokens[i : i + length] for i in range(0, len(tokens), length)][:limit]
+    return LanguageModelling(token_batches(rows, batch=batch, length=length))
+
+
+def wikitext2_sentences(
+    *, limit: int | None = 512, batch: int = 32, length: int = 128, tokenizer: str | None = None
+) -> Embedding:
+    """Sentences of WikiText-2 as inputs of a sentence encoder.
+
+    ``tokenizer`` is a folder; without it, that of the installed MiniLM.
+    """
+    from signbook.zoo.minilm import minilm_tokenizer, tokenize
+
+    known = minilm_tokenizer(tokenizer)
+    sentences = sentences_of(load_wikitext2(), limit)
+    rows = range(0, len(sentences), batch)
+    return Embedding([tokenize(known, sentences[i : i + batch], length) for i in rows])
+
+
+def _encoder(tokenizer: str) -> Callable[[str], list[int]]:
+    """Function that turns a text into tokens, the first of which starts a text."""
+    if tokenizer == _STORIES_TOKENIZER:
+        from signbook.zoo.tokenizer import load_tokenizer
+
+        return load_tokenizer(data_file("stories260K/tok512.bin")).encode
+    from signbook.hub import quiet_transformers
+
+    transformers = require("transformers", extra="lm", purpose=f"tokenizer {tokenizer!r}")
+    with quiet_transformers(f"tokenizer {tokenizer!r}"):
+        known = transformers.AutoTokenizer.from_pretrained(tokenizer)
+
+    def encode(text: str) -> list[int]:
+        found: list[int] = known(text, verbose=False)["input_ids"]
+        return found
+
+    return encode

@@ -1,0 +1,42 @@
+"""Noisy images, for models that predict the noise."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from signbook.zoo.ddpm import STEPS, signal_share
+
+__all__ = ["NoiseBatches"]
+
+
+class NoiseBatches:
+    """Batches of ((noisy [B, C, H, W], step [B] int64), noise [B, C, H, W]), all repeatable.
+
+    Step (uniform in 1 to 1000) and noise of an image follow from ``seed`` and its place alone,
+    not from the batches.
+
+    Parameters
+    ----------
+    images : [N, C, H, W] uint8 tensor
+    """
+
+    def __init__(self, images: Tensor, *, batch: int = 100, seed: int = 0) -> None:
+        self._images = images
+        self._batch = batch
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return -(-len(self._images) // self._batch)
+
+    def __iter__(self) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
+        share = signal_share()
+        for start in range(0, len(self._images), self._batch):
+            clean = self._images[start : start + self._batch].float() / 255 - 0.5
+            steps, noise = torch.empty(len(clean), dtype=torch.int64), torch.empty_like(clean)
+            for i in range(len(clean)):
+                generator = torch.Generator().manual_seed(self._seed * 1_000_003 + start + i)
+                steps[i] = torch.randint(1, STEPS + 1, (), generator=generator)
+                noise[i] = torch.randn(clean.shape[1:], generator=generator)
+            left = share[steps][:, None, None, None]
+            yield (left.sqrt() * clean + (1 - left).sqrt() * noise, steps), noise

@@ -1,0 +1,177 @@
+"""Measure a model on a task, alone or beside the model it was made from.
+
+===================  =====================================================  ==================
+metric               meaning                                                needs
+===================  =====================================================  ==================
+top1                 share of inputs whose greatest logit is the label      Classification
+nats_per_token       mean negative log-likelihood of the scored tokens      LanguageModelling
+perplexity           its exponential                                        LanguageModelling
+logit_kl             mean KL(reference || model) in nats, per input or      both, a reference
+                     scored token
+embedding_cosine     mean cosine between the two models' vectors of one     Embedding, a
+                     input                                                  reference
+retrieval_agreement  share of the ``neighbours`` (1) nearest other inputs   Embedding, a
+                     of an input that both models agree on                  reference
+eps_mse              mean squared error of the predicted noise              Denoising
+===================  =====================================================  ==================
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import vq
+from signbook.meters import meter_for
+from signbook.naming import resolve_data, resolve_model
+from signbook.tasks import Task
+from vq.errors import ConfigError
+from vq.progress import bar
+
+__all__ = ["SCHEMA", "Evaluation", "choose_device", "evaluate", "evaluate_named"]
+
+SCHEMA = "signbook.eval/1"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a model, and of its reference where there was one."""
+
+    metrics: dict[str, float]
+    reference: dict[str, float] | None = None
+
+    def document(self, *, with_reference: bool = False) -> dict[str, Any]:
+        """The ``signbook.eval/1`` document, on demand with the reference's metrics."""
+        document: dict[str, Any] = {"schema": SCHEMA, "metrics": self.metrics}
+        if with_reference and self.reference is not None:
+            document["reference"] = self.reference
+        return document
+
+
+def evaluate_named(
+    model: str,
+    data: str,
+    *,
+    weights: Path | None = None,
+    file: Path | None = None,
+    reference: bool = False,
+    device: str = "auto",
+) -> Evaluation:
+    """Evaluate what the command line names.
+
+    Without ``file``: the model with ``weights``, or with those that belong to its name. With it:
+    the container's weights in the model's architecture, compared with ``weights`` if given, and
+    with those that belong to the name if ``reference``.
+
+    Raises
+    ------
+    ConfigError
+        If a name, a file or their combination cannot work.
+    ContainerError
+        If ``file`` is damaged or is of another architecture.
+    """
+    if reference and file is None:
+        raise ConfigError("--reference must come with --file, the model that is compared with it")
+    choose_device(device)
+    if file is None:
+        return evaluate(resolve_model(model, weights), resolve_data(data), device=device)
+    subject = vq.load(file, into=resolve_model(model, pretrained=False))
+    compared = resolve_model(model, weights) if reference or weights is not None else None
+    return evaluate(subject, resolve_data(data), reference=compared, device=device)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    task: Task,
+    *,
+    reference: nn.Module | None = None,
+    device: str | torch.device = "auto",
+    neighbours: int = 1,
+) -> Evaluation:
+    """Measure ``model`` on ``task``, batch by batch; both models are moved to ``device``.
+
+    Memory holds one batch and its outputs; for embeddings also one vector per input and model.
+
+    Parameters
+    ----------
+    reference : module, optional
+        What the model is compared with, most often the uncompressed one.
+    device : str
+        "auto" is CUDA where there is any, else the CPU.
+    neighbours : int
+        Nearest inputs that ``retrieval_agreement`` compares.
+
+    Raises
+    ------
+    ConfigError
+        If there are no batches, the model cannot take them, its outputs have another shape than
+        the task needs, or a metric is not finite.
+    """
+    place = choose_device(device)
+    models = [model] if reference is None else [model, reference]
+    meter = meter_for(task, compare=reference is not None, neighbours=neighbours)
+    with _evaluating(models, place), bar("evaluating", len(task.batches)) as advance:
+        for batch in task.batches:
+            meter.add(_on(batch, place), models)
+            advance()
+    if not meter.count:
+        raise ConfigError("data must hold at least one thing to score, not none")
+    metrics = meter.metrics(0)
+    if reference is None:
+        return Evaluation(_finite(metrics))
+    return Evaluation(_finite(metrics | meter.comparison()), _finite(meter.metrics(1)))
+
+
+def choose_device(name: str | torch.device) -> torch.device:
+    """The device of a name; "auto" is CUDA where there is any, else the CPU.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device must be one that this machine has, not {str(name)!r}") from error
+    return device
+
+
+@contextmanager
+def _evaluating(models: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """Put models on the device and in evaluation mode; restore the mode of every module."""
+    training = [m for model in models for m in model.to(device).modules() if m.training]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise ConfigError(f"metric {name!r} must be finite, not {value}; look at the weights")
+    return metrics
+
+
+def _on(batch: Any, device: torch.device) -> Any:
+    """Move every tensor of a batch to the device."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {name: _on(value, device) for name, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        return tuple(_on(value, device) for value in batch)
+    raise ConfigError(f"a batch must hold tensors, not {type(batch).__name__}")

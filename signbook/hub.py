@@ -1,0 +1,107 @@
+"""Models of timm and of transformers, from a local folder, the local cache or the network."""
+
+import contextlib
+import importlib
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import nn
+
+from signbook.extras import require
+from signbook.hints import did_you_mean
+from vq.errors import ConfigError, SignbookError
+
+__all__ = ["quiet_transformers", "timm_model", "transformers_model"]
+
+
+def timm_model(name: str, *, pretrained: bool) -> nn.Module:
+    """Build a model of timm.
+
+    Raises
+    ------
+    ConfigError
+        If timm is missing or does not know the name, or the weights cannot be had.
+    """
+    subject = f"model 'timm:{name}'"
+    timm = require("timm", extra="vision", purpose=subject)
+    known = timm.list_models()
+    architecture = name.partition(".")[0]
+    if architecture not in known:
+        raise ConfigError(f"{subject}: must be one that timm knows{did_you_mean(name, known)}")
+    with _one_error(subject):
+        model: nn.Module = timm.create_model(name, pretrained=pretrained)
+    return model
+
+
+def transformers_model(name: str, *, pretrained: bool) -> nn.Module:
+    """Build a model of transformers, with the head that its ``config.json`` names.
+
+    Raises
+    ------
+    ConfigError
+        If transformers is missing, the folder or id leads nowhere, or the weights cannot be had.
+    """
+    subject = f"model 'hf:{name}'"
+    transformers = require("transformers", extra="lm", purpose=subject)
+    local = Path(name).is_dir()
+    if local and not (Path(name) / "config.json").is_file():
+        raise ConfigError(f"{subject}: folder must hold a config.json, not be without")
+    if name.startswith((".", "/", "~")) and not local:
+        raise ConfigError(f"{subject}: must be a folder that exists, or an id of the hub")
+    with quiet_transformers(subject):
+        config = transformers.AutoConfig.from_pretrained(name, local_files_only=local)
+        named = (config.architectures or ["AutoModel"])[0]
+        architecture = getattr(transformers, named, None)
+        if architecture is None:
+            raise ConfigError(f"{subject}: must be one that transformers knows, not {named!r}")
+        if pretrained:
+            model: nn.Module = architecture.from_pretrained(name, local_files_only=local)
+        elif named == "AutoModel":
+            model = transformers.AutoModel.from_config(config)
+        else:
+            model = architecture(config)
+    return model
+
+
+@contextlib.contextmanager
+def quiet_transformers(subject: str) -> Iterator[None]:
+    """Silence transformers, and turn whatever it raises into one error.
+
+    Raises
+    ------
+    ConfigError
+        That names ``subject`` and says what to do without a network.
+    """
+    control = importlib.import_module("transformers.utils.logging")
+    verbosity, bars = control.get_verbosity(), control.is_progress_bar_enabled()
+    control.set_verbosity_error()
+    control.disable_progress_bar()
+    try:
+        with _one_error(subject):
+            yield
+    finally:
+        control.set_verbosity(verbosity)
+        if bars:
+            control.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _one_error(subject: str) -> Iterator[None]:
+    """Turn what a library raises while it looks for weights into one error; keep it quiet."""
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.CRITICAL)  # it reports every attempt
+    try:
+        yield
+    except SignbookError:
+        raise
+    except Exception as error:  # of transformers, timm, huggingface_hub, safetensors, httpx, ...
+        reason = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
+        raise ConfigError(
+            f"{subject}: must be in a local folder or cache, or reachable by network, but "
+            f"{reason[:160]}; fill the cache where there is a network, or give a local folder"
+        ) from error
+    finally:
+        hub.setLevel(level)

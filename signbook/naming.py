@@ -1,0 +1,181 @@
+"""Models and data by name: ``timm:NAME``, ``hf:PATH_OR_ID``, ``py:package.module:factory``.
+
+A ``py:`` name may carry options of its factory: ``py:signbook.data:cifar10_exact?limit=100``.
+Numbers, ``true``, ``false`` and ``none`` are read as such, everything else is text.
+"""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from signbook.hints import did_you_mean
+from signbook.hub import timm_model, transformers_model
+from signbook.tasks import Task
+from signbook.zoo.checkpoints import load_weights
+from vq.errors import ConfigError, SignbookError
+
+__all__ = ["resolve_data", "resolve_model"]
+
+_MODELS = (
+    "py:signbook.zoo.resnet:resnet20",
+    "py:signbook.zoo.resnet:resnet44",
+    "py:signbook.zoo.tiniest:tiniest",
+    "py:signbook.zoo.resnet8:resnet8",
+    "py:signbook.zoo.llama:stories260k",
+    "py:signbook.zoo.ddpm:ddpm",
+    "py:signbook.zoo.minilm:minilm",
+    "py:signbook.zoo.digits:DigitsViT",
+)
+_DATA = tuple(
+    f"py:signbook.data:{name}"
+    for name in (
+        "cifar10_exact", "cifar10_jpeg", "digits", "mnist_noise", "tinystories", "wikitext2",
+        "wikitext2_sentences",
+    )
+)  # fmt: skip
+_WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
+
+
+def resolve_model(
+    name: str, weights: str | Path | None = None, *, pretrained: bool = True
+) -> nn.Module:
+    """Build the model that ``name`` says, in evaluation mode.
+
+    Parameters
+    ----------
+    name : str
+        ``timm:NAME``, ``hf:PATH_OR_ID`` or ``py:package.module:factory``.
+    weights : path, optional
+        A safetensors file, a torch file of tensors, or a file that the model knows how to read.
+    pretrained : bool
+        Without ``weights``, fetch those that timm or transformers know for the name. A ``py:``
+        factory decides by itself.
+
+    Raises
+    ------
+    ConfigError
+        If the name leads nowhere, an extra is not installed, weights cannot be had (there may be
+        no network) or do not fit.
+    """
+    kind, _, rest = name.partition(":")
+    wanted = pretrained and weights is None
+    if kind == "timm" and rest:
+        model = timm_model(rest, pretrained=wanted)
+    elif kind == "hf" and rest:
+        model = transformers_model(rest, pretrained=wanted)
+    elif kind == "py" and rest:
+        model = _call(name, "model", _MODELS)
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"{name}: must give a torch module, not {type(model).__name__}")
+    else:
+        raise ConfigError(
+            "model must be named timm:NAME, hf:PATH_OR_ID or py:package.module:factory, "
+            f"not {name!r}{did_you_mean(name, _MODELS)}"
+        )
+    return model.eval() if weights is None else load_weights(model, weights)
+
+
+def resolve_data(name: str) -> Task:
+    """Build the task (data and what to do with it) that ``name`` says.
+
+    Raises
+    ------
+    ConfigError
+        If the name leads nowhere or the factory does not return a task.
+    """
+    if not name.startswith("py:") or name == "py:":
+        raise ConfigError(
+            f"data must be named py:package.module:factory, not {name!r}{did_you_mean(name, _DATA)}"
+        )
+    task = _call(name, "data", _DATA)
+    if not isinstance(task, Task):
+        raise ConfigError(
+            f"{name}: must give a task (see signbook.tasks), not {type(task).__name__}"
+        )
+    return task
+
+
+def _call(name: str, kind: str, known: tuple[str, ...]) -> Any:
+    """Import and call the factory of a ``py:`` name."""
+    path, _, query = name.removeprefix("py:").partition("?")
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(
+            f"{kind} must be named py:package.module:factory, not {name!r}"
+            f"{did_you_mean(name, known)}"
+        )
+    module = _import(name, module_name, known)
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        near = did_you_mean(attribute, public)
+        raise ConfigError(f"{name}: {module_name} must have a factory {attribute!r}{near}")
+    options = _options(name, query, factory)
+    try:
+        return factory(**options)
+    except SignbookError:
+        raise
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{name}: package {error.name!r} must be installed, not absent"
+        ) from error
+    except Exception as error:  # a factory is the user's code
+        raise ConfigError(
+            f"{name}: factory must return, not raise {type(error).__name__}: {error}"
+        ) from error
+
+
+def _import(name: str, module_name: str, known: tuple[str, ...]) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:  # as with python -m: the user's own modules lie here
+        sys.path.append(here)
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        own = module_name == missing or module_name.startswith(missing + ".")
+        hint = did_you_mean(name, known) if own else ""
+        raise ConfigError(
+            f"{name}: module {missing!r} must be importable, not absent{hint}"
+        ) from error
+    except Exception as error:  # a module is the user's code
+        raise ConfigError(
+            f"{name}: module {module_name!r} must be importable, "
+            f"but raises {type(error).__name__}: {error}"
+        ) from error
+
+
+def _options(name: str, query: str, factory: Callable[..., Any]) -> dict[str, Any]:
+    """Read ``key=value&...`` and check it against what the factory takes."""
+    found = {}
+    for part in filter(None, query.split("&")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"{name}: option must be KEY=VALUE, not {part!r}")
+        found[key] = _value(value)
+    try:
+        inspect.signature(factory).bind(**found)
+    except TypeError as error:
+        taken = list(inspect.signature(factory).parameters)
+        unknown = next((key for key in found if key not in taken), "")
+        hint = did_you_mean(unknown, taken) if unknown else ""
+        raise ConfigError(f"{name}: options must fit the factory, but {error}{hint}") from error
+    except ValueError:  # a factory in C says nothing about its options
+        pass
+    return found
+
+
+def _value(text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

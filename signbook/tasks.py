@@ -1,0 +1,84 @@
+"""What a data set asks of a model: the contract between data factories and evaluation.
+
+A data factory, named ``py:package.module:factory``, returns one of the four classes below. Each
+holds ``batches``: anything with a length that can be iterated more than once, such as a list or a
+``DataLoader``. What a batch holds says the class.
+
+``inputs`` is a tensor, or a tuple of positional or a mapping of keyword arguments of the model.
+
+Examples
+--------
+A factory of your own is a function without required arguments:
+
+>>> import torch
+>>> def factory() -> Classification:
+...     return Classification([(torch.rand(2, 3, 32, 32), torch.tensor([4, 1]))])
+>>> len(factory().batches)
+1
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from torch import Tensor
+
+__all__ = [
+    "Batches",
+    "Classification",
+    "Denoising",
+    "Embedding",
+    "Inputs",
+    "LanguageModelling",
+    "Task",
+]
+
+Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Batches(Protocol[T_co]):
+    """A sized collection that can be iterated more than once."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[T_co]: ...
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Batches of (inputs, labels [B] int64); the model gives logits [B, classes]."""
+
+    batches: Batches[tuple[Inputs, Tensor]]
+
+
+@dataclass(frozen=True)
+class LanguageModelling:
+    """Batches of (tokens [B, T] int64, scored [B, T] bool); the model gives logits [B, T, V].
+
+    ``scored`` marks the tokens that are to be predicted from those before them in their row:
+    not the first one, and not padding. Padding must stand at the right.
+    """
+
+    batches: Batches[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Batches of inputs; the model gives one vector each [B, D].
+
+    A model that gives ``last_hidden_state`` [B, T, D] instead is averaged over the tokens where
+    the input ``attention_mask`` is 1.
+    """
+
+    batches: Batches[Inputs]
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """Batches of (inputs, noise); the model predicts the noise, in its shape."""
+
+    batches: Batches[tuple[Inputs, Tensor]]
+
+
+Task = Classification | LanguageModelling | Embedding | Denoising
