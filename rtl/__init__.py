@@ -1,9 +1,9 @@
 """Hardware: a generator for weight streamers that decode ``vqstream/1`` from memory.
 
-One component per file, from the bus inwards: :mod:`rtl.dma`, :mod:`rtl.router`,
-:mod:`rtl.planes`, :mod:`rtl.loader`, :mod:`rtl.codebook`, :mod:`rtl.sequencer`,
-:mod:`rtl.signs`, :mod:`rtl.gather`, joined in :mod:`rtl.decoder`; :mod:`rtl.checker` and
-:mod:`rtl.counters` beside them, all in :mod:`rtl.streamer`.
+One component per file, from the bus inwards: :mod:`rtl.dma` with its two :mod:`rtl.channel`,
+:mod:`rtl.router`, :mod:`rtl.planes`, :mod:`rtl.loader`, :mod:`rtl.codebook`,
+:mod:`rtl.sequencer`, :mod:`rtl.signs`, :mod:`rtl.gather`, joined in :mod:`rtl.decoder`;
+:mod:`rtl.checker` and :mod:`rtl.counters` beside them, all in :mod:`rtl.streamer`.
 """
 
 from rtl.config import StreamerConfig

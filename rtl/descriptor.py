@@ -84,7 +84,7 @@ LAYER = data.StructLayout(
     {
         "raw": 1,  # int8: beats pass as they are
         "signed": 1,  # ssvq: each output beat takes one beat of signs
-        "load": 1,  # the stream is preceded by a codebook
+        "load": 1,  # its codebook is loaded, not kept
         "log2_d": 3,
         "index_bits": 4,
         "last_granules": 5,
