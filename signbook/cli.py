@@ -28,6 +28,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one accelerator setting; repeatable."),
 ]
+MODEL_HELP = "timm:NAME, hf:PATH_OR_ID or py:package.module:factory."
 MEMORY_HELP = "Memory model, such as ideal:bytes_per_cycle=16,latency=20."
 
 
@@ -80,6 +81,43 @@ def inspect(
     _print_rows("total", [(k, _text(v)) for k, v in document.items() if not isinstance(v, list)])
     if json is not None:
         write_json(json, document)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    data: Annotated[str, typer.Option(help="py:package.module:factory, which gives a task.")],
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Uncompressed weights of the model.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A *.vq.safetensors file to evaluate.")
+    ] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Compare FILE with the uncompressed model.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto takes the best.")] = "auto",
+    json: Json = None,
+) -> None:
+    """Measure a model, or a compressed file beside the model it was made from.
+
+    For example: eval py:signbook.zoo.resnet:resnet20 --weights resnet20.th --file
+    r20.vq.safetensors --data py:signbook.data:cifar10_exact
+    """
+    from signbook.evaluation import evaluate_named
+    from signbook.files import write_json
+
+    found = evaluate_named(
+        model, data, weights=weights, file=file, reference=reference, device=device
+    )
+    beside = found.reference or {}
+    rows = [
+        {"metric": name, "value": f"{value:.5g}", "reference": f"{beside.get(name, ''):.5}"}
+        for name, value in found.metrics.items()
+    ]
+    _print_table(f"{file or model} on {data}", list(rows[0]), rows)
+    if json is not None:
+        write_json(json, found.document(with_reference=reference))
 
 
 @app.command()
