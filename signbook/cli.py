@@ -55,7 +55,7 @@ def demo(
 ) -> None:
     """Train, compress, pack, stream through RTL and report: the whole path on real data.
 
-    Needs no network, no GPU and no argument; takes two to four minutes on two cores.
+    Needs no network, no GPU and no argument; takes about two minutes on two cores.
     """
     from signbook.demo import run_demo
     from signbook.report import headline

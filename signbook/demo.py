@@ -68,6 +68,8 @@ def run_demo(out: Path, *, seed: int = 0, json_path: Path | None = None) -> Demo
     if json_path is not None:
         make_folder(json_path.parent)
     find_toolchain()
+    # Matrices this small gain nothing from a second thread, and lose much if a core is shared.
+    torch.set_num_threads(1)
     seconds: dict[str, float] = {}
     torch.manual_seed(seed)
     with _timed(seconds, "train"):
