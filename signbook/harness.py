@@ -151,13 +151,13 @@ def _wrapper_class() -> Any:
             stops = settings.get("until") or []
             stops = [stops] if isinstance(stops, str) else stops
             tokens = self.tok_encode(text)
-            begin, written = len(tokens), ""
+            prompt, written = len(self._tokenizer.decode(tokens)), ""
             for _ in range(int(settings.get("max_gen_toks", 64))):
                 chosen = int(self._logits([tokens[-self._length :]])[0, -1].argmax())
                 if chosen == self.eot_token_id:
                     break
                 tokens.append(chosen)
-                written = self._tokenizer.decode(tokens[begin:])
+                written = self._tokenizer.decode(tokens)[prompt:]
                 ends = [written.index(stop) for stop in stops if stop and stop in written]
                 if ends:
                     return written[: min(ends)]

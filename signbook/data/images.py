@@ -103,8 +103,7 @@ def _jitter(x: Tensor, generator: torch.Generator) -> Tensor:
 def load_cifar10_exact(split: str = "test") -> Images:
     """CIFAR-10 images, bit for bit: 761 of the test set, or 3,805 of the training set."""
     _check_split(split)
-    with _arrays(data_file("cifar10_exact/cifar10_exact.npz")) as arrays:
-        x, y = arrays[f"{split}_x"], arrays[f"{split}_y"]
+    x, y = _arrays(data_file("cifar10_exact/cifar10_exact.npz"), f"{split}_x", f"{split}_y")
     return Images(torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)))
 
 
@@ -117,8 +116,7 @@ def load_cifar10_jpeg(split: str = "test", limit: int | None = None) -> Images:
     _check_split(split)
     path = data_file(f"cifar10_jpeg/cifar10_jpeg_{split}.npz")
     pillow = require("PIL.Image", extra="vision", purpose="decoding JPEG images")
-    with _arrays(path) as arrays:
-        raw, offsets, y = (arrays[name] for name in ("jpeg", "offsets", "y"))
+    raw, offsets, y = _arrays(path, "jpeg", "offsets", "y")
     chosen = _spread(len(y), limit)
     x = np.empty((len(chosen), 3, 32, 32), np.uint8)
     for place, i in enumerate(chosen):
@@ -147,11 +145,16 @@ def _read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
         raise ConfigError(f"{path}: must be a whole idx file of bytes, but {error}") from error
 
 
-def _arrays(path: Path) -> Any:
+def _arrays(path: Path, *names: str) -> list[np.ndarray[Any, np.dtype[Any]]]:
+    """Read arrays of an npz file."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: must be a whole npz file, but {error}") from error
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return [arrays[name] for name in names]
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zlib.error,
+            zipfile.BadZipFile) as error:  # fmt: skip
+        raise ConfigError(
+            f"{path}: must be a whole npz file with {', '.join(names)}, but {error}"
+        ) from error
 
 
 def _check_split(split: str) -> None:

@@ -1,0 +1,204 @@
+"""Image files and repeatable batches."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from signbook.data import (
+    ImageBatches,
+    Images,
+    NoiseBatches,
+    cifar10_exact,
+    data_file,
+    load_cifar10_exact,
+    load_cifar10_jpeg,
+    load_mnist,
+    mnist_noise,
+)
+from signbook.zoo.ddpm import signal_share
+from tests.signbook.shared import shared
+from vq.errors import ConfigError
+
+
+@pytest.fixture
+def images():
+    return Images(
+        torch.randint(0, 256, (10, 3, 8, 8), dtype=torch.uint8), torch.arange(10, dtype=torch.int64)
+    )
+
+
+def passed(batches):
+    return [(x.clone(), y.tolist()) for x, y in batches]
+
+
+def test_plain_batches_are_the_images_in_order(images):
+    batches = ImageBatches(images, batch=4)
+    assert len(batches) == 3
+    x, y = zip(*batches, strict=True)
+    assert torch.equal(torch.cat(x), images.x.float() / 255)
+    assert torch.cat(y).tolist() == list(range(10))
+    assert [len(part) for part in y] == [4, 4, 2]
+
+
+def test_shuffled_batches_are_whole_and_follow_seed_and_pass(images):
+    one, same = (ImageBatches(images, batch=4, shuffle=True, seed=3) for _ in range(2))
+    assert len(one) == 2
+    orders = [[y for _, y in passed(one)] for _ in range(3)]
+    assert [[y for _, y in passed(same)] for _ in range(3)] == orders
+    assert orders[0] != orders[1]
+    same.epoch = 2
+    assert [y for _, y in passed(same)] == orders[2]
+    other = ImageBatches(images, batch=4, shuffle=True, seed=4)
+    assert [y for _, y in passed(other)] != orders[0]
+
+
+def test_augmented_images_are_mirrored_and_moved():
+    """One white pixel may come anywhere within four pixels of its place or its mirror image."""
+    x = torch.zeros(400, 1, 16, 16, dtype=torch.uint8)
+    x[:, 0, 8, 6] = 255
+    images = Images(x, torch.zeros(400, dtype=torch.int64))
+    ((moved, _),) = ImageBatches(images, batch=400, augment=True)
+    assert moved.shape == (400, 1, 16, 16)
+    places = [tuple(image[0].nonzero()[0].tolist()) for image in moved]
+    assert all(len(image[0].nonzero()) == 1 for image in moved)
+    assert {row for row, _ in places} == set(range(4, 13))
+    assert {column for _, column in places} == set(range(2, 14))  # 6 +- 4 and 9 +- 4
+    ((again, _),) = ImageBatches(
+        Images(x, torch.zeros(400, dtype=torch.int64)), batch=400, augment=True
+    )
+    assert torch.equal(moved, again)
+
+
+def test_all_channels_move_together(images):
+    same = Images(images.x[:, :1].expand(-1, 3, -1, -1), images.y)
+    ((moved, _),) = ImageBatches(same, batch=10, augment=True)
+    assert torch.equal(moved[:, 0], moved[:, 2])
+
+
+@pytest.mark.parametrize("batch", [0, 11])
+def test_impossible_batches(images, batch):
+    with pytest.raises(ConfigError, match=f"batch must be 1 to 10 images, not {batch}"):
+        ImageBatches(images, batch=batch)
+
+
+@pytest.mark.parametrize(("split", "count"), [("test", 761), ("train", 3805)])
+def test_exact_cifar(split, count):
+    shared("cifar10_exact/cifar10_exact.npz")
+    images = load_cifar10_exact(split)
+    assert images.x.shape == (count, 3, 32, 32) and images.x.dtype == torch.uint8
+    assert sorted(images.y.unique().tolist()) == list(range(10))
+    if split == "test":
+        assert images.y[:5].tolist() == [3, 8, 8, 0, 6]  # cat, ship, ship, aeroplane, frog
+
+
+def test_limited_cifar():
+    shared("cifar10_exact/cifar10_exact.npz")
+    assert sum(len(y) for _, y in cifar10_exact(limit=100, batch=30).batches) == 100
+
+
+def test_jpeg_cifar():
+    shared("cifar10_jpeg/cifar10_jpeg_test.npz")
+    images = load_cifar10_jpeg("test", limit=50)
+    assert images.x.shape == (50, 3, 32, 32)
+    assert torch.bincount(images.y).tolist() == [5] * 10
+    for limit in (0, 10_001):
+        with pytest.raises(ConfigError, match=f"limit must be 1 to 10000 images, not {limit}"):
+            load_cifar10_jpeg("test", limit=limit)
+
+
+def test_mnist():
+    shared("mnist/t10k-images-idx3-ubyte.gz")
+    images = load_mnist()
+    assert images.x.shape == (10_000, 1, 28, 28)
+    assert images.y[:5].tolist() == [7, 2, 1, 0, 4]
+
+
+def test_unknown_split():
+    with pytest.raises(ConfigError, match="split must be 'train' or 'test', not 'val'"):
+        load_cifar10_exact("val")
+
+
+def test_absent_data(monkeypatch, tmp_path):
+    monkeypatch.setenv("SIGNBOOK_DATA", str(tmp_path))
+    with pytest.raises(ConfigError, match="set SIGNBOOK_DATA to the folder that holds it"):
+        load_mnist()
+
+
+def test_of_several_files_the_largest(monkeypatch, tmp_path):
+    monkeypatch.setenv("SIGNBOOK_DATA", str(tmp_path))
+    for name, size in (("a1", 1), ("a2", 3), ("a3", 2)):
+        (tmp_path / name).write_bytes(b"x" * size)
+    assert data_file("a*").name == "a2"
+
+
+HEAD = struct.pack(">HBBIII", 0, 8, 3, 2, 28, 28)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        gzip.compress(b""),
+        gzip.compress(HEAD),
+        gzip.compress(HEAD + bytes(2 * 28 * 28 + 1)),
+        gzip.compress(HEAD.replace(b"\x08", b"\x0d") + bytes(2 * 28 * 28)),
+        gzip.compress(HEAD + bytes(2 * 28 * 28))[:-9],
+    ],
+)
+def test_damaged_idx_files(monkeypatch, tmp_path, raw):
+    monkeypatch.setenv("SIGNBOOK_DATA", str(tmp_path))
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist/t10k-images-idx3-ubyte.gz").write_bytes(raw)
+    with pytest.raises(ConfigError, match="must be a whole idx file of bytes"):
+        load_mnist()
+
+
+@pytest.mark.parametrize("keep", [0, 10, -100])
+def test_damaged_npz_files(monkeypatch, tmp_path, keep):
+    monkeypatch.setenv("SIGNBOOK_DATA", str(tmp_path))
+    (tmp_path / "cifar10_exact").mkdir()
+    path = tmp_path / "cifar10_exact/cifar10_exact.npz"
+    np.savez(path, test_x=np.zeros((2, 3, 32, 32), np.uint8), test_y=np.zeros(2, np.uint8))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ConfigError, match="must be a whole npz file"):
+        load_cifar10_exact()
+
+
+def test_npz_file_without_the_arrays(monkeypatch, tmp_path):
+    monkeypatch.setenv("SIGNBOOK_DATA", str(tmp_path))
+    (tmp_path / "cifar10_exact").mkdir()
+    np.savez(tmp_path / "cifar10_exact/cifar10_exact.npz", other=np.zeros(2))
+    with pytest.raises(ConfigError, match=r"npz file with test_x, test_y, but .*test_x"):
+        load_cifar10_exact()
+
+
+def test_noise_follows_the_image_not_the_batch():
+    images = torch.randint(0, 256, (7, 1, 28, 28), dtype=torch.uint8)
+    whole = list(NoiseBatches(images, batch=7))
+    parts = list(NoiseBatches(images, batch=3))
+    assert len(NoiseBatches(images, batch=3)) == len(parts) == 3
+    ((noisy, steps), noise) = whole[0]
+    assert torch.equal(torch.cat([n for (n, _), _ in parts]), noisy)
+    assert torch.equal(torch.cat([s for (_, s), _ in parts]), steps)
+    share = signal_share()[steps][:, None, None, None]
+    clean = (noisy - (1 - share).sqrt() * noise) / share.sqrt()
+    kept = share.flatten() > 1e-2
+    assert torch.allclose(clean[kept], images.float()[kept] / 255 - 0.5, atol=1e-4)
+    ((other, _), _) = next(iter(NoiseBatches(images, seed=1)))
+    assert not torch.equal(other, noisy)
+
+
+def test_noise_covers_all_steps():
+    steps = torch.cat(
+        [s for (_, s), _ in NoiseBatches(torch.zeros(4000, 1, 1, 1, dtype=torch.uint8))]
+    )
+    assert steps.min() >= 1 and steps.max() <= 1000
+    assert float(steps.float().mean()) == pytest.approx(500.5, abs=20)
+
+
+def test_mnist_noise():
+    shared("mnist/t10k-images-idx3-ubyte.gz")
+    assert sum(len(noise) for _, noise in mnist_noise(limit=30, batch=20).batches) == 30

@@ -1,0 +1,99 @@
+"""Stories, paragraphs, sentences and their tokens."""
+
+import pytest
+import torch
+
+from signbook.data import (
+    load_stories,
+    load_wikitext2,
+    sentences_of,
+    tinystories,
+    token_batches,
+    wikitext2,
+    wikitext2_sentences,
+)
+from tests.signbook.shared import shared
+from vq.errors import ConfigError
+
+TEXT = """\
+Spot ran.
+
+He came back.
+
+Once upon a time, there was a dog.
+
+It barked.
+
+One day, it slept.
+
+There was a cat.
+"""
+
+
+def test_stories_start_where_they_are_known_to(monkeypatch, tmp_path):
+    monkeypatch.setenv("SIGNBOOK_DATA", str(tmp_path))
+    (tmp_path / "tinystories_text").mkdir()
+    (tmp_path / "tinystories_text/tinystories_val_small.txt").write_text(TEXT)
+    assert load_stories() == [
+        "Spot ran.\nHe came back.",
+        "Once upon a time, there was a dog.\nIt barked.",
+        "One day, it slept.",
+        "There was a cat.",
+    ]
+
+
+def test_token_batches_score_what_can_be_predicted():
+    batches = token_batches([[1, 5, 6], [1, 7], [9], [1, 2, 3, 4, 5]], batch=2, length=4, filler=0)
+    (first, scored), (second, _) = batches
+    assert first.tolist() == [[1, 5, 6], [1, 7, 0]]
+    assert scored.tolist() == [[False, True, True], [False, True, False]]
+    assert second.tolist() == [[1, 2, 3, 4]]
+    assert scored.dtype == torch.bool and first.dtype == torch.int64
+
+
+@pytest.mark.parametrize(("batch", "length"), [(0, 8), (4, 1)])
+def test_impossible_token_batches(batch, length):
+    with pytest.raises(ConfigError, match="batch must be positive and length 2 or more"):
+        token_batches([[1, 2]], batch=batch, length=length)
+
+
+def test_sentences():
+    paragraph = (
+        "The cat sat on the mat with Mr. Brown . It purred . "
+        'When the dog came in , the cat left the room . " Stay here for a while , " he said to it .'
+    )
+    assert sentences_of([paragraph, paragraph]) == [
+        "The cat sat on the mat with Mr. Brown .",
+        "When the dog came in , the cat left the room .",
+        '" Stay here for a while , " he said to it .',
+    ]
+    assert len(sentences_of([paragraph], limit=1)) == 1
+
+
+def test_validation_and_training_stories_are_disjoint():
+    shared("tinystories_text")
+    shared("stories260K/tok512.bin")
+    stories = load_stories()
+    validation, training = tinystories(), tinystories(skip=120, limit=None)
+    assert sum(len(tokens) for tokens, _ in validation.batches) == 120
+    assert sum(len(tokens) for tokens, _ in training.batches) == len(stories) - 120
+
+
+def test_wikitext_rows():
+    shared("wikitext2/valid.txt")
+    shared("stories260K/tok512.bin")
+    paragraphs = load_wikitext2()
+    assert paragraphs[0].startswith("Homarus gammarus , known as")
+    batches = wikitext2(limit=5, batch=2, length=64).batches
+    assert [tuple(tokens.shape) for tokens, _ in batches] == [(2, 64), (2, 64), (1, 64)]
+
+
+def test_sentence_inputs():
+    shared("wikitext2/valid.txt")
+    pytest.importorskip("transformers")
+    try:
+        task = wikitext2_sentences(limit=10, batch=4)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    assert [len(inputs["input_ids"]) for inputs in task.batches] == [4, 4, 2]
+    assert set(task.batches[0]) == {"input_ids", "attention_mask"}

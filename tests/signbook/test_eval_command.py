@@ -1,0 +1,97 @@
+"""``signbook eval``: the document, the comparison, one-line errors."""
+
+import json
+
+import pytest
+import torch
+
+import vq
+from signbook.data import digits
+from signbook.evaluation import evaluate, evaluate_named
+from signbook.zoo.digits import DigitsViT
+from tests.signbook.test_cli import refused, run
+from vq.errors import SignbookError
+
+MODEL = "py:signbook.zoo.digits:DigitsViT"
+DATA = "py:signbook.data:digits"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Uncompressed weights of the digits transformer, and a container made from them."""
+    pytest.importorskip("sklearn")
+    folder = tmp_path_factory.mktemp("eval")
+    torch.manual_seed(0)
+    model = DigitsViT().eval()
+    torch.save(model.state_dict(), folder / "dense.pt")
+    task = digits()
+    dense = evaluate(model, task)
+    reference = DigitsViT()
+    reference.load_state_dict(model.state_dict())
+    vq.compress_(model, vq.Recipe({"blocks.*": vq.SSVQ(d=8, k=16)}))
+    vq.save(model, folder / "small.vq.safetensors")
+    return folder, dense, evaluate(model, task, reference=reference)
+
+
+def test_weights_alone(files, tmp_path):
+    folder, dense, _ = files
+    out = tmp_path / "eval.json"
+    done = run("eval", MODEL, "--data", DATA, "--weights", folder / "dense.pt", "--json", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert json.loads(out.read_text()) == {
+        "schema": "signbook.eval/1",
+        "metrics": pytest.approx(dense.metrics),
+    }
+    assert "top1" in done.stdout
+
+
+def test_file_beside_its_weights(files, tmp_path):
+    folder, dense, compared = files
+    out = tmp_path / "eval.json"
+    arguments = ("--weights", folder / "dense.pt", "--file", folder / "small.vq.safetensors")
+    done = run("eval", MODEL, "--data", DATA, *arguments, "--json", out)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(out.read_text())
+    assert set(document) == {"schema", "metrics"}
+    assert document["metrics"] == pytest.approx(compared.metrics, rel=1e-4)
+    assert document["metrics"]["logit_kl"] > 0
+    done = run("eval", MODEL, "--data", DATA, *arguments, "--reference", "--json", out)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(out.read_text())["reference"] == pytest.approx(dense.metrics)
+
+
+def test_file_alone_is_not_compared(files, tmp_path):
+    """Without weights the named model would be random: nothing to compare with."""
+    folder, _, compared = files
+    out = tmp_path / "eval.json"
+    done = run(
+        "eval", MODEL, "--data", DATA, "--file", folder / "small.vq.safetensors", "--json", out
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(out.read_text())["metrics"]
+    assert metrics == {"top1": pytest.approx(compared.metrics["top1"])}
+
+
+def test_mistakes_are_one_line(files):
+    folder, _, _ = files
+    assert "did you mean" in refused("eval", "resnet20", "--data", DATA)
+    assert "dense.pt" in refused("eval", MODEL, "--data", DATA, "--file", folder / "dense.pt")
+    assert run("eval", MODEL).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "options", "message"),
+    [
+        (MODEL, "digits", {}, "did you mean 'py:signbook.data:digits'"),
+        (MODEL, DATA, {"reference": True}, "--reference must come with --file"),
+        (MODEL, DATA, {"device": "gpu"}, "device must be one that this machine has"),
+        (MODEL, DATA, {"weights": "small.vq.safetensors"}, "fit to DigitsViT"),
+        ("py:signbook.zoo.ddpm:ddpm", DATA, {"file": "small.vq.safetensors"}, "fit to the model"),
+        ("py:signbook.zoo.ddpm:ddpm", DATA, {}, "model must accept the batches of the data"),
+    ],
+)
+def test_combinations_that_cannot_work(files, monkeypatch, model, data, options, message):
+    monkeypatch.chdir(files[0])
+    with pytest.raises(SignbookError, match=message):
+        evaluate_named(model, data, **options)

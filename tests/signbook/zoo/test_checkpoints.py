@@ -1,0 +1,162 @@
+"""Files that are wrong, damaged or hostile are refused, and the model stays as it was."""
+
+import os
+import struct
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from signbook.zoo.checkpoints import load_weights, read_state
+from signbook.zoo.ddpm import ddpm
+from signbook.zoo.llama import load_stories260k
+from signbook.zoo.minilm import load_minilm
+from signbook.zoo.resnet import load_resnet20, resnet20, resnet44
+from signbook.zoo.resnet8 import load_resnet8
+from signbook.zoo.tiniest import tiniest
+from tests.signbook.shared import shared
+from vq.errors import ConfigError
+
+
+def equal(one, other):
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize("factory", [resnet20, tiniest, ddpm])
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3},
+                                  lambda s: {f"module.{n}": v for n, v in s.items()}])  # fmt: skip
+def test_own_weights_return_from_a_torch_file(tmp_path, factory, wrap):
+    original = factory()
+    torch.save(wrap(original.state_dict()), tmp_path / "w.pt")
+    torch.manual_seed(1)
+    loaded = load_weights(factory(), tmp_path / "w.pt")
+    assert equal(loaded.state_dict(), original.state_dict()) and not loaded.training
+
+
+@pytest.mark.parametrize("factory", [resnet20, tiniest, ddpm])
+def test_own_weights_return_from_safetensors(tmp_path, factory):
+    original = factory()
+    save_file(original.state_dict(), tmp_path / "w.safetensors")
+    torch.manual_seed(1)
+    loaded = load_weights(factory(), tmp_path / "w.safetensors")
+    assert equal(loaded.state_dict(), original.state_dict())
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent\.th: weights must be a readable file"):
+        load_resnet20(tmp_path / "absent.th")
+
+
+def test_other_architecture(tmp_path):
+    torch.save(resnet44().state_dict(), tmp_path / "w.pt")
+    model = resnet20()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ConfigError, match=r"to CifarResNet has \d+ problems:\n(?s:.*)and \d+ more"):
+        load_weights(model, tmp_path / "w.pt")
+    assert equal(before, model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("linear.bias"), "tensor 'linear.bias' must be in the file"),
+        (lambda s: s.update(extra=torch.zeros(1)), "tensor 'extra' must be in the model"),
+        (
+            lambda s: s.update({"linear.bias": torch.zeros(11)}),
+            r"tensor 'linear.bias' must have shape \(10,\), not \(11,\)",
+        ),
+        (
+            lambda s: s.update({"linear.bias": torch.full((10,), torch.nan)}),
+            "tensor 'linear.bias' must be finite",
+        ),
+        (lambda s: s.update(note="text"), "entry 'note' must be a tensor, not str"),
+    ],
+)
+def test_misfits_are_named(tmp_path, change, message):
+    state = dict(resnet20().state_dict())
+    change(state)
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match=message):
+        load_resnet20(tmp_path / "w.pt")
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, ("hostile-was-here",)
+
+
+def test_code_in_a_file_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"w": Hostile()}, "w.pt")
+    with pytest.raises(ConfigError, match="must be a whole torch file of tensors only"):
+        read_state(tmp_path / "w.pt")
+    assert not (tmp_path / "hostile-was-here").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, -1])
+def test_truncated_files(tmp_path, suffix, keep):
+    path = tmp_path / f"w{suffix}"
+    state = resnet20().state_dict()
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: int(keep * len(raw)) if isinstance(keep, float) else keep])
+    with pytest.raises(ConfigError, match=rf"w\{suffix}: must be a whole"):
+        load_resnet20(path)
+
+
+def llama_file(tmp_path, edit):
+    raw = bytearray(shared("stories260K/stories260K.bin").read_bytes())
+    path = tmp_path / "w.bin"
+    path.write_bytes(bytes(edit(raw) or raw))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda raw: raw[:-4], "must be 1056540 bytes long, not 1056536"),
+        (lambda raw: raw + b"\0", "must be 1056540 bytes long, not 1056541"),
+        (lambda raw: raw[:20], r"sizes must be \(64, 172,"),
+        (lambda raw: struct.pack_into("<i", raw, 0, 65), r"not \(65, 172,"),
+        (lambda raw: struct.pack_into("<f", raw, len(raw) - 4, 2.0), "table 'sin'"),
+        (
+            lambda raw: struct.pack_into("<f", raw, 28, float("inf")),
+            "'embed.weight' must be",
+        ),
+    ],
+)
+def test_damaged_llama_files(tmp_path, edit, message):
+    with pytest.raises(ConfigError, match=message):
+        load_stories260k(llama_file(tmp_path, edit))
+
+
+def test_missing_llama_file(tmp_path):
+    with pytest.raises(ConfigError, match="must be a readable file"):
+        load_stories260k(tmp_path / "absent.bin")
+
+
+def test_other_schedule_of_a_diffusion_model(tmp_path):
+    torch.save(ddpm().state_dict() | {"alpha_t": torch.ones(51)}, tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match="'alpha_t' must be the schedule with 1000 steps"):
+        load_weights(ddpm(), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("keep", [0, 100, 50_000])
+def test_damaged_keras_files(tmp_path, keep):
+    pytest.importorskip("h5py")
+    raw = shared("mlperf_tiny/resnet8_cifar10.h5").read_bytes()
+    (tmp_path / "w.h5").write_bytes(raw[:keep])
+    with pytest.raises(ConfigError, match=r"w\.h5: must be a whole ResNet-8 Keras file"):
+        load_resnet8(tmp_path / "w.h5")
+
+
+def test_keras_file_without_h5py(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
+    with pytest.raises(ConfigError, match=r"pip install 'signbook\[keras\]'"):
+        load_resnet8(tmp_path / "w.h5")
+
+
+def test_folder_without_a_model(tmp_path):
+    with pytest.raises(ConfigError, match=r"must be a folder with a config\.json"):
+        load_minilm(tmp_path)
