@@ -29,13 +29,21 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        problem = "absent" if _is_missing(error, module) else f"broken ({error})"
+        if not _is_missing(error, module):
+            raise ConfigError(_broken(module, purpose, error)) from error
     except (RuntimeError, OSError) as error:  # a binary that was built for another torch
-        reason = re.sub(r"\s+", " ", str(error))
-        problem = f"broken ({reason})"
+        raise ConfigError(_broken(module, purpose, error)) from error
     raise ConfigError(
-        f"{purpose}: package {module.partition('.')[0]!r} must be installed, not {problem}; "
+        f"{purpose}: package {module.partition('.')[0]!r} must be installed, not absent; "
         f"run: pip install 'signbook[{extra}]'"
+    )
+
+
+def _broken(module: str, purpose: str, error: Exception) -> str:
+    reason = re.sub(r"\s+", " ", str(error))
+    return (
+        f"{purpose}: package {module.partition('.')[0]!r} must load, but {reason}; "
+        "install it and what it needs in versions that match each other and torch"
     )
 
 

@@ -3,9 +3,13 @@
 import contextlib
 import importlib
 import logging
+import os
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from torch import nn
 
@@ -94,7 +98,8 @@ def _one_error(subject: str) -> Iterator[None]:
     level = hub.level
     hub.setLevel(logging.CRITICAL)  # it reports every attempt
     try:
-        yield
+        with _offline_at_once():
+            yield
     except SignbookError:
         raise
     except Exception as error:  # of transformers, timm, huggingface_hub, safetensors, httpx, ...
@@ -105,3 +110,26 @@ def _one_error(subject: str) -> Iterator[None]:
         ) from error
     finally:
         hub.setLevel(level)
+
+
+@contextlib.contextmanager
+def _offline_at_once() -> Iterator[None]:
+    """Where the hub's name does not resolve, look into the cache only: its retries take a minute.
+
+    A proxy resolves names itself, so there nothing is assumed.
+    """
+    try:
+        constants: Any = importlib.import_module("huggingface_hub.constants")
+    except ImportError:
+        yield
+        return
+    before = constants.HF_HUB_OFFLINE
+    if not before and not (os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")):
+        try:
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

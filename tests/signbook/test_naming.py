@@ -1,6 +1,8 @@
 """Models and data by name; a wrong name gives one error that helps."""
 
+import socket
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -140,7 +142,7 @@ def test_broken_extras_say_what_is_wrong(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "timm", raising=False)
     Path("timm.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
-    with pytest.raises(ConfigError, match=r"not broken \(operator torchvision::nms does not exist"):
+    with pytest.raises(ConfigError, match="must load, but operator torchvision::nms does not"):
         resolve_model("timm:resnet18")
 
 
@@ -222,13 +224,22 @@ def test_folder_without_a_model(tmp_path):
         resolve_model(f"hf:{tmp_path}/absent")
 
 
-def test_transformers_id_without_network(monkeypatch, tmp_path):
-    """Offline mode is read when huggingface_hub is imported; here its lookup fails at once."""
-    transformers = pytest.importorskip("transformers")
+def test_transformers_id_without_network(monkeypatch, tmp_path, capfd):
+    """Where the hub's name does not resolve, nothing is tried again and nothing waits."""
+    pytest.importorskip("transformers")
+    from huggingface_hub import constants
 
-    def fail(*_, **__):
-        raise OSError("We couldn't connect to 'https://huggingface.co'")
+    def fail(*_):
+        raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", fail)
+    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    begin = time.monotonic()
     with pytest.raises(ConfigError, match="model 'hf:no/such': must be in a local folder or cache"):
         resolve_model("hf:no/such")
+    assert time.monotonic() - begin < 5
+    assert constants.HF_HUB_OFFLINE is False
+    assert capfd.readouterr() == ("", "")
