@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vq.compress import CompressResult, compress_
     from vq.finetune import FinetuneResult, finetune_
     from vq.methods import SSVQ, VQ, Int8
+    from vq.planning import Plan, plan
     from vq.recipe import Recipe
     from vq.storage import load, save
 
@@ -20,10 +21,12 @@ _HOME = {
     "CompressResult": "vq.compress",
     "FinetuneResult": "vq.finetune",
     "Int8": "vq.methods",
+    "Plan": "vq.planning",
     "Recipe": "vq.recipe",
     "compress_": "vq.compress",
     "finetune_": "vq.finetune",
     "load": "vq.storage",
+    "plan": "vq.planning",
     "save": "vq.storage",
 }
 
@@ -33,10 +36,12 @@ __all__ = [
     "CompressResult",
     "FinetuneResult",
     "Int8",
+    "Plan",
     "Recipe",
     "compress_",
     "finetune_",
     "load",
+    "plan",
     "save",
 ]
 

@@ -10,10 +10,12 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Clustering", "assign", "kmeans"]
+__all__ = ["ITERATIONS", "START_POINTS_PER_CODEWORD", "Clustering", "assign", "kmeans"]
 
 F32 = NDArray[np.float32]
 
+#: Lloyd iterations at most; fewer if the assignment settles.
+ITERATIONS = 50
 #: The start looks at this many points per codeword; the iterations always use all of them.
 START_POINTS_PER_CODEWORD = 256
 
@@ -44,7 +46,7 @@ def kmeans(
     k: int,
     *,
     weights: F32 | None = None,
-    iterations: int = 50,
+    iterations: int = ITERATIONS,
     seed: int = 0,
 ) -> Clustering:
     """Cluster ``points`` by Lloyd's algorithm from a k-means++ start.

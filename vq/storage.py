@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from vq.container import Container, FilePlan, Kept, open_container, write_container
 from vq.errors import ConfigError, ContainerError, bulleted
+from vq.integer.store import is_integer_tensor
 from vq.model import compressed_layers, is_compressed, provenance_of
 
-__all__ = ["load", "save"]
+__all__ = ["dtype_tag", "load", "save", "tied_tensors"]
 
 _DTYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16,
@@ -55,11 +56,12 @@ def load(path: str | os.PathLike[str], *, into: nn.Module) -> nn.Module:
         If the file is damaged or does not fit the model; the model is then unchanged.
     """
     with open_container(path) as container:
-        state = {name: _tensor(container.kept(name)) for name in container.kept_names}
+        own = (name for name in container.kept_names if not is_integer_tensor(name))
+        state = {name: _tensor(container.kept(name)) for name in own}
         for entry in container.layers:
             name = entry.geometry.name
             state[f"{name}.weight"] = torch.from_numpy(container.weight(name))
-        for names, _ in _tied(into.state_dict(keep_vars=True)):
+        for names, _ in tied_tensors(into.state_dict(keep_vars=True)):
             stored = next((name for name in names if name in state), None)
             if stored is not None:
                 state.update(dict.fromkeys(names, state[stored]))
@@ -76,10 +78,26 @@ def _kept_tensors(model: nn.Module) -> list[tuple[list[str], Tensor]]:
         if is_compressed(module)
     )
     state = model.state_dict(keep_vars=True)
-    return _tied({n: t for n, t in state.items() if not n.startswith(prefixes)})
+    return tied_tensors({n: t for n, t in state.items() if not n.startswith(prefixes)})
 
 
-def _tied(state: Mapping[str, Tensor]) -> list[tuple[list[str], Tensor]]:
+def dtype_tag(tensor: Tensor) -> str:
+    """Name of a tensor's dtype in the container.
+
+    Raises
+    ------
+    ConfigError
+        If it has none, such as a complex dtype.
+    """
+    if tensor.dtype not in _TAGS:
+        raise ConfigError(
+            f"tensors to keep must have one of the dtypes {', '.join(_TAGS.values())}, "
+            f"not {tensor.dtype}"
+        )
+    return _TAGS[tensor.dtype]
+
+
+def tied_tensors(state: Mapping[str, Tensor]) -> list[tuple[list[str], Tensor]]:
     """Group names by the tensor they stand for, in the order of the first names."""
     groups: dict[int, tuple[list[str], Tensor]] = {}
     for name, tensor in state.items():
@@ -90,7 +108,7 @@ def _tied(state: Mapping[str, Tensor]) -> list[tuple[list[str], Tensor]]:
 def _kept(tensor: Tensor) -> Kept:
     data = tensor.detach().cpu().contiguous()
     raw = data.reshape(-1).view(torch.uint8).numpy().tobytes()
-    return Kept(_TAGS[data.dtype], tuple(data.shape), raw)
+    return Kept(dtype_tag(data), tuple(data.shape), raw)
 
 
 def _tensor(kept: Kept) -> Tensor:

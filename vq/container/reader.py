@@ -281,6 +281,10 @@ class Container:
             )
         return order.from_stream(zeros, *shape, g.tile)
 
+    def stream(self, name: str) -> NDArray[np.uint8]:
+        """Packed stream of a layer, [stream_bytes] uint8, as it lies in the file."""
+        return self._bytes(f"{self._named(name).geometry.name}.stream")
+
     def stream_order(self, name: str) -> NDArray[np.int8]:
         """Integer weights in stream order, [N * d] int8: what a decoder in hardware emits.
 
