@@ -17,10 +17,13 @@ from vq.layers import candidates, op_of
 
 __all__ = [
     "Batch",
+    "call_model",
+    "device_of",
     "fingerprint",
     "input_second_moments",
     "reestimate_norms_",
     "squared_gradients",
+    "to_device",
 ]
 
 Batch = Tensor | tuple[Any, ...] | list[Any]
@@ -48,7 +51,7 @@ def squared_gradients(
         for weight in weights.values():
             weight.requires_grad_(True)
         for inputs, targets in _pairs(batches):
-            value = loss(_call(model, inputs), _to(targets, _device(model)))
+            value = loss(call_model(model, inputs), to_device(targets, device_of(model)))
             grads = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
             for name, grad in zip(sums, grads, strict=True):
                 if grad is not None:
@@ -86,7 +89,7 @@ def input_second_moments(model: nn.Module, batches: Iterable[Batch]) -> dict[str
         with _as_it_was(model):
             model.eval()
             for inputs in _inputs(batches):
-                _call(model, inputs)
+                call_model(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -151,7 +154,7 @@ def reestimate_norms_(model: nn.Module, batches: Iterable[Batch]) -> int:
                 norm.momentum = None  # the plain average of all batches
                 norm.train()
             for inputs in _inputs(batches):
-                _call(model, inputs)
+                call_model(model, inputs)
             for norm in norms:
                 for name, statistic in norm.named_buffers():
                     if not torch.isfinite(statistic).all():
@@ -233,23 +236,27 @@ def _finite(found: dict[str, Tensor], what: str) -> dict[str, Tensor]:
     return found
 
 
-def _call(model: nn.Module, inputs: Any) -> Any:
+def call_model(model: nn.Module, inputs: Any) -> Any:
     """Run a model on a tensor, a tuple of arguments, or a dictionary of keyword arguments."""
-    inputs = _to(inputs, _device(model))
+    inputs = to_device(inputs, device_of(model))
     if isinstance(inputs, dict):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
-def _to(item: Any, device: torch.device) -> Any:
+def to_device(item: Any, device: torch.device) -> Any:
+    """Move the tensors of a batch, in tuples and dictionaries too."""
     if isinstance(item, Tensor):
         return item.to(device)
     if isinstance(item, dict):
-        return {key: _to(value, device) for key, value in item.items()}
-    return type(item)(_to(value, device) for value in item) if isinstance(item, tuple) else item
+        return {key: to_device(value, device) for key, value in item.items()}
+    if isinstance(item, tuple):
+        return type(item)(to_device(value, device) for value in item)
+    return item
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Device of the first parameter."""
     first = next(model.parameters(), None)
     return torch.device("cpu") if first is None else first.device
 

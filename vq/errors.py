@@ -5,11 +5,13 @@
     SignbookError
     ├── ConfigError            a setting, name or argument is impossible          (ValueError)
     │   ├── RecipeError        a recipe does not fit itself or the model
+    │   ├── ResumeError        a checkpoint that does not belong to this run
     │   └── UnsupportedLayerError   a layer that no method here can compress
     ├── WeightError            weights that cannot be compressed (NaN, infinite)  (ValueError)
     ├── ContainerError         a file that is not a valid container               (ValueError)
     ├── OutputError            a place that cannot be written                     (OSError)
-    └── SimulationError        a missing tool, a failed build, a failed run
+    ├── SimulationError        a missing tool, a failed build, a failed run
+    └── TrainingError          a training whose loss or weights stop being finite
 
 Messages have one form: subject, requirement, what was given, what to do.
 The command line prints them as one line and exits with status 1.
@@ -22,8 +24,10 @@ __all__ = [
     "ContainerError",
     "OutputError",
     "RecipeError",
+    "ResumeError",
     "SignbookError",
     "SimulationError",
+    "TrainingError",
     "UnsupportedLayerError",
     "WeightError",
     "bulleted",
@@ -40,6 +44,10 @@ class ConfigError(SignbookError, ValueError):
 
 class RecipeError(ConfigError):
     """A recipe that contradicts itself or the model it is applied to."""
+
+
+class ResumeError(ConfigError):
+    """A checkpoint that belongs to another run, or that nobody can read."""
 
 
 class UnsupportedLayerError(ConfigError):
@@ -60,6 +68,10 @@ class OutputError(SignbookError, OSError):
 
 class SimulationError(SignbookError):
     """A simulator that is missing, does not build, or does not finish."""
+
+
+class TrainingError(SignbookError):
+    """A training that diverged; the model is back in its last good state."""
 
 
 def bulleted(subject: str, problems: Iterable[str]) -> str:

@@ -1,152 +1,234 @@
-"""Fine-tune a compressed model: codebooks, signs, and everything that was kept."""
+"""Fine-tune a compressed model: codebooks, signs, and everything that was kept.
+
+This is the door; the parts of a run have a file each: the loss of a batch (:mod:`vq.distillation`),
+learning rates (:mod:`vq.optimization`), freezing (:mod:`vq.freezing`), re-assignment
+(:mod:`vq.refinement`), the loop (:mod:`vq.training`), and checkpoints (:mod:`vq.checkpoint`).
+"""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sized
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vq.errors import ConfigError
-from vq.freezing import Freezing, SignFreezer, SignTelemetry
-from vq.model import compressed_layers
-from vq.parametrizations import SignSplit
-from vq.progress import bar
+from vq import distributed
+from vq.calibration import Batch
+from vq.checkpoint import Checkpoints, digest_of
+from vq.distillation import Distillation, Objective
+from vq.errors import ConfigError, bulleted
+from vq.freezing import Freezing
+from vq.model import compressed_layers, provenance_of
+from vq.optimization import Rates
+from vq.randomness import seeded
+from vq.record import FinetuneResult
+from vq.refinement import Refinement
+from vq.training import Plan, Training
+from vq.version import TOOL
 
 __all__ = ["FinetuneResult", "Rates", "finetune_"]
 
 
-@dataclass(frozen=True)
-class Rates:
-    """Learning rates of Adam.
-
-    Attributes
-    ----------
-    signs, codebooks : float
-        In units of the layer's root-mean-square weight: a latent of average size flips after
-        about ``1 / signs`` steps of steady gradient.
-    rest : float
-        Norms, biases, and every layer that was kept.
-    """
-
-    signs: float = 3e-2
-    codebooks: float = 1e-2
-    rest: float = 1e-3
-
-
-@dataclass
-class FinetuneResult:
-    """Record of a run: one entry per epoch."""
-
-    losses: list[float] = field(default_factory=list)
-    signs: list[SignTelemetry] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for a run record."""
-        return asdict(self)
-
-
 def finetune_(
     model: nn.Module,
-    train_loader: Iterable[tuple[Tensor, Tensor]],
+    train_loader: Iterable[Batch],
     *,
     epochs: int = 10,
     rates: Rates | None = None,
     freezing: Freezing | None = Freezing(),  # noqa: B008 - frozen dataclass
-    loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+    refinement: Refinement | None = None,
+    loss: Callable[[Any, Any], Tensor] = nn.functional.cross_entropy,
+    teacher: nn.Module | None = None,
+    distillation: Distillation | None = None,
     fixed_signs: bool = False,
+    amp: str | None = None,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    checkpoint_steps: int = 200,
+    resume: bool = False,
+    seed: int | None = None,
     progress: bool = True,
 ) -> FinetuneResult:
     """Train a model that :func:`vq.compress_` has compressed, in place.
 
-    Adam with a cosine learning rate that ends at zero; no weight decay, because decay drives
-    latents to zero and so manufactures sign flips.
+    Adam with a cosine learning rate that ends at zero. Under ``torchrun``, the processes train
+    one model on their own shares of the data (docs/training.md).
 
     Parameters
     ----------
     model : nn.Module
-    train_loader : iterable of (inputs, targets)
-        Iterated once per epoch; must have a length.
+    train_loader : iterable of batches
+        Iterated once per epoch; must have a length. A batch is (inputs, targets), or the inputs
+        alone where no targets are needed; inputs are a tensor, a tuple of arguments, or a
+        dictionary of keyword arguments.
     epochs : int
     rates : Rates, optional
+        Learning rates, weight decay, and the start of the latents.
     freezing : Freezing or None
         None lets all signs move to the end.
+    refinement : Refinement or None
+        Choose codewords again during training; None keeps them, as the paper does.
     loss : callable
-        ``loss(model(inputs), targets)`` gives a scalar.
+        ``loss(outputs, targets)`` gives a scalar, the mean over the batch. Outputs are the
+        model's, or their ``logits`` if they have any.
+    teacher : nn.Module, optional
+        Its outputs enter the loss; it does not change. Usually the model before compression.
+    distillation : Distillation, optional
+        How they do.
     fixed_signs : bool
         Keep every sign as it is; the control that shows what learning them is worth.
+    amp : "bf16" or None
+        Compute activations in bfloat16. Latents, codebooks and moments stay in float32.
+    accumulate : int
+        Batches per optimiser step. Without batch norms, the same as one batch of them all.
+    clip_norm : float, optional
+        Scale the gradient down to this norm.
+    checkpoint_dir : path, optional
+        Write checkpoints and the log ``run.jsonl`` there.
+    checkpoint_steps : int
+        Optimiser steps between two checkpoints, and between two looks at whether all is finite.
+    resume : bool
+        Continue from the newest checkpoint in ``checkpoint_dir``, or start if there is none. Give
+        the same arguments and the freshly compressed model; on CPU, the result is that of a run
+        without interruption, bit for bit.
+    seed : int, optional
+        Of everything random during the run. None goes on with the global random state.
     progress : bool
         Show a progress bar when standard error is a terminal.
 
     Raises
     ------
     ConfigError
-        If the model holds no compressed layer, or the loader no batch.
+        If the model holds no compressed layer, the loader no batch, or a setting is impossible.
+    ResumeError
+        If the checkpoint belongs to another run, or none is whole.
+    TrainingError
+        If the loss or the weights stop being finite; the model is then in its last good state.
+    OutputError
+        If a checkpoint cannot be written; earlier ones are as they were.
     """
-    layers = list(compressed_layers(model))
-    if not layers:
-        raise ConfigError("model must hold a compressed layer, not none; call vq.compress_ first")
-    steps_per_epoch = len(train_loader) if isinstance(train_loader, Sized) else 0
-    if not steps_per_epoch or epochs < 1:
-        raise ConfigError(
-            f"training must have at least one step, not {epochs} epochs of "
-            f"{steps_per_epoch} batches"
-        )
-    total = epochs * steps_per_epoch
-    groups = _parameter_groups(model, rates or Rates(), fixed_signs)
-    optimizer = torch.optim.Adam(groups)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / total))
+    rates = rates or Rates()
+    batches = _length(train_loader)
+    _check(epochs, batches, amp, accumulate, clip_norm, checkpoint_steps, seed)
+    _check_model(model, teacher)
+    if resume and checkpoint_dir is None:
+        raise ConfigError("checkpoint_dir must be given to resume, not None")
+    plan = Plan(
+        epochs=epochs,
+        batches=batches,
+        accumulate=accumulate,
+        rates=rates,
+        freezing=None if fixed_signs else freezing,
+        refinement=refinement,
+        fixed_signs=fixed_signs,
+        amp=amp,
+        clip_norm=clip_norm,
+        checkpoint_steps=checkpoint_steps,
     )
-    freezer = SignFreezer(layers, total, None if fixed_signs else freezing)
-    magnitudes = [x.codebook for x in layers if isinstance(x.weight, SignSplit)]
-    device = next(model.parameters()).device
-    result = FinetuneResult()
-    model.train()
-    with bar("fine-tuning", total, enabled=progress) as advance:
-        for _ in range(epochs):
-            summed = torch.zeros((), device=device)
-            for inputs, targets in train_loader:
-                value = loss(model(inputs.to(device)), targets.to(device))
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                schedule.step()
-                with torch.no_grad():
-                    for codebook in magnitudes:
-                        assert codebook is not None
-                        codebook.clamp_(min=0)  # a negative codeword would undo the split
-                freezer.step()
-                summed += value.detach()
-                advance()
-            result.losses.append(float(summed) / steps_per_epoch)
-            signs = freezer.telemetry()
-            if signs is not None:
-                result.signs.append(signs)
-            advance(0, note=_note(result.losses[-1], signs))
-    model.eval()
-    return result
+    settings = asdict(plan) | {
+        "loss": _name(loss),
+        "distillation": None if distillation is None else _plain(distillation),
+        "seed": seed,
+        "ranks": distributed.ranks(),
+    }
+    objective = Objective(loss, teacher, distillation)
+    checkpoints = None
+    if distributed.ranks() > 1:
+        distributed.require_same("weights to train", digest_of(model))
+        distributed.require_same("settings and the number of batches", settings)
+    if checkpoint_dir is not None:
+        with distributed.together():
+            checkpoints = Checkpoints(checkpoint_dir, _fingerprint(model, teacher, settings))
+            if not resume:
+                checkpoints.require_none()
+    with ExitStack() as stack:
+        stack.enter_context(seeded(None if seed is None else seed + distributed.rank()))
+        if teacher is not None:
+            stack.callback(teacher.train, teacher.training)
+            teacher.eval()
+        training = Training(model, train_loader, plan, objective, checkpoints, settings)
+        return training.run(resume=resume, progress=progress)
 
 
-def _parameter_groups(model: nn.Module, rates: Rates, fixed_signs: bool) -> list[dict[str, Any]]:
-    layers = list(compressed_layers(model))
-    latents = [layer.latent for layer in layers if layer.latent is not None]
-    shared = {id(layer.codebook): layer.codebook for layer in layers if layer.codebook is not None}
-    signs = [] if fixed_signs else latents
-    codebooks = list(shared.values())
-    special = {id(p) for p in (*latents, *codebooks)}
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in special]
-    groups: list[dict[str, Any]] = [
-        {"params": signs, "lr": rates.signs},
-        {"params": codebooks, "lr": rates.codebooks},
-        {"params": rest, "lr": rates.rest},
-    ]
-    return [group for group in groups if group["params"]]
+def _length(loader: object) -> int:
+    if not isinstance(loader, Sized):
+        return 0
+    try:
+        return len(loader)
+    except TypeError:  # a DataLoader over a stream
+        return 0
 
 
-def _note(loss: float, signs: SignTelemetry | None) -> str:
-    text = f"loss {loss:.4f}"
-    if signs is not None:
-        text += f"  changed {signs.changed:.1%}  frozen {signs.frozen:.1%}"
-    return text
+def _check(
+    epochs: int,
+    batches: int,
+    amp: str | None,
+    accumulate: int,
+    clip_norm: float | None,
+    checkpoint_steps: int,
+    seed: int | None,
+) -> None:
+    if not batches or epochs < 1:
+        raise ConfigError(
+            f"training must have at least one step, not {epochs} epochs of {batches} batches; "
+            "the loader must have a length"
+        )
+    problems = []
+    if amp not in (None, "bf16"):
+        problems.append(f"amp must be None or 'bf16', not {amp!r}")
+    if accumulate < 1:
+        problems.append(f"accumulate must be positive, not {accumulate!r}")
+    if clip_norm is not None and not 0 < clip_norm < math.inf:
+        problems.append(f"clip_norm must be positive, not {clip_norm!r}")
+    if checkpoint_steps < 1:
+        problems.append(f"checkpoint_steps must be positive, not {checkpoint_steps!r}")
+    if seed is not None and seed < 0:
+        problems.append(f"seed must not be negative, not {seed!r}")
+    if problems:
+        raise ConfigError(bulleted("training", problems))
+
+
+def _check_model(model: nn.Module, teacher: nn.Module | None) -> None:
+    if not any(True for _ in compressed_layers(model)):
+        raise ConfigError("model must hold a compressed layer, not none; call vq.compress_ first")
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ConfigError(
+            "model must be bare, not wrapped in DistributedDataParallel; finetune_ wraps it"
+        )
+    if teacher is model:
+        raise ConfigError(
+            "teacher must be another model, not the one that learns; "
+            "copy.deepcopy it before vq.compress_"
+        )
+
+
+def _fingerprint(
+    model: nn.Module, teacher: nn.Module | None, settings: dict[str, Any]
+) -> dict[str, str]:
+    """Everything a run depends on but its data, by subject."""
+    names = ("seed", "ranks", "checkpoint_steps")
+    return {
+        "recipe": provenance_of(model).recipe,
+        "weights": digest_of(model),
+        "teacher": "none" if teacher is None else digest_of(teacher),
+        "settings": repr({key: value for key, value in settings.items() if key not in names}),
+        "seed": str(settings["seed"]),
+        "ranks": str(settings["ranks"]),
+        "versions": f"{TOOL}, torch {torch.__version__}",
+    }
+
+
+def _name(function: object) -> str:
+    """Name of a function or of a callable object's class; stable from run to run."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{getattr(named, '__qualname__', '')}"
+
+
+def _plain(distillation: Distillation) -> dict[str, Any]:
+    own = None if distillation.loss is None else _name(distillation.loss)
+    weight, temperature = distillation.weight, distillation.temperature
+    return {"weight": weight, "temperature": temperature, "loss": own}

@@ -1,12 +1,18 @@
-"""Iterative freezing of oscillating signs, by majority vote with a falling threshold.
+"""Iterative freezing of oscillating signs, by vote with a falling threshold.
 
 A sign that keeps flipping does not learn. The worst oscillators are frozen first, to the sign
 they had most often, and calmer ones later (SSVQ, arXiv 2503.08668, after the oscillation freezing
 of arXiv 2203.11086). The paper's constants are not published in full; those here are ours.
+
+What a sign "had most often" can be told in three ways. Counting over the window since the last
+freezing event follows recent training, and is the default; counting over the whole run is steadier
+but remembers signs that the network has long left; a moving average of the sign is what the
+older method does, and itself swings with an oscillating sign.
 """
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +39,12 @@ class Freezing:
         Oscillation frequency above which a sign freezes; falls along a cosine.
     warmup : float
         Share of the run before the first event: early averages swing too much.
+    vote : "majority" or "ema"
+        How a sign is chosen: counted, or by a moving average with the same ``momentum``. A tie
+        keeps the present sign.
+    counters : "window" or "run"
+        What a majority counts: the steps since the last event (even one before the warmup
+        ended), or all steps so far.
     """
 
     interval_steps: int | None = None
@@ -40,6 +52,8 @@ class Freezing:
     threshold_start: float = 0.1
     threshold_end: float = 0.02
     warmup: float = 0.25
+    vote: str = "majority"
+    counters: str = "window"
 
     def __post_init__(self) -> None:
         if self.interval_steps is not None and self.interval_steps < 1:
@@ -53,6 +67,10 @@ class Freezing:
             )
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup must be in [0, 1), not {self.warmup!r}")
+        if self.vote not in ("majority", "ema"):
+            raise ConfigError(f"vote must be 'majority' or 'ema', not {self.vote!r}")
+        if self.counters not in ("window", "run"):
+            raise ConfigError(f"counters must be 'window' or 'run', not {self.counters!r}")
 
     def interval(self, total_steps: int) -> int:
         """Steps between events in a run of ``total_steps``."""
@@ -68,17 +86,31 @@ class Freezing:
 
 @dataclass(frozen=True)
 class SignTelemetry:
-    """State of all signs together, as shares of their number."""
+    """State of all signs together, as shares of their number.
+
+    Attributes
+    ----------
+    flipped_now : float
+        Flipped in the last step.
+    oscillating : float
+        Not frozen, and going back and forth more often than the final threshold allows.
+    frozen : float
+    changed : float
+        Differ from where they started.
+    flip_rate : float
+        Flipped per step, on average since :meth:`SignFreezer.mark`.
+    """
 
     flipped_now: float
     oscillating: float
     frozen: float
     changed: float
+    flip_rate: float = 0.0
 
 
 @dataclass
 class _Track:
-    """History of one layer's signs; all tensors are [N, d]."""
+    """History of one layer's signs; all tensors are [N, d] but the two counts of flips []."""
 
     latent: Tensor
     start: Tensor = field(init=False)
@@ -86,14 +118,19 @@ class _Track:
     has_flipped: Tensor = field(init=False)
     frequency: Tensor = field(init=False)
     votes: Tensor = field(init=False)
+    average: Tensor | None = field(init=False)
     flips: Tensor = field(init=False)
+    all_flips: Tensor = field(init=False)
+    by_average: bool
 
     def __post_init__(self) -> None:
         self.start = self.positive = self.latent.detach() >= 0
         self.has_flipped = torch.zeros_like(self.positive)
         self.frequency = torch.zeros_like(self.latent)
         self.votes = torch.zeros_like(self.latent, dtype=torch.int32)
+        self.average = self.positive.to(self.latent.dtype) if self.by_average else None
         self.flips = torch.zeros((), dtype=torch.int64, device=self.latent.device)
+        self.all_flips = torch.zeros_like(self.flips)
 
     @property
     def frozen(self) -> Tensor:
@@ -107,16 +144,23 @@ class _Track:
         self.frequency.lerp_(oscillation, momentum)
         self.has_flipped |= flip
         self.votes += positive
+        if self.average is not None:
+            self.average.lerp_(positive.to(self.average.dtype), momentum)
         self.positive = positive
         self.flips = flip.sum()
+        self.all_flips += self.flips
 
-    def freeze(self, threshold: float, window: int) -> None:
+    def freeze(self, threshold: float, counted: int) -> None:
         new = (self.frequency > threshold) & ~self.frozen
-        won = torch.where(2 * self.votes == window, self.positive, 2 * self.votes > window)
+        share, half = (2 * self.votes, counted) if self.average is None else (self.average, 0.5)
+        won = torch.where(share == half, self.positive, share > half)
         target = torch.where(won, FROZEN, -FROZEN).to(self.latent.dtype)
         self.latent.copy_(torch.where(new, target, self.latent))
         self.positive = self.latent >= 0
-        self.votes.zero_()
+
+    def tensors(self) -> dict[str, Tensor]:
+        own = vars(self).items()
+        return {n: t.detach() for n, t in own if n != "latent" and isinstance(t, Tensor)}
 
 
 class SignFreezer:
@@ -137,30 +181,54 @@ class SignFreezer:
     def __init__(
         self, layers: list[CompressedLayer], total_steps: int, schedule: Freezing | None
     ) -> None:
-        self._tracks = [_Track(layer.latent) for layer in layers if layer.latent is not None]
+        by_average = schedule is not None and schedule.vote == "ema"
+        latents = [layer.latent for layer in layers if layer.latent is not None]
+        self._tracks = [_Track(latent, by_average) for latent in latents]
         self._total = total_steps
         self._schedule = schedule
         self._momentum = (schedule or Freezing()).momentum
         self._interval = (schedule or Freezing()).interval(total_steps)
-        self._step = self._window = 0
+        self._step = self._counted = self._marked = 0
 
     @torch.no_grad()
     def step(self) -> None:
         """Take note of the signs after an optimiser step; freeze when the schedule says so."""
         self._step += 1
-        self._window += 1
+        self._counted += 1
         for track in self._tracks:
             track.observe(self._momentum)
-        if self._schedule is None or self._step % self._interval:
+        schedule = self._schedule
+        if schedule is None or self._step % self._interval:
             return
-        if self._step >= self._schedule.warmup * self._total:
-            threshold = self._schedule.threshold(self._step, self._total)
+        if self._step >= schedule.warmup * self._total:
+            threshold = schedule.threshold(self._step, self._total)
             for track in self._tracks:
-                track.freeze(threshold, self._window)
-        else:
+                track.freeze(threshold, self._counted)
+        if schedule.counters == "window":
             for track in self._tracks:
                 track.votes.zero_()
-        self._window = 0
+            self._counted = 0
+
+    def mark(self) -> None:
+        """Count the flip rate from here."""
+        self._marked = self._step
+        for track in self._tracks:
+            track.all_flips.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the history; the latents are the model's."""
+        counts = {"step": self._step, "counted": self._counted, "marked": self._marked}
+        return {**counts, "tracks": [track.tensors() for track in self._tracks]}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state_dict` gave."""
+        self._step, self._counted, self._marked = (
+            state[name] for name in ("step", "counted", "marked")
+        )
+        for track, own in zip(self._tracks, state["tracks"], strict=True):
+            for name, value in own.items():
+                setattr(track, name, value.to(track.latent.device, copy=True))
 
     @torch.no_grad()
     def telemetry(self) -> SignTelemetry | None:
@@ -178,4 +246,6 @@ class SignFreezer:
             oscillating=share([((t.frequency > end) & ~t.frozen).sum() for t in self._tracks]),
             frozen=share([t.frozen.sum() for t in self._tracks]),
             changed=share([(t.positive ^ t.start).sum() for t in self._tracks]),
+            flip_rate=share([t.all_flips for t in self._tracks])
+            / max(1, self._step - self._marked),
         )

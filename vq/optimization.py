@@ -1,0 +1,131 @@
+"""Which tensor learns how fast."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vq.errors import ConfigError
+from vq.model import CompressedLayer, compressed_layers
+from vq.parametrizations import FROZEN, SignSplit
+
+__all__ = ["CosineAdam", "Rates", "clamp_magnitudes_", "scale_latents_"]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates of Adam.
+
+    Attributes
+    ----------
+    signs, codebooks : float
+        In units of the layer's root-mean-square weight: a latent of average size flips after
+        about ``1 / signs`` steps of steady gradient.
+    rest : float
+        Norms, biases, and every layer that was kept.
+    alpha : float
+        Latents start at ``alpha`` times the weights, as the paper has it. Adam's steps do not
+        depend on it, so it only divides ``signs``: 1 and one rate less to choose are enough.
+    decay : float
+        Decoupled weight decay of the kept and int8 weights. Norms and biases, codebooks and
+        latents never decay: decay drives latents to zero and so manufactures sign flips.
+    """
+
+    signs: float = 3e-2
+    codebooks: float = 1e-2
+    rest: float = 1e-3
+    alpha: float = 1.0
+    decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("signs", "codebooks", "rest", "decay"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"rate {name} must be zero or positive, not {value!r}")
+        if not 0 < self.alpha < math.inf:
+            raise ConfigError(f"alpha must be positive, not {self.alpha!r}")
+
+
+class CosineAdam:
+    """AdamW whose learning rates fall along a cosine and end at zero.
+
+    Parameters
+    ----------
+    model : nn.Module
+    rates : Rates
+    total_steps : int
+    fixed_signs : bool
+        Leave the latents out.
+    copies : iterable of Tensor
+        More tensors that learn like latents (:mod:`vq.refinement`).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rates: Rates,
+        total_steps: int,
+        *,
+        fixed_signs: bool = False,
+        copies: Iterable[Tensor] = (),
+    ) -> None:
+        layers = list(compressed_layers(model))
+        latents = [layer.latent for layer in layers if layer.latent is not None]
+        books = {id(x.codebook): x.codebook for x in layers if x.codebook is not None}
+        special = {id(p) for p in (*latents, *books.values())}
+        rest = [p for p in model.parameters() if p.requires_grad and id(p) not in special]
+        groups: list[dict[str, Any]] = [
+            {"params": [] if fixed_signs else latents, "lr": rates.signs},
+            {"params": list(books.values()), "lr": rates.codebooks},
+            {"params": [p for p in rest if p.ndim < 2], "lr": rates.rest},
+            {"params": [p for p in rest if p.ndim >= 2], "lr": rates.rest, "decay": rates.decay},
+            {"params": list(copies), "lr": rates.signs},
+        ]
+        groups = [
+            {"params": g["params"], "lr": g["lr"], "weight_decay": g.get("decay", 0.0)}
+            for g in groups
+            if g["params"]
+        ]
+        self._total = total_steps
+        self._optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+        self._rates = [group["lr"] for group in groups]
+
+    def step(self, done: int) -> None:
+        """Take one step, with the rates due after ``done`` steps."""
+        factor = 0.5 * (1 + math.cos(math.pi * min(1.0, done / self._total)))
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        self._optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the moments of every tensor."""
+        return self._optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state_dict` gave."""
+        self._optimizer.load_state_dict(state)
+
+
+@torch.no_grad()
+def scale_latents_(layers: Iterable[CompressedLayer], alpha: float) -> None:
+    """Multiply all latents by ``alpha`` but those that are frozen; no weight changes."""
+    for layer in layers:
+        if layer.latent is not None and alpha != 1:
+            frozen = layer.latent.abs() >= FROZEN
+            layer.latent.copy_(torch.where(frozen, layer.latent, layer.latent * alpha))
+
+
+@torch.no_grad()
+def clamp_magnitudes_(layers: Iterable[CompressedLayer]) -> None:
+    """Stop codewords of sign-split layers at zero: a negative one would undo the split."""
+    for layer in layers:
+        if isinstance(layer.weight, SignSplit):
+            assert layer.codebook is not None
+            layer.codebook.clamp_(min=0)

@@ -1,0 +1,200 @@
+"""Choose codewords again during training: our extension beyond SSVQ, which keeps its indices.
+
+Every so often, each sub-vector compares its own codeword with the nearest other ones and moves if
+one of them is clearly closer to the point that training has pushed it to. That point is
+
+* for SSVQ, the magnitude of its latents (divided by alpha). Frozen latents carry no magnitude,
+  so their coordinates do not count;
+* for VQ, a copy of the decoded weight that learns beside the model, with the gradient that the
+  weight gets and the rate of the latents. It costs the memory of one latent per weight, during
+  training only.
+
+Before the first step nothing would move: latents are the weights that clustering assigned, and
+copies are the codewords themselves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from vq import distributed
+from vq.clustering import sub_vectors
+from vq.errors import ConfigError
+from vq.integers import codebook_step
+from vq.model import CompressedLayer
+from vq.parametrizations import FROZEN, Compressed, PlainVQ, SignSplit
+
+__all__ = ["Refinement", "Refiner"]
+
+#: Sub-vectors compared at a time; bounds the memory of one comparison.
+_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """When and how readily sub-vectors change their codeword.
+
+    Attributes
+    ----------
+    interval_steps : int
+        Steps between two rounds.
+    candidates : int
+        Codewords considered: those nearest to the present one.
+    margin : float
+        Share by which the squared distance must fall. Above 0, points between two codewords do
+        not swing to and fro.
+    until : float
+        Share of the run after which indices rest, so that codebooks and signs settle.
+    """
+
+    interval_steps: int = 100
+    candidates: int = 8
+    margin: float = 0.1
+    until: float = 0.75
+
+    def __post_init__(self) -> None:
+        for name in ("interval_steps", "candidates"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ConfigError(f"refinement {name} must be positive, not {value!r}")
+        if not 0 <= self.margin < 1:
+            raise ConfigError(f"refinement margin must be in [0, 1), not {self.margin!r}")
+        if not 0 < self.until <= 1:
+            raise ConfigError(f"refinement until must be in (0, 1], not {self.until!r}")
+
+
+class Refiner:
+    """Watches layers during training and re-assigns their sub-vectors.
+
+    Call :meth:`share_gradients` before every optimiser step and :meth:`step` after it; train
+    :attr:`copies` with the latents.
+
+    Parameters
+    ----------
+    layers : sequence of CompressedLayer
+    total_steps : int
+    schedule : Refinement or None
+        None does nothing, at no cost.
+    alpha : float
+        Factor by which latents are larger than weights.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[CompressedLayer],
+        total_steps: int,
+        schedule: Refinement | None,
+        alpha: float = 1.0,
+    ) -> None:
+        self._schedule = schedule
+        self._last = 0 if schedule is None else int(schedule.until * total_steps)
+        self._alpha = alpha
+        self._layers = [x for x in layers if isinstance(x.weight, SignSplit | PlainVQ)]
+        self._copies: dict[int, Tensor] = {}
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        if schedule is not None:
+            for layer in self._layers:
+                if isinstance(layer.weight, PlainVQ):
+                    self._copies[id(layer)] = self._watch(layer)
+
+    @property
+    def copies(self) -> list[Tensor]:
+        """Weights of VQ layers as they would be without a codebook, to train like latents."""
+        return list(self._copies.values())
+
+    def close(self) -> None:
+        """Stop watching the gradients."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def share_gradients(self) -> None:
+        """Average the gradients of the copies over all processes."""
+        distributed.average_([copy.grad for copy in self.copies if copy.grad is not None])
+
+    def step(self, done: int) -> int:
+        """Re-assign if a round is due after ``done`` steps; return how many indices changed."""
+        if self._schedule is None or done % self._schedule.interval_steps or done > self._last:
+            return 0
+        return sum(self._refine(layer, self._schedule) for layer in self._layers)
+
+    def state_dict(self) -> list[Tensor]:
+        """Return the copies; the indices are the model's."""
+        return [copy.detach() for copy in self.copies]
+
+    def load_state_dict(self, state: list[Tensor]) -> None:
+        """Put back what :meth:`state_dict` gave."""
+        with torch.no_grad():
+            for copy, own in zip(self.copies, state, strict=True):
+                copy.copy_(own)
+
+    def _watch(self, layer: CompressedLayer) -> Tensor:
+        weight = layer.module.weight
+        assert isinstance(weight, Tensor)
+        copy = nn.Parameter(weight.detach().float() / _unit(layer.weight, weight))
+
+        def add(grad: Tensor) -> None:
+            own = grad.detach().float()
+            copy.grad = own.clone() if copy.grad is None else copy.grad.add_(own)
+
+        def observe(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            if output.requires_grad:
+                output.register_hook(add)  # type: ignore[no-untyped-call]
+
+        self._hooks.append(layer.weight.register_forward_hook(observe))
+        return copy
+
+    @torch.no_grad()
+    def _refine(self, layer: CompressedLayer, schedule: Refinement) -> int:
+        weight = layer.weight
+        assert isinstance(weight, SignSplit | PlainVQ) and layer.codebook is not None
+        points, counts = self._points(layer)
+        codebook = weight.integers(layer.codebook) * codebook_step(layer.codebook)
+        near = torch.cdist(codebook, codebook).argsort(dim=1, stable=True)
+        near = near[:, : schedule.candidates + 1]
+        changed = 0
+        for start in range(0, len(points), _ROWS):
+            rows = slice(start, start + _ROWS)
+            own = weight.indices[rows].long()
+            offered = torch.cat([own[:, None], near[own]], dim=1)  # [rows, 1 + candidates + 1]
+            gap = (points[rows, None] - codebook[offered]).square()
+            distance = (gap * counts[rows, None]).sum(dim=2)
+            best, at = distance.min(dim=1)
+            moves = best < (1 - schedule.margin) * distance[:, 0]
+            new = torch.where(moves, offered.gather(1, at[:, None])[:, 0], own)
+            weight.indices[rows] = new.to(weight.indices.dtype)
+            changed += int((new != own).sum())
+        return changed
+
+    def _points(self, layer: CompressedLayer) -> tuple[Tensor, Tensor]:
+        """Where training wants the sub-vectors, and which coordinates count; both [N, d]."""
+        g = layer.weight.geometry
+        real = torch.ones(())
+        if g.N * g.d != g.weights:  # the filling of ragged sub-vectors is no weight of the model
+            real = self._cut(torch.ones_like(cast(Tensor, layer.module.weight)), layer)
+        if layer.latent is None:
+            points = self._cut(self._copies[id(layer)], layer)
+            return points, real.to(points).expand_as(points)
+        free = layer.latent.abs() < FROZEN
+        points = torch.where(free, layer.latent.abs() / self._alpha, 0)
+        return points, free * real.to(points)
+
+    @staticmethod
+    def _cut(weight: Tensor, layer: CompressedLayer) -> Tensor:
+        """Cut a tensor shaped like the weight into sub-vectors [N, d]."""
+        g = layer.weight.geometry
+        unit = torch.ones(g.scales, device=weight.device)
+        return torch.from_numpy(sub_vectors(weight, g, unit)).to(weight.device)
+
+
+def _unit(parametrization: Compressed, weight: Tensor) -> Tensor:
+    """Root mean square of a layer, [1] or per output, shaped to divide its weight."""
+    unit = parametrization.get_buffer("unit")
+    if len(unit) == 1:
+        return unit
+    axis = 1 if parametrization.geometry.op == "linear_t" else 0
+    shape = [1] * weight.ndim
+    shape[axis] = len(unit)
+    return unit.reshape(shape)

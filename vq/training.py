@@ -1,0 +1,288 @@
+"""The training loop, and the state that a checkpoint must hold to continue it."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vq import distributed, randomness
+from vq.calibration import Batch, device_of
+from vq.checkpoint import Checkpoints
+from vq.distillation import Objective
+from vq.errors import ConfigError, TrainingError
+from vq.freezing import Freezing, SignFreezer, SignTelemetry
+from vq.model import compressed_layers
+from vq.optimization import CosineAdam, Rates, clamp_magnitudes_, scale_latents_
+from vq.progress import Advance, bar
+from vq.record import FinetuneResult, RunLog
+from vq.refinement import Refinement, Refiner
+
+__all__ = ["Plan", "Training"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings of a run; :func:`vq.finetune_` explains them."""
+
+    epochs: int
+    batches: int
+    accumulate: int
+    rates: Rates
+    freezing: Freezing | None
+    refinement: Refinement | None
+    fixed_signs: bool
+    amp: str | None
+    clip_norm: float | None
+    checkpoint_steps: int
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run; the last of an epoch may hold fewer batches."""
+        return self.epochs * math.ceil(self.batches / self.accumulate)
+
+
+class Training:
+    """One run of :func:`vq.finetune_`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Compressed.
+    loader : iterable of batches
+    plan : Plan
+    objective : Objective
+    checkpoints : Checkpoints or None
+    settings : dict
+        For the record.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: Iterable[Batch],
+        plan: Plan,
+        objective: Objective,
+        checkpoints: Checkpoints | None,
+        settings: dict[str, Any],
+    ) -> None:
+        self._model = model
+        self._loader = loader
+        self._plan = plan
+        self._objective = objective
+        self._checkpoints = checkpoints
+        self._device = device_of(model)
+        self._layers = list(compressed_layers(model))
+        scale_latents_(self._layers, plan.rates.alpha)
+        total, alpha = plan.total_steps, plan.rates.alpha
+        self._refiner = Refiner(self._layers, total, plan.refinement, alpha)
+        self._optimizer = CosineAdam(
+            model, plan.rates, total, fixed_signs=plan.fixed_signs, copies=self._refiner.copies
+        )
+        self._freezer = SignFreezer(self._layers, total, plan.freezing)
+        self._generators = randomness.generators_of(loader)
+        self._result = FinetuneResult(settings=settings)
+        self._log: RunLog | None = None
+        # Position: epoch, batches of it that are done, their losses, random state at its start.
+        self._epoch = self._done = 0
+        self._losses: list[float] = []
+        self._epoch_start: dict[str, Any] = {}
+        self._random: dict[str, Any] | None = None
+        self._good: dict[str, Any] = {}
+        self._good_step = 0
+
+    def run(self, *, resume: bool, progress: bool) -> FinetuneResult:
+        """Train to the end; see :func:`vq.finetune_`."""
+        if resume and self._checkpoints is not None:
+            state = None
+            with distributed.together():
+                state = self._checkpoints.latest()
+            distributed.require_same("checkpoint", None if state is None else state["step"])
+            if state is not None:
+                self._load(state)
+        if self._checkpoints is not None and distributed.is_main():
+            self._log = RunLog(self._checkpoints.folder, self._result.steps)
+        show = progress and distributed.is_main()
+        self._remember()
+        self._model.train()
+        try:
+            with (
+                distributed.wrap(self._model) as wrapped,
+                bar("fine-tuning", self._plan.total_steps, enabled=show) as advance,
+            ):
+                advance(self._result.steps)
+                while self._epoch < self._plan.epochs:
+                    self._run_epoch(wrapped, advance)
+                    self._epoch += 1
+            self._settle()
+        finally:
+            self._refiner.close()
+            self._optimizer.zero_grad()
+            self._model.eval()
+        return self._result
+
+    def _run_epoch(self, wrapped: nn.Module, advance: Advance) -> None:
+        plan, result = self._plan, self._result
+        batches = self._batches()
+        if not self._done:
+            self._freezer.mark()
+        while group := list(islice(batches, plan.accumulate)):
+            loss = self._step(wrapped, group)
+            result.steps += 1
+            self._done += len(group)
+            self._losses.append(loss)
+            if result.steps % plan.checkpoint_steps == 0 or result.steps == plan.total_steps:
+                self._checkpoint()
+            advance(note=self._note() if result.steps % 20 == 0 else "")
+        if not self._done:
+            raise ConfigError(
+                f"loader must hold batches in every epoch, not none in epoch {self._epoch + 1}; "
+                "a generator is empty after the first"
+            )
+        signs = self._freezer.telemetry()
+        result.losses.append(math.fsum(self._losses) / len(self._losses))
+        if signs is not None:
+            result.signs.append(signs)
+        self._write_log("epoch", signs)
+        self._done, self._losses = 0, []
+        advance(0, note=_note(result.losses[-1], signs))
+
+    def _batches(self) -> Iterator[Batch]:
+        """Yield what is left of the epoch, in the order that it would have had."""
+        if self._random is None:
+            self._epoch_start = randomness.capture(self._generators)
+        else:
+            randomness.restore(self._epoch_start, self._generators)
+        for sampler in ("sampler", "batch_sampler"):
+            set_epoch = getattr(getattr(self._loader, sampler, None), "set_epoch", None)
+            if callable(set_epoch):
+                set_epoch(self._epoch)
+        batches = islice(iter(self._loader), self._plan.batches)
+        if self._random is not None:
+            # Loaders cannot jump: draw again what was done, then forget what that changed.
+            for _ in islice(batches, self._done):
+                pass
+            randomness.restore(self._random, self._generators)
+            self._random = None
+        return batches
+
+    def _step(self, wrapped: nn.Module, group: list[Batch]) -> float:
+        """Take one optimiser step; return the mean loss of the group over all processes."""
+        plan = self._plan
+        self._optimizer.zero_grad()
+        total = torch.zeros((), device=self._device)
+        for i, batch in enumerate(group):
+            last = i == len(group) - 1
+            with nullcontext() if last else distributed.unsynchronised(wrapped):
+                with torch.autocast(self._device.type, torch.bfloat16, enabled=plan.amp == "bf16"):
+                    loss = self._objective(wrapped, batch, self._device) / len(group)
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach().float()
+        self._refiner.share_gradients()
+        mean = distributed.mean(total)
+        if not math.isfinite(mean):
+            self._diverge(f"its loss finite, not {mean}")
+        if self._result.steps % plan.checkpoint_steps == 0:
+            self._remember()  # these weights have just given a finite loss
+        if plan.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._model.parameters(), plan.clip_norm)
+        self._optimizer.step(self._result.steps)
+        clamp_magnitudes_(self._layers)
+        self._freezer.step()
+        self._result.reassigned += self._refiner.step(self._result.steps + 1)
+        return mean
+
+    def _remember(self) -> None:
+        """Keep the model's weights in memory, to return to if training diverges."""
+        self._settle()
+        state = self._model.state_dict()
+        self._good = {
+            name: value.detach().clone() if isinstance(value, Tensor) else value
+            for name, value in state.items()
+        }
+        self._good_step = self._result.steps
+
+    def _settle(self) -> None:
+        """Make the model one that may be kept: equal on all processes, and finite."""
+        distributed.average_norms_(self._model)
+        floats = (t for t in self._model.state_dict().values() if isinstance(t, Tensor))
+        if not all(bool(torch.isfinite(t).all()) for t in floats if t.is_floating_point()):
+            self._diverge("its weights finite, not NaN or infinite")
+
+    def _diverge(self, what: str) -> None:
+        step = self._result.steps
+        if not self._good:
+            raise TrainingError(f"training must start with {what}")
+        self._model.load_state_dict(self._good)
+        raise TrainingError(
+            f"training must keep {what}, after {step} steps; the model is back at step "
+            f"{self._good_step}: lower the rates, or set clip_norm"
+        )
+
+    def _checkpoint(self) -> None:
+        if self._checkpoints is None:
+            return
+        self._settle()
+        random = distributed.gather(randomness.capture(self._generators))
+        starts = distributed.gather(self._epoch_start)
+        with distributed.together():
+            if distributed.is_main():
+                # The line first: every line up to a checkpoint is then there when it is.
+                self._write_log("checkpoint", self._freezer.telemetry())
+                self._checkpoints.save(
+                    self._result.steps,
+                    {
+                        "step": self._result.steps,
+                        "epoch": self._epoch,
+                        "done": self._done,
+                        "losses": self._losses,
+                        "random": random,
+                        "epoch_start": starts,
+                        "result": self._result.to_json(),
+                        "model": self._model.state_dict(),
+                        "optimizer": self._optimizer.state_dict(),
+                        "freezer": self._freezer.state_dict(),
+                        "refiner": self._refiner.state_dict(),
+                    },
+                )
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._freezer.load_state_dict(state["freezer"])
+        self._refiner.load_state_dict(state["refiner"])
+        self._result = FinetuneResult.from_json(state["result"])
+        self._epoch, self._done, self._losses = state["epoch"], state["done"], state["losses"]
+        self._random = state["random"][distributed.rank()]
+        self._epoch_start = state["epoch_start"][distributed.rank()]
+
+    def _write_log(self, event: str, signs: SignTelemetry | None) -> None:
+        if self._log is not None:
+            mean = math.fsum(self._losses) / len(self._losses)
+            self._log.write(
+                {
+                    "event": event,
+                    "step": self._result.steps,
+                    "epoch": self._epoch + 1,
+                    "loss": mean,
+                    "reassigned": self._result.reassigned,
+                    "signs": None if signs is None else vars(signs),
+                }
+            )
+
+    def _note(self) -> str:
+        return _note(self._losses[-1], self._freezer.telemetry())
+
+
+def _note(loss: float, signs: SignTelemetry | None) -> str:
+    text = f"loss {loss:.4f}"
+    if signs is not None:
+        text += (
+            f"  flips {signs.flip_rate:.2%}  oscillating {signs.oscillating:.1%}"
+            f"  frozen {signs.frozen:.1%}  changed {signs.changed:.1%}"
+        )
+    return text
