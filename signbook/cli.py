@@ -110,9 +110,10 @@ def evaluate(
     found = evaluate_named(
         model, data, weights=weights, file=file, reference=reference, device=device
     )
-    beside = found.reference or {}
+    beside = found.reference
     rows = [
-        {"metric": name, "value": f"{value:.5g}", "reference": f"{beside.get(name, ''):.5}"}
+        {"metric": name, "value": f"{value:.5g}"}
+        | ({"reference": f"{beside.get(name, ''):.5}"} if beside else {})
         for name, value in found.metrics.items()
     ]
     _print_table(f"{file or model} on {data}", list(rows[0]), rows)
