@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vq.methods import SSVQ, VQ, Int8
     from vq.planning import Plan, plan
     from vq.recipe import Recipe
+    from vq.search import allocate, sensitivity
     from vq.storage import load, save
 
 _HOME = {
@@ -23,11 +24,13 @@ _HOME = {
     "Int8": "vq.methods",
     "Plan": "vq.planning",
     "Recipe": "vq.recipe",
+    "allocate": "vq.search",
     "compress_": "vq.compress",
     "finetune_": "vq.finetune",
     "load": "vq.storage",
     "plan": "vq.planning",
     "save": "vq.storage",
+    "sensitivity": "vq.search",
 }
 
 __all__ = [
@@ -38,11 +41,13 @@ __all__ = [
     "Int8",
     "Plan",
     "Recipe",
+    "allocate",
     "compress_",
     "finetune_",
     "load",
     "plan",
     "save",
+    "sensitivity",
 ]
 
 

@@ -28,7 +28,7 @@ from vq.recipe import Recipe
 from vq.selection import Selected, select
 from vq.version import TOOL
 
-__all__ = ["CompressResult", "LayerResult", "compress_"]
+__all__ = ["CompressResult", "LayerResult", "compress_", "compress_group"]
 
 _NO_DATA = "0" * 64
 
@@ -115,7 +115,7 @@ def compress_(
     ready: dict[str, Compressed] = {}
     errors: dict[str, float] = {}
     for group in track(selection.codebook_groups(), "clustering", enabled=progress):
-        for layer, compressed in zip(group, _compress(group, costs, seed), strict=True):
+        for layer, compressed in zip(group, compress_group(group, costs, seed), strict=True):
             ready[layer.name] = compressed
             errors[layer.name] = _relative_error(compressed, layer.weight)
     codebooks: dict[str, nn.Parameter] = {}
@@ -147,10 +147,10 @@ def _importance(
     return squared_gradients(model, calibration, loss=loss)
 
 
-def _compress(
+def compress_group(
     group: list[Selected], importance: Mapping[str, Tensor], seed: int
 ) -> list[Compressed]:
-    """Compress one layer, or the layers that share one codebook."""
+    """Compress one layer, or the layers that share one codebook, without touching the model."""
     method = group[0].method
     if isinstance(method, Int8):
         return [Int8Weight(layer.geometry, layer.weight) for layer in group]

@@ -56,8 +56,10 @@ class Selection:
         return list(groups.values())
 
 
-def select(model: nn.Module, recipe: Recipe) -> Selection:
+def select(model: nn.Module, recipe: Recipe, *, skip_misfits: bool = False) -> Selection:
     """Apply a recipe to a model without changing it.
+
+    With ``skip_misfits``, layers that a method does not fit are left out instead of refused.
 
     Raises
     ------
@@ -98,7 +100,8 @@ def select(model: nn.Module, recipe: Recipe) -> Selection:
         assert op is not None and isinstance(weight, Tensor)
         shape = shape_of(weight, op)
         misfits = method.misfit(op, shape)
-        problems += [f"layer {first!r}: {p}" for p in misfits]
+        if not skip_misfits:
+            problems += [f"layer {first!r}: {p}" for p in misfits]
         if not misfits:
             geometry = method.geometry(first, op, shape)
             layers.append(Selected(first, method, geometry, tuple(modules[n] for n in names)))
