@@ -1,0 +1,237 @@
+"""The golden model: an integer graph in numpy, exact to the last bit.
+
+Sums of products are computed in floating point where every partial sum is a whole number that
+the type represents exactly (below 2**24 in float32, else below 2**53 in float64), so that the
+fast matrix product gives the integers that hardware gives, in any order of summation.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from vq.container import Container, ContainerError
+from vq.integer.fixed import requantize
+from vq.integer.graph import Graph, Node
+
+__all__ = ["IntegerModel", "Parameters", "reach", "run"]
+
+I8 = NDArray[np.int8]
+I64 = NDArray[np.int64]
+_FLOAT32_EXACT = 2**24
+_IMAGES_AT_A_TIME = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters:
+    """Numbers of one node that requantises.
+
+    Attributes
+    ----------
+    multiplier, shift : int16 and uint8
+        [O] for ``linear`` and ``conv``, [1] for ``global_avgpool``; for ``add`` [2], one for each
+        input, and [1].
+    bias : [O] int32
+        Added to the accumulator; empty but for ``linear`` and ``conv``.
+    weight : int8
+        [O, I] for ``linear``, [O, C, *taps] for ``conv``, else empty.
+    """
+
+    multiplier: NDArray[np.int16]
+    shift: NDArray[np.uint8]
+    bias: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    weight: I8 = field(default_factory=lambda: np.empty(0, np.int8))
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerModel:
+    """An integer graph with its numbers; see :func:`vq.integer.read_integer`.
+
+    Attributes
+    ----------
+    graph : Graph
+    parameters : mapping of node name to Parameters
+    gain, offset : [C] float32
+        How the first axis of a real input becomes int8: see :meth:`quantize`.
+    scales : [nodes] float32
+        Value of one step of every node's output, in the order of the graph.
+    """
+
+    graph: Graph
+    parameters: Mapping[str, Parameters]
+    gain: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    scales: NDArray[np.float32]
+
+    def quantize(self, values: NDArray[np.floating]) -> I8:
+        """Real inputs [B, C, ...] to int8: ``clamp(rint(gain * x + offset))``.
+
+        Float32, product and sum rounded one after the other, ties to even: the only step that is
+        not integer arithmetic, done by the host.
+
+        Raises
+        ------
+        ContainerError
+            If the shape is another one, or a value is not finite.
+        """
+        self._check_input(values)
+        column = (-1, *[1] * (values.ndim - 2))
+        x = values.astype(np.float32, copy=False) * self.gain.reshape(column)
+        x = np.rint(x + self.offset.reshape(column))
+        if not np.isfinite(x).all():
+            raise ContainerError("integer graph: input must be finite, not NaN or infinity")
+        codes: I8 = np.clip(x, -128, 127).astype(np.int8)
+        return codes
+
+    def dequantize(self, outputs: I8) -> NDArray[np.float32]:
+        """Int8 outputs as real numbers: times the last scale."""
+        values: NDArray[np.float32] = outputs.astype(np.float32) * self.scales[-1]
+        return values
+
+    def run(self, inputs: I8) -> I8:
+        """Outputs [B, *shape] int8 for int8 inputs [B, *shape]."""
+        self._check_input(inputs)
+        parts = [
+            inputs[i : i + _IMAGES_AT_A_TIME] for i in range(0, len(inputs), _IMAGES_AT_A_TIME)
+        ]
+        out = np.empty((len(inputs), *self.graph.output.shape), np.int8)
+        for i, part in enumerate(parts):
+            for _, value in self._steps(part):
+                last = value
+            out[i * _IMAGES_AT_A_TIME : i * _IMAGES_AT_A_TIME + len(part)] = last
+        return out
+
+    def trace(self, inputs: I8) -> dict[str, I8]:
+        """Output of every node by name, for comparing hardware node by node."""
+        self._check_input(inputs)
+        return dict(self._steps(inputs))
+
+    def _check_input(self, values: NDArray[np.generic]) -> None:
+        want = self.graph.input.shape
+        if values.shape[1:] != want:
+            raise ContainerError(
+                f"integer graph: input must be [B, {', '.join(map(str, want))}], "
+                f"not {list(values.shape)}"
+            )
+
+    def _steps(self, inputs: I8) -> Iterator[tuple[str, I8]]:
+        """Run node after node; a value is dropped after its last use."""
+        last_use = {name: node.name for node in self.graph.nodes for name in node.inputs}
+        alive: dict[str, I8] = {}
+        for node in self.graph.nodes:
+            given = [alive[name] for name in node.inputs]
+            value = inputs if node.op == "input" else self._apply(node, given)
+            alive = {n: v for n, v in alive.items() if last_use[n] != node.name}
+            if node.name in last_use:
+                alive[node.name] = value
+            yield node.name, value
+
+    def _apply(self, node: Node, given: list[I8]) -> I8:
+        x = given[0]
+        if node.op == "relu":
+            return np.maximum(x, np.int8(0))
+        if node.op == "flatten":
+            return x.reshape(len(x), -1)
+        if node.op == "shortcut":
+            return _shortcut(node, x)
+        if node.op == "maxpool":
+            windows = _windows(node, _pad(x, node, -128), node.kernel)
+            axes = tuple(range(x.ndim, windows.ndim))
+            return np.ascontiguousarray(windows.max(axis=axes))
+        p = self.parameters[node.name]
+        if node.op == "add":
+            first, second = (v.astype(np.int64) for v in given)
+            total = first * int(p.multiplier[0]) + second * int(p.multiplier[1])
+            return requantize(total, np.ones(1, np.int16), p.shift, relu=node.relu)
+        if node.op == "global_avgpool":
+            total = x.reshape(*x.shape[:2], -1).sum(axis=2, dtype=np.int64)
+            mean = requantize(total, p.multiplier, p.shift, relu=node.relu)
+            return mean.reshape(len(x), *node.shape)
+        if node.op == "linear":
+            rows = x.reshape(1, 1, -1, x.shape[-1]).swapaxes(2, 3)
+            y = _product(rows, p, node)[0].T
+            outputs: I8 = y.reshape(*x.shape[:-1], -1)
+            return outputs
+        columns, positions = _columns(node, x, p.weight.shape[2:])
+        return _product(columns, p, node).reshape(len(x), -1, *positions)
+
+
+def reach(weight: I8) -> NDArray[np.float64]:
+    """Largest magnitude that the products of each output can sum to, [O] float64."""
+    flat = np.abs(weight.reshape(len(weight), -1).astype(np.int64))
+    most: NDArray[np.float64] = (128 * flat.sum(axis=1)).astype(np.float64)
+    return most
+
+
+def run(container: Container, images: NDArray[np.floating] | I8) -> I8:
+    """Run the integer graph of a container.
+
+    Parameters
+    ----------
+    container : Container
+        Open, with an integer graph.
+    images : [B, ...] int8, or real numbers
+        Real inputs of the original model are quantised first (:meth:`IntegerModel.quantize`).
+
+    Returns
+    -------
+    [B, ...] int8
+        Logits in steps of ``IntegerModel.scales[-1]``.
+
+    Raises
+    ------
+    ContainerError
+        If there is no integer graph, it is damaged, or the inputs have another shape.
+    """
+    from vq.integer.store import read_integer
+
+    model = read_integer(container)
+    if images.dtype == np.int8:
+        return model.run(images.view(np.int8))
+    return model.run(model.quantize(images.astype(np.float32, copy=False)))
+
+
+def _product(columns: I8, p: Parameters, node: Node) -> I8:
+    """Requantised products: weights [O, I] and columns [B, G, I, P] give [B, O, P]."""
+    kind = np.float32 if reach(p.weight).max() <= _FLOAT32_EXACT else np.float64
+    weight = p.weight.reshape(node.groups, len(p.weight) // node.groups, -1).astype(kind)
+    product = weight @ columns.astype(kind)  # [B, G, O / G, P]
+    accumulator = product.reshape(len(columns), len(p.weight), -1).astype(np.int64)
+    accumulator += p.bias[:, None]
+    return requantize(accumulator, p.multiplier[:, None], p.shift[:, None], relu=node.relu)
+
+
+def _columns(node: Node, x: I8, kernel: tuple[int, ...]) -> tuple[I8, tuple[int, ...]]:
+    """What every output position of a convolution sees: [B, G, C / G * taps, P] and positions."""
+    windows = _windows(node, _pad(x, node, 0), kernel)  # [B, C, *positions, *taps]
+    positions = windows.shape[2 : 2 + len(kernel)]
+    columns = np.empty((*x.shape[:2], math.prod(kernel), *positions), np.int8)
+    for place, tap in enumerate(np.ndindex(*kernel)):
+        columns[:, :, place] = windows[(..., *tap)]
+    return columns.reshape(len(x), node.groups, -1, math.prod(positions)), positions
+
+
+def _pad(x: I8, node: Node, value: int) -> I8:
+    widths = ((0, 0), (0, 0), *node.padding)
+    return np.pad(x, widths, constant_values=value) if any(map(any, node.padding)) else x
+
+
+def _windows(node: Node, x: I8, kernel: tuple[int, ...]) -> I8:
+    """Windows of a padded input, [B, C, *positions, *taps]; a view."""
+    extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, node.dilation, strict=True))
+    windows = sliding_window_view(x, extent, axis=tuple(range(2, x.ndim)))
+    strides = (slice(None, None, s) for s in node.stride)
+    taps = (slice(None, None, d) for d in node.dilation)
+    return windows[(slice(None), slice(None), *strides, *taps)]
+
+
+def _shortcut(node: Node, x: I8) -> I8:
+    """Every ``stride``-th position, and zero channels on both sides."""
+    every = tuple(slice(None, None, s) for s in node.stride)
+    before = node.channels[0]
+    out = np.zeros((len(x), *node.shape), np.int8)
+    out[:, before : before + x.shape[1]] = x[(slice(None), slice(None), *every)]
+    return out

@@ -1,0 +1,207 @@
+"""The integer graph inside a container: kept tensors whose names begin with ``_integer.``.
+
+This needs no change of the layout: to a reader that does not know integer graphs they are tensors
+like any other.
+"""
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vq.container import Container, ContainerError, FilePlan, Kept, Layer, write_container
+from vq.container.order import from_matrix, to_stream
+from vq.integer.fixed import ACCUMULATOR_MAX, MULTIPLIER_MAX, SHIFT_MAX
+from vq.integer.golden import IntegerModel, Parameters, reach
+from vq.integer.graph import Graph, Node
+
+__all__ = ["PREFIX", "is_integer_tensor", "read_integer", "store_integer"]
+
+PREFIX = "_integer."
+_GRAPH = PREFIX + "graph"
+_SCALES = PREFIX + "scales"
+_DTYPES = {"U8": "|u1", "I16": "<i2", "I32": "<i4", "F32": "<f4"}
+
+
+def is_integer_tensor(name: str) -> bool:
+    """Whether a kept tensor belongs to the integer graph and not to the model."""
+    return name.startswith(PREFIX)
+
+
+def read_integer(container: Container) -> IntegerModel:
+    """Read and check the integer graph of an open container, weights included.
+
+    What is returned cannot overflow: for every output, the bias and 128 times the sum of the
+    weights' magnitudes stay within int32.
+
+    Raises
+    ------
+    ContainerError
+        If there is none, or anything about it is wrong.
+    """
+    if _GRAPH not in container.kept_names:
+        raise ContainerError(
+            f"{container.path}: must hold an integer graph, not none; run: signbook integer"
+        )
+    try:
+        return _read(container)
+    except ContainerError as error:
+        text, prefix = str(error), f"{container.path}: "
+        raise (error if text.startswith(prefix) else ContainerError(prefix + text)) from None
+
+
+def _read(container: Container) -> IntegerModel:
+    kept = {n: container.kept(n) for n in container.kept_names if is_integer_tensor(n)}
+    layers = {entry.geometry.name: entry.geometry for entry in container.layers}
+    graph = Graph.from_json(_array(kept, _GRAPH, "U8").tobytes(), layers)
+    wanted = {_GRAPH, _SCALES} | {name for node in graph.nodes for name in _names(node)}
+    for name in sorted(kept.keys() - wanted):
+        raise ContainerError(f"tensor {name!r}: must belong to a node of the integer graph")
+    parameters = {
+        node.name: _parameters(container, node, kept) for node in graph.nodes if _fields(node)
+    }
+    first = f"{PREFIX}{graph.input.name}"
+    channels = (graph.input.shape[0],)
+    model = IntegerModel(
+        graph,
+        parameters,
+        _reals(_array(kept, f"{first}.gain", "F32", channels), f"{first}.gain"),
+        _reals(_array(kept, f"{first}.offset", "F32", channels), f"{first}.offset"),
+        _reals(_array(kept, _SCALES, "F32", (len(graph.nodes),)), _SCALES),
+    )
+    if not (model.scales > 0).all():
+        raise ContainerError(f"tensor {_SCALES!r}: must be positive")
+    return model
+
+
+def _fields(node: Node) -> dict[str, str]:
+    """Tensors of a node that requantises, and their dtypes."""
+    fields = {"multiplier": "I16", "shift": "U8"}
+    if node.op in ("linear", "conv"):
+        return fields | {"bias": "I32"}
+    return fields if node.op in ("add", "global_avgpool") else {}
+
+
+def _names(node: Node) -> list[str]:
+    fields = ("gain", "offset") if node.op == "input" else tuple(_fields(node))
+    return [f"{PREFIX}{node.name}.{field}" for field in fields]
+
+
+def _parameters(container: Container, node: Node, kept: Mapping[str, Kept]) -> Parameters:
+    outputs = container.geometry(node.layer).O if node.layer else 1
+    found = {}
+    for field, dtype in _fields(node).items():
+        count = 2 if (node.op, field) == ("add", "multiplier") else outputs
+        found[field] = _array(kept, f"{PREFIX}{node.name}.{field}", dtype, (count,))
+    weight = weight_of_layer(container, node.layer) if node.layer else np.empty(0, np.int8)
+    p = Parameters(
+        found["multiplier"].astype(np.int16),
+        found["shift"].astype(np.uint8),
+        found.get("bias", np.empty(0)).astype(np.int32),
+        weight,
+    )
+    check_parameters(node, p)
+    return p
+
+
+def check_parameters(node: Node, p: Parameters) -> None:
+    """Require ranges that hardware has, and accumulators that cannot overflow.
+
+    Raises
+    ------
+    ContainerError
+    """
+    where = f"integer graph: node {node.name!r}"
+    if p.multiplier.size and int(p.multiplier.min()) < -MULTIPLIER_MAX:
+        raise ContainerError(f"{where}: multiplier must be at least {-MULTIPLIER_MAX}")
+    if p.shift.size and not 1 <= int(p.shift.min()) <= int(p.shift.max()) <= SHIFT_MAX:
+        raise ContainerError(
+            f"{where}: shift must be 1 to {SHIFT_MAX}, not {p.shift.min()} to {p.shift.max()}"
+        )
+    if node.layer:
+        most = reach(p.weight) + np.abs(p.bias.astype(np.float64))
+        if (most > ACCUMULATOR_MAX).any():
+            raise ContainerError(
+                f"{where}: accumulator of output {int(most.argmax())} must fit int32, "
+                f"but can reach {int(most.max())}"
+            )
+
+
+def weight_of_layer(container: Container, layer: str) -> NDArray[np.int8]:
+    g = container.geometry(layer)
+    if g.group:
+        raise ContainerError(
+            f"layer {layer!r}: method must be ssvq, vq or int8 in an integer graph, not {g.method}"
+        )
+    return np.ascontiguousarray(from_matrix(container.integers(layer), g.shape, g.axis))
+
+
+def _array(
+    kept: Mapping[str, Kept], name: str, dtype: str, shape: tuple[int, ...] | None = None
+) -> NDArray[np.generic]:
+    if name not in kept:
+        raise ContainerError(f"tensor {name!r}: must be in the file")
+    given = kept[name]
+    want = shape if shape is not None else (len(given.data),)
+    if (given.dtype, given.shape) != (dtype, want):
+        raise ContainerError(
+            f"tensor {name!r}: must be {dtype} {list(want)}, not {given.dtype} {list(given.shape)}"
+        )
+    return np.frombuffer(given.data, _DTYPES[dtype]).reshape(want)
+
+
+def _reals(values: NDArray[np.generic], name: str) -> NDArray[np.float32]:
+    found = values.astype(np.float32)
+    if not np.isfinite(found).all():
+        raise ContainerError(f"tensor {name!r}: must be finite")
+    return found
+
+
+def store_integer(
+    container: Container, model: IntegerModel, path: str | os.PathLike[str]
+) -> FilePlan:
+    """Write a copy of an open container with this integer graph, in place of any that it has.
+
+    ``path`` may be the container's own: the file changes only when the new one is complete.
+
+    Raises
+    ------
+    ContainerError
+        If the container is damaged or the graph does not fit its layers.
+    OutputError
+        If the file cannot be written.
+    """
+    model.graph.check({entry.geometry.name: entry.geometry for entry in container.layers})
+    kept = {n: container.kept(n) for n in container.kept_names if not is_integer_tensor(n)}
+    kept |= _to_kept(model)
+    layers = [_layer(container, entry.geometry.name) for entry in container.layers]
+    return write_container(path, layers, kept, container.provenance)
+
+
+def _to_kept(model: IntegerModel) -> dict[str, Kept]:
+    arrays: dict[str, NDArray[np.generic]] = {
+        _GRAPH: np.frombuffer(model.graph.to_json().encode(), np.uint8),
+        _SCALES: model.scales,
+    }
+    first = f"{PREFIX}{model.graph.input.name}"
+    arrays |= {f"{first}.gain": model.gain, f"{first}.offset": model.offset}
+    for node in model.graph.nodes:
+        for field in _fields(node):
+            p = model.parameters[node.name]
+            arrays[f"{PREFIX}{node.name}.{field}"] = getattr(p, field)
+    return {name: Kept.from_numpy(array) for name, array in arrays.items()}
+
+
+def _layer(container: Container, name: str) -> Layer:
+    """A layer of an open file, ready to be written again."""
+    g = container.geometry(name)
+    stored = g.codebook != "" and not g.in_rom
+    return Layer(
+        g,
+        container.stream(name),
+        container.scale(name),
+        container.codebook(name) if stored else None,
+        to_stream(container.group_scales(name), g.tile) if g.group else None,
+        to_stream(container.group_zeros(name), g.tile) if g.zeros else None,
+    )
