@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from vq.container import Container, FilePlan, Kept, open_container, write_container
+from vq.decode import decode_weight
 from vq.errors import ConfigError, ContainerError, bulleted
 from vq.integer.store import is_integer_tensor
-from vq.model import compressed_layers, is_compressed, provenance_of
 
 __all__ = ["dtype_tag", "load", "save", "tied_tensors"]
 
@@ -37,6 +37,9 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> FilePlan:
     OutputError
         If the file cannot be written; what existed before is intact.
     """
+    # Here and not above: a loaded model needs no compressor.
+    from vq.model import compressed_layers, provenance_of
+
     layers = list(compressed_layers(model))
     if not layers:
         raise ConfigError("model must hold a compressed layer, not none; call vq.compress_ first")
@@ -44,11 +47,19 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> FilePlan:
     return write_container(path, [layer.to_layer() for layer in layers], kept, provenance_of(model))
 
 
-def load(path: str | os.PathLike[str], *, into: nn.Module) -> nn.Module:
+def load(
+    path: str | os.PathLike[str], *, into: nn.Module, device: str | torch.device | None = None
+) -> nn.Module:
     """Read a container into ``into``, a model of the same architecture, and return it.
 
     The compressed weights are decoded; the result is an ordinary dense model. Tensors that the
     model ties are stored once and stay tied.
+
+    Parameters
+    ----------
+    device : str or torch.device, optional
+        Where to decode, from the packed bytes, and where to move the model. Without it the CPU
+        decodes and the model stays where it is. The weights are the same bits everywhere.
 
     Raises
     ------
@@ -60,18 +71,20 @@ def load(path: str | os.PathLike[str], *, into: nn.Module) -> nn.Module:
         state = {name: _tensor(container.kept(name)) for name in own}
         for entry in container.layers:
             name = entry.geometry.name
-            state[f"{name}.weight"] = torch.from_numpy(container.weight(name))
+            state[f"{name}.weight"] = decode_weight(container, name, device or "cpu")
         for names, _ in tied_tensors(into.state_dict(keep_vars=True)):
             stored = next((name for name in names if name in state), None)
             if stored is not None:
                 state.update(dict.fromkeys(names, state[stored]))
         _check_fit(container, state, into.state_dict())
     into.load_state_dict(state)
-    return into
+    return into if device is None else into.to(device)
 
 
 def _kept_tensors(model: nn.Module) -> list[tuple[list[str], Tensor]]:
     """Tensors that no compressed layer holds, each once, with all its names."""
+    from vq.model import is_compressed
+
     prefixes = tuple(
         f"{name}.parametrizations.weight."
         for name, module in model.named_modules(remove_duplicate=False)
