@@ -82,12 +82,27 @@ class Bench:
         """
         key = _Key(work, arm, seed, "quick" if self.quick else "full")
         if key not in self._done:
-            metrics = {name: float(value) for name, value in run().items()}
-            self._done[key] = metrics
-            with self._journal.open("a") as file:
-                file.write(json.dumps({"key": key.__dict__, "metrics": metrics}) + "\n")
+            self._keep(key, {name: float(value) for name, value in run().items()})
         self._used[key] = self._done[key]
         return self._done[key]
+
+    def choose(self, work: str, arm: str, options: Mapping[str, Callable[[], float]]) -> str:
+        """Return the option with the lowest value; each is measured once and kept in the journal.
+
+        For choosing learning rates on held-out training data, with equal effort for every arm.
+        """
+        values = {}
+        for option, run in options.items():
+            key = _Key(f"{work}: choice of {arm}", option, -1, "quick" if self.quick else "full")
+            if key not in self._done:
+                self._keep(key, {"value": float(run())})
+            values[option] = self._done[key]["value"]
+        return min(values, key=values.__getitem__)
+
+    def _keep(self, key: _Key, metrics: dict[str, float]) -> None:
+        self._done[key] = metrics
+        with self._journal.open("a") as file:
+            file.write(json.dumps({"key": key.__dict__, "metrics": metrics}) + "\n")
 
     def finish(self) -> dict[str, Any]:
         """Print the table, write the JSON document and return it."""
