@@ -56,9 +56,13 @@ def wrap(model: nn.Module) -> Iterator[nn.Module]:
         yield model
         return
     with warnings.catch_warnings():
-        # Parts of a model that a loss does not reach (a pooler, say) are common, and so is none.
-        warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified")
-        yield DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+        # Its successor is newer than the oldest torch that we support.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        # Parts of a model that no loss reaches (a pooler, say) are common, and must not stop it.
+        wrapped = DistributedDataParallel(
+            model, broadcast_buffers=False, find_unused_parameters=True
+        )
+    yield wrapped
 
 
 def unsynchronised(model: nn.Module) -> AbstractContextManager[Any]:

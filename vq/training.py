@@ -104,8 +104,9 @@ class Training:
             distributed.require_same("checkpoint", None if state is None else state["step"])
             if state is not None:
                 self._load(state)
-        if self._checkpoints is not None and distributed.is_main():
-            self._log = RunLog(self._checkpoints.folder, self._result.steps)
+        with distributed.together():
+            if self._checkpoints is not None and distributed.is_main():
+                self._log = RunLog(self._checkpoints.folder, self._result.steps)
         show = progress and distributed.is_main()
         self._remember()
         self._model.train()
@@ -147,7 +148,8 @@ class Training:
         result.losses.append(math.fsum(self._losses) / len(self._losses))
         if signs is not None:
             result.signs.append(signs)
-        self._write_log("epoch", signs)
+        with distributed.together():
+            self._write_log("epoch", signs)
         self._done, self._losses = 0, []
         advance(0, note=_note(result.losses[-1], signs))
 
