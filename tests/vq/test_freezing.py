@@ -136,8 +136,91 @@ def test_telemetry_counts_shares():
         ({"momentum": 0.0}, r"momentum must be in \(0, 1\], not 0.0"),
         ({"threshold_end": 0.5}, "thresholds must fall from threshold_start"),
         ({"warmup": 1.0}, r"warmup must be in \[0, 1\), not 1.0"),
+        ({"vote": "mean"}, "vote must be 'majority' or 'ema', not 'mean'"),
+        ({"counters": "all"}, "counters must be 'window' or 'run', not 'all'"),
     ],
 )
 def test_impossible_schedules_are_refused(settings, message):
     with pytest.raises(ConfigError, match="^" + message):
         Freezing(**settings)
+
+
+def freeze_first(history, **settings):
+    """Return the signs to which the oscillators of ``history`` (steps of [16]) freeze."""
+    schedule = Freezing(
+        interval_steps=settings.pop("interval_steps", len(history)),
+        momentum=settings.pop("momentum", 0.5),
+        threshold_start=0.01,
+        threshold_end=0.01,
+        warmup=settings.pop("warmup", 0),
+        **settings,
+    )
+    layer = layer_with_latent(torch.ones(16))
+    freezer = SignFreezer([layer], len(history), schedule)
+    for signs in history:
+        set_latent(layer, signs.float())
+        freezer.step()
+    latent = layer.latent.detach().reshape(-1)
+    assert bool((latent.abs() >= FROZEN).all())
+    return latent.sign()
+
+
+def test_majority_and_moving_average_vote_differently():
+    # Mostly minus, then plus at the end: a count says minus, an average with a short memory plus.
+    history = [torch.full((16,), s) for s in (-1, 1, -1, -1, -1, -1, -1, 1, 1, 1)]
+    assert (freeze_first(history) == -1).all()
+    assert (freeze_first(history, vote="ema") == 1).all()
+
+
+def test_counters_reach_back_to_the_last_event_or_to_the_start():
+    # The first half says plus; the second, its own window, minus.
+    history = [torch.full((16,), s) for s in (1, 1, -1, 1, 1, 1, -1, -1, 1, -1)]
+    late = {"interval_steps": 5, "warmup": 0.6}
+    assert (freeze_first(history, **late) == -1).all()
+    assert (freeze_first(history, counters="run", **late) == 1).all()
+
+
+def test_a_tie_keeps_the_present_sign():
+    assert (freeze_first([torch.full((16,), s) for s in (1, -1, 1, -1)]) == -1).all()
+    assert (freeze_first([torch.full((16,), s) for s in (-1, 1, -1, 1)]) == 1).all()
+
+
+def test_flip_rate_counts_from_the_mark():
+    layer = layer_with_latent(torch.ones(16))
+    freezer = SignFreezer([layer], 10, None)
+    for step in range(3):
+        moved = torch.ones(16)
+        moved[: 8 * (step == 1)] = -1
+        set_latent(layer, moved)
+        freezer.step()
+    assert freezer.telemetry().flip_rate == pytest.approx(1 / 3)  # half went, half came back
+    freezer.mark()
+    freezer.step()
+    assert freezer.telemetry().flip_rate == 0
+
+
+def test_state_continues_the_history():
+    torch.manual_seed(1)
+    schedule = Freezing(interval_steps=4, momentum=0.2, threshold_start=0.2, vote="ema")
+    history = [torch.where(torch.rand(16) < 0.5, 1.0, -1.0) for _ in range(40)]
+
+    def play(freezer, layer, part):
+        for signs in part:
+            set_latent(layer, signs)
+            freezer.step()
+
+    whole = layer_with_latent(history[0])
+    freezer = SignFreezer([whole], 40, schedule)
+    play(freezer, whole, history)
+    first = layer_with_latent(history[0])
+    other = SignFreezer([first], 40, schedule)
+    play(other, first, history[:18])
+    second = layer_with_latent(torch.ones(16))
+    with torch.no_grad():
+        second.latent.copy_(first.latent)
+    resumed = SignFreezer([second], 40, schedule)
+    resumed.load_state_dict(other.state_dict())
+    play(resumed, second, history[18:])
+    assert torch.equal(whole.latent, second.latent)
+    assert resumed.telemetry() == freezer.telemetry()
+    assert 0 < freezer.telemetry().frozen
