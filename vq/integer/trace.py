@@ -272,9 +272,10 @@ class _Translation:
         pairs = [(widths[i], widths[i + 1]) for i in range(0, len(widths), 2)][::-1]
         if any(n < 0 for pair in pairs for n in pair):
             self._refuse(node, "negative padding")
-        source, steps = self.slices.get(x, (x, (1,) * (len(pairs) - 1)))
-        shortcut = len(pairs) == len(steps) + 1 and not any(any(p) for p in pairs[1:])
-        if shortcut and (x in self.slices or any(pairs[0])):
+        # How many axes a value has is not known here. Three pairs reach the channels of images.
+        source, steps = self.slices.get(x, (x, (1, 1)))
+        channels_only = len(pairs) == len(steps) + 1 and not any(any(p) for p in pairs[1:])
+        if channels_only and (x in self.slices or any(pairs[0])):
             attributes = {"stride": steps, "channels": pairs[0]}
             self._add(node, "shortcut", [source], attributes=attributes)
         else:

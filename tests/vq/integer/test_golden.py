@@ -1,0 +1,99 @@
+"""The golden model: equal to plain loops over integers, and near the real model."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.vq.integer import naive
+from tests.vq.integer.models import SHAPES, Small, Wave, inputs, stored
+from vq.container import ContainerError, open_container
+from vq.integer import Graph, IntegerModel, Node, read_integer, run
+from vq.integer.golden import Parameters
+
+KINDS = pytest.mark.parametrize("kind", [Small, Wave])
+
+
+@KINDS
+def test_every_node_equals_the_loops(tmp_path, kind):
+    path, _, _ = stored(kind, tmp_path)
+    rng = np.random.default_rng(0)
+    images = rng.integers(-128, 128, (3, *SHAPES[kind])).astype(np.int8)
+    images[1], images[2] = 127, -128  # the greatest sums
+    with open_container(path) as file:
+        model = read_integer(file)
+        assert np.array_equal(run(file, images), model.run(images))
+    traced = model.trace(images)
+    for i, image in enumerate(images):
+        want = naive.forward(path, image)
+        assert list(want) == list(traced)
+        for name, value in want.items():
+            assert np.array_equal(traced[name][i], value), (name, i)
+    assert np.array_equal(model.run(images), traced[model.graph.output.name])
+
+
+@KINDS
+def test_batches_do_not_meet(tmp_path, kind):
+    """More images than are computed at a time, and none."""
+    _, _, model = stored(kind, tmp_path)
+    images = np.random.default_rng(0).integers(-128, 128, (37, *SHAPES[kind])).astype(np.int8)
+    whole = model.run(images)
+    assert np.array_equal(whole, np.concatenate([model.run(images[i : i + 1]) for i in range(37)]))
+    assert model.run(images[:0]).shape == (0, *model.graph.output.shape)
+
+
+@KINDS
+@pytest.mark.parametrize("choice", ["max", "percentile", "mse"])
+def test_outputs_are_near_the_real_model(tmp_path, kind, choice):
+    _, dense, model = stored(kind, tmp_path, choice)
+    for x in inputs(kind):
+        want = dense(x).detach().numpy()
+        found = model.dequantize(model.run(model.quantize(x.numpy())))
+        error = np.sqrt(((found - want) ** 2).mean() / (want**2).mean())
+        assert error < 0.06
+
+
+def test_sums_beyond_float32_are_exact():
+    """255 products short of 2**31, which float32 would round."""
+    inputs_, outputs = 130_000, 2
+    weight = np.full((outputs, inputs_), 127, np.int8)
+    weight[1, ::2] = -127
+    graph = Graph(
+        (
+            Node("x", "input", (), (inputs_,)),
+            Node("y", "linear", ("x",), (outputs,), layer="y"),
+        )
+    )
+    parameters = Parameters(
+        np.array([1, 1], np.int16), np.array([25, 1], np.uint8),
+        np.array([-7, 5], np.int32), weight,
+    )  # fmt: skip
+    none = np.ones(inputs_, np.float32)
+    model = IntegerModel(graph, {"y": parameters}, none, none, np.ones(2, np.float32))
+    x = np.full((1, inputs_), 127, np.int8)
+    x[0, 0] = 126
+    total = 127 * 127 * inputs_ - 127 - 7
+    assert model.run(x).tolist() == [[(total + 2**24) >> 25, (127 + 5 + 1) >> 1]]
+
+
+def test_quantisation_of_the_input(tmp_path):
+    _, _, model = stored(Small, tmp_path)
+    x = np.random.default_rng(0).random((4, *SHAPES[Small])).astype(np.float32) * 2 - 0.5
+    gain, offset = (v[:, None, None] for v in (model.gain, model.offset))
+    want = np.clip(np.rint(x * gain + offset), -128, 127)
+    assert np.array_equal(model.quantize(x), want)
+    normal = (x - np.float32([0.4, 0.5])[:, None, None]) / 0.25
+    step = model.scales[0]
+    inside = np.abs(normal) < 126 * step
+    assert np.abs(model.quantize(x) * step - normal)[inside].max() <= step * 0.501
+
+
+def test_wrong_inputs_are_refused(tmp_path):
+    path, _, model = stored(Small, tmp_path)
+    message = r"input must be \[B, 2, 9, 7\], not \[4, 2, 9, 8\]"
+    with pytest.raises(ContainerError, match=message):
+        model.run(np.zeros((4, 2, 9, 8), np.int8))
+    with pytest.raises(ContainerError, match="input must be finite"):
+        model.quantize(np.full((1, 2, 9, 7), np.nan, np.float32))
+    with open_container(path) as file:
+        real = run(file, torch.zeros(1, 2, 9, 7).numpy())
+        assert np.array_equal(real, run(file, model.quantize(np.zeros((1, 2, 9, 7), np.float32))))

@@ -1,0 +1,259 @@
+"""Integer graphs in containers: what is written is read, what is wrong is refused by name."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vq
+from tests.golden import make
+from tests.vq.container.samples import KEPT, one_of_each
+from tests.vq.integer.models import SHAPES, Small, inputs, stored
+from vq.container import ContainerError, Kept, open_container, write_container
+from vq.integer import IntegerModel, add_integer, read_integer, store_integer
+from vq.integer.store import _layer
+
+
+def small(folder: Path) -> tuple[Path, torch.nn.Module, IntegerModel]:
+    return stored(Small, folder)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    return small(tmp_path_factory.mktemp("integer"))
+
+
+def rewrite(path: Path, folder: Path, change) -> Path:
+    """Copy a container with its kept tensors changed; every hash is right."""
+    with open_container(path) as file:
+        kept = {name: file.kept(name) for name in file.kept_names}
+        change(kept)
+        layers = [_layer(file, entry.geometry.name) for entry in file.layers]
+        out = folder / "changed.vq.safetensors"
+        write_container(out, layers, kept, file.provenance)
+    return out
+
+
+def refused(path: Path, message: str) -> None:
+    with open_container(path) as file, pytest.raises(ContainerError) as error:
+        read_integer(file)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+
+
+def test_what_is_written_is_read(case):
+    path, _, model = case
+    with open_container(path) as file:
+        file.verify()
+        found = read_integer(file)
+    assert found.graph == model.graph
+    assert found.graph.to_json() == model.graph.to_json()
+    for field in ("gain", "offset", "scales"):
+        assert np.array_equal(getattr(found, field), getattr(model, field))
+    assert found.parameters.keys() == model.parameters.keys()
+    for name, want in model.parameters.items():
+        for field in ("multiplier", "shift", "bias", "weight"):
+            a, b = getattr(found.parameters[name], field), getattr(want, field)
+            assert a.dtype == b.dtype and np.array_equal(a, b), (name, field)
+
+
+def test_the_model_itself_is_untouched(case, tmp_path):
+    """Weights, kept tensors and provenance are as they were; loading ignores the graph."""
+    path, dense, model = case
+    again = tmp_path / "again.vq.safetensors"
+    with open_container(path) as file:
+        store_integer(file, model, again)
+        with open_container(again) as copied:
+            assert copied.provenance == file.provenance
+            assert [e.geometry for e in copied.layers] == [e.geometry for e in file.layers]
+            assert copied.kept_names == file.kept_names
+    assert again.read_bytes() == path.read_bytes()
+    for name, tensor in vq.load(again, into=Small()).state_dict().items():
+        assert torch.equal(tensor, dense.state_dict()[name])
+
+
+def test_every_kind_of_layer_is_copied_as_it_is(tmp_path):
+    path = tmp_path / "x.vq.safetensors"
+    write_container(path, [s.layer for s in one_of_each()], KEPT)
+    assert rewrite(path, tmp_path, lambda kept: None).read_bytes() == path.read_bytes()
+    with open_container(make.FILE) as file:  # with a codebook in ROM
+        layers = [_layer(file, entry.geometry.name) for entry in file.layers]
+        kept = {name: file.kept(name) for name in file.kept_names}
+        write_container(path, layers, kept, file.provenance)
+    assert path.read_bytes() == make.FILE.read_bytes()
+
+
+def test_a_second_graph_replaces_the_first(case, tmp_path):
+    path, _, model = case
+    out = tmp_path / "second.vq.safetensors"
+    again = add_integer(path, Small(), inputs(Small), out=out, choice="percentile")
+    assert (model.graph.choice, again.graph.choice) == ("max", "percentile")
+    with open_container(out) as file:
+        assert read_integer(file).graph == again.graph
+
+
+def test_a_file_without_graph_says_how_to_get_one(tmp_path):
+    path = tmp_path / "x.vq.safetensors"
+    write_container(path, [s.layer for s in one_of_each()])
+    refused(path, "must hold an integer graph, not none; run: signbook integer")
+
+
+GRAPH = "_integer.graph"
+
+
+def edited(change):
+    """Change the parsed graph."""
+
+    def apply(kept):
+        found = json.loads(kept[GRAPH].data)
+        nodes = {node["name"]: node for node in found["nodes"]}
+        change(found, nodes)
+        data = json.dumps(found, sort_keys=True, separators=(",", ":")).encode()
+        kept[GRAPH] = Kept("U8", (len(data),), data)
+
+    return apply
+
+
+def field(name, key, value):
+    return edited(lambda found, nodes: nodes[name].__setitem__(key, value))
+
+
+def cycle(found, nodes):
+    nodes["depth"]["inputs"] = ["group"]
+
+
+def twice(found, nodes):
+    found["nodes"].insert(2, dict(nodes["stem"]))
+
+
+HOSTILE = {
+    "not JSON": (lambda k: k.update({GRAPH: Kept("U8", (1,), b"{")}), "must be valid JSON"),
+    "not an object": (lambda k: k.update({GRAPH: Kept("U8", (2,), b"[]")}), "must have exactly"),
+    "dtype": (lambda k: k.update({GRAPH: Kept("I8", (2,), b"{}")}), "must be U8"),
+    "float": (field("x", "shape", [2.0, 9, 7]), "must hold no number like"),
+    "version": (edited(lambda f, n: f.update(version=2)), "version must be 1, not '2'"),
+    "choice": (edited(lambda f, n: f.update(choice="best")), "choice must be one of max"),
+    "calibration": (edited(lambda f, n: f.update(calibration="")), "must be a sha256"),
+    "no nodes": (edited(lambda f, n: f.update(nodes=[])), "must hold 2 to 65536 nodes"),
+    "node": (edited(lambda f, n: f.update(nodes=[1, 2])), "must be an object with a name"),
+    "unknown field": (field("stem", "speed", 1), "node 'stem': field 'speed' is unknown"),
+    "missing field": (edited(lambda f, n: n["stem"].pop("relu")), "field 'relu' is missing"),
+    "type": (field("stem", "relu", 1), "node 'stem': relu must be of its type, not 1"),
+    "bool for int": (field("stem", "groups", True), "groups must be of its type"),
+    "op": (field("add", "op", "softmax"), "node 'add': op must be one of"),
+    "cycle": (edited(cycle), "node 'depth': inputs must be names of earlier nodes, not 'group'"),
+    "self": (field("stem", "inputs", ["stem"]), "inputs must be names of earlier nodes"),
+    "two inputs": (field("stem", "op", "input"), "op must be input in the first node only"),
+    "duplicate": (edited(twice), "node 'stem': name must be unique"),
+    "arity": (field("add", "inputs", ["stem"]), "node 'add': inputs must be 2 names"),
+    "layer": (field("stem", "layer", "absent"), "layer must be a layer of the file"),
+    "layer of add": (field("add", "layer", "stem"), "layer must be empty"),
+    "kind of layer": (field("fc", "layer", "stem"), "layer must be a linear of 12 inputs"),
+    "shape": (field("down", "shape", [12, 3, 2]), "node 'down': shape must be [12, 2, 3]"),
+    "shape of all": (field("x", "shape", [2**20, 2**20, 9]), "must be"),
+    "empty": (field("x", "shape", [0, 9, 7]), "shape must be 1 to"),
+    "negative": (field("x", "shape", [-2, -9, 7]), "must be"),
+    "stride": (field("stem", "stride", [0, 1]), "stride must be 1 to 65535"),
+    "rank": (field("stem", "stride", [1]), "stride must be 2 entries"),
+    "padding": (field("stem", "padding", [[1, 2**60], [2, 2]]), "padding and channels must be 0"),
+    "large padding": (field("stem", "padding", [[60000, 0], [60000, 0]]), "give a smaller input"),
+    "negative padding": (field("stem", "padding", [[-1, 1], [2, 2]]), "padding and channels"),
+    "pairs": (field("stem", "padding", [[1], [2, 2]]), "padding must be of its type"),
+    "groups": (field("depth", "groups", 3), "node 'depth': groups must be fit 8 to 8"),
+    "no groups": (field("depth", "groups", 0), "groups must be positive"),
+    "channels": (field("pad", "channels", [1]), "channels must be (before, after)"),
+    "kernel": (field("pool", "kernel", [100, 3]), "kernel must be fit the padded input"),
+    "pool padding": (field("pool", "padding", [[2, 2], [1, 1]]), "at most half of the kernel"),
+    "stray kernel": (field("stem", "kernel", [3, 3]), "kernel must be empty for conv"),
+    "relu of a pool": (field("pool", "relu", True), "node 'pool': relu must be false"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_graphs_are_refused(case, tmp_path, what):
+    change, message = HOSTILE[what]
+    refused(rewrite(case[0], tmp_path, change), message)
+
+
+def values(name, array):
+    return lambda kept: kept.update({name: Kept.from_numpy(array)})
+
+
+NUMBERS = {
+    "shift too large": (
+        values("_integer.add.shift", np.uint8([48])), "shift must be 1 to 47, not 48 to 48",
+    ),
+    "shift zero": (values("_integer.add.shift", np.uint8([0])), "shift must be 1 to 47"),
+    "multiplier": (
+        values("_integer.add.multiplier", np.int16([1, -(2**15)])), "must be at least -32767",
+    ),
+    "multiplier shape": (
+        values("_integer.add.multiplier", np.int16([1])), "must be I16 [2], not I16 [1]",
+    ),
+    "multiplier dtype": (
+        values("_integer.add.multiplier", np.int32([1, 1])), "must be I16 [2], not I32 [2]",
+    ),
+    "overflow": (
+        values("_integer.fc.bias", np.int32([0, 0, 2**31 - 1, 0, 0, 0])),
+        "node 'fc': accumulator of output 2 must fit int32",
+    ),
+    "least bias": (
+        values("_integer.fc.bias", np.int32([-(2**31), 0, 0, 0, 0, 0])), "must fit int32",
+    ),
+    "scale": (
+        lambda k: k.update({"_integer.scales": Kept("F32", k["_integer.scales"].shape,
+                            bytes(len(k["_integer.scales"].data)))}), "must be positive",
+    ),
+    "gain": (values("_integer.x.gain", np.float32([1, np.nan])), "must be finite"),
+    "absent": (lambda k: k.pop("_integer.fc.bias") and None, "'_integer.fc.bias': must be in the"),
+    "stray": (values("_integer.more", np.uint8([1])), "'_integer.more': must belong to a node"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NUMBERS)
+def test_impossible_numbers_are_refused(case, tmp_path, what):
+    change, message = NUMBERS[what]
+    refused(rewrite(case[0], tmp_path, change), message)
+
+
+def test_grouped_methods_are_refused(tmp_path):
+    path = tmp_path / "x.vq.safetensors"
+    node = {
+        "op": "linear", "inputs": ["x"], "layer": "f", "relu": False, "kernel": [], "stride": [],
+        "padding": [], "dilation": [], "groups": 1, "channels": [], "name": "f", "shape": [6],
+    }  # fmt: skip
+    first = {**node, "op": "input", "inputs": [], "layer": "", "name": "x", "shape": [10]}
+    graph = {"version": 1, "choice": "max", "calibration": "0" * 64, "nodes": [first, node]}
+    kept = {
+        "_integer.graph": np.frombuffer(json.dumps(graph).encode(), np.uint8),
+        "_integer.scales": np.ones(2, np.float32),
+        "_integer.x.gain": np.ones(10, np.float32),
+        "_integer.x.offset": np.ones(10, np.float32),
+        "_integer.f.multiplier": np.ones(6, np.int16),
+        "_integer.f.shift": np.ones(6, np.uint8),
+        "_integer.f.bias": np.ones(6, np.int32),
+    }
+    layers = [s.layer for s in one_of_each()]
+    write_container(path, layers, {n: Kept.from_numpy(a) for n, a in kept.items()})
+    refused(path, "layer 'f': method must be ssvq, vq or int8 in an integer graph, not int4")
+
+
+def test_running_a_graph_needs_no_torch(case):
+    path, _, model = case
+    images = np.random.default_rng(0).random((2, *SHAPES[Small])).astype(np.float32)
+    code = f"""
+import sys
+sys.modules["torch"] = sys.modules["faiss"] = None
+import numpy as np, vq.integer
+from vq.container import open_container
+images = np.random.default_rng(0).random((2, {", ".join(map(str, SHAPES[Small]))}))
+with open_container({str(path)!r}) as file:
+    print(vq.integer.run(file, images.astype(np.float32)).tolist())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == model.run(model.quantize(images)).tolist()

@@ -1,0 +1,194 @@
+"""Exports: other programs' readers get the weights that the container decodes to."""
+
+import hashlib
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import vq
+from tests.golden import make
+from tests.vq.container.samples import KEPT, coded, int8, one_of_each
+from tests.vq.models import Net
+from vq import SSVQ, VQ, Int8, Recipe
+from vq.container import ContainerError, Layer, open_container, write_container
+from vq.errors import ConfigError, OutputError
+from vq.export import export_dense, export_dram, export_onnx
+
+
+@pytest.fixture
+def every(tmp_path):
+    samples = [*one_of_each(), coded("t", shape=(6, 10), transposed=True, seed=3)]
+    path = tmp_path / "every.vq.safetensors"
+    write_container(path, [s.layer for s in samples], KEPT)
+    return path, samples
+
+
+def test_dense_is_what_the_container_decodes_to(every, tmp_path):
+    path, samples = every
+    out = tmp_path / "dense.safetensors"
+    names = export_dense(path, out)
+    found = load_file(out)
+    assert set(names) == set(found) == {f"{s.name}.weight" for s in samples} | set(KEPT)
+    for sample in samples:
+        weight = found[f"{sample.name}.weight"].numpy()
+        assert weight.dtype == np.float32
+        assert np.array_equal(weight, sample.weight), sample.name
+    assert found["t.weight"].shape == (10, 6)
+    for name, kept in KEPT.items():
+        raw = found[name].reshape(-1).view(torch.uint8).numpy().tobytes()
+        assert (raw, tuple(found[name].shape)) == (kept.data, kept.shape)
+    with safe_open(out, "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_dense_in_half_precision_rounds_like_torch(tmp_path, dtype, kind):
+    samples = [coded("a", shape=(9, 11), seed=5), int8("b", per_output=True)]
+    path, out = tmp_path / "x.vq.safetensors", tmp_path / "dense.safetensors"
+    write_container(path, [s.layer for s in samples], KEPT)
+    export_dense(path, out, dtype=dtype)
+    found = load_file(out)
+    for sample in samples:
+        want = torch.from_numpy(np.ascontiguousarray(sample.weight)).to(kind)
+        assert torch.equal(found[f"{sample.name}.weight"], want)
+    assert found["norm"].dtype == torch.float32
+
+
+def test_weights_too_large_for_fp16_are_refused(tmp_path):
+    layer = Layer.int8("big", integers=np.full((2, 3), 127, np.int8), scale=np.float32([1e4]))
+    path, out = tmp_path / "x.vq.safetensors", tmp_path / "dense.safetensors"
+    write_container(path, [layer])
+    with pytest.raises(ContainerError, match=r"layer 'big': weight must fit fp16, not 1270000"):
+        export_dense(path, out, dtype="fp16")
+    assert not out.exists()
+    with pytest.raises(ConfigError, match="dtype must be one of fp32, bf16, fp16, not 'int8'"):
+        export_dense(path, out, dtype="int8")
+
+
+def test_dense_loads_into_the_model(tmp_path):
+    model = Net()
+    vq.compress_(model, Recipe({"fc1": SSVQ(d=4, k=8), "fc2": VQ(d=4, k=8), "head": Int8()}))
+    vq.save(model, tmp_path / "x.vq.safetensors")
+    export_dense(tmp_path / "x.vq.safetensors", tmp_path / "dense.safetensors")
+    fresh = Net()
+    fresh.load_state_dict(load_file(tmp_path / "dense.safetensors"))
+    x = torch.randn(5, 16)
+    assert torch.equal(fresh.eval()(x), model.eval()(x))
+
+
+def test_dense_needs_memory_for_about_one_layer(tmp_path):
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer.int8(
+            f"fc{i}",
+            integers=rng.integers(-128, 128, (512, 512)).astype(np.int8),
+            scale=np.ones(1, np.float32),
+        )
+        for i in range(12)
+    ]
+    path = tmp_path / "x.vq.safetensors"
+    write_container(path, layers)
+    one_bytes = 4 * 512 * 512
+    tracemalloc.start()
+    try:
+        export_dense(path, tmp_path / "dense.safetensors")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * one_bytes
+
+
+def test_damage_leaves_no_file(every, tmp_path):
+    path, _ = every
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    for export in (export_dense, export_dram):
+        with pytest.raises(ContainerError, match="the file is damaged"):
+            export(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_unwritable_place_is_one_clear_error(every, tmp_path):
+    with pytest.raises(OutputError, match="must be writable"):
+        export_dense(every[0], tmp_path / "missing" / "x")
+
+
+def test_dram_map_leads_to_every_stream_and_codebook(every, tmp_path):
+    path, samples = every
+    base = 0x8000_0000
+    document = export_dram(path, tmp_path / "image.bin", base=base)
+    image = (tmp_path / "image.bin").read_bytes()
+    assert image == path.read_bytes()
+    assert document["sha256"] == hashlib.sha256(image).hexdigest()
+    assert (document["base"], document["bytes"]) == (base, len(image))
+
+    def at(place):
+        start = place["address"] - base
+        return image[start : start + place["bytes"]]
+
+    for row, sample in zip(document["layers"], samples, strict=True):
+        layer, g = sample.layer, sample.layer.geometry
+        assert [row[f] for f in ("name", "method", "d", "k", "b", "sign_bits")] == [
+            g.name, g.method, g.d, g.k, g.b, g.sign_bits,
+        ]  # fmt: skip
+        assert row["stream"]["address"] % 64 == 0
+        assert at(row["stream"]) == layer.stream.tobytes()
+        if layer.codebook is None:
+            assert row["codebook"] is None
+        else:
+            assert at(row["codebook"]) == layer.codebook.tobytes()
+        assert (row["scales"] is None) == (g.scales == 0)
+        if g.scales:
+            assert at(row["scales"]) == layer.scale.tobytes()
+    assert at(document["tensors"]["half"]) == KEPT["half"].data
+    with pytest.raises(ConfigError, match="base must be a multiple of 4096, not 64"):
+        export_dram(path, tmp_path / "image.bin", base=64)
+
+
+def test_dram_of_a_file_with_a_codebook_in_rom(tmp_path):
+    document = export_dram(make.FILE, tmp_path / "image.bin")
+    row = next(r for r in document["layers"] if r["name"] == "block.rom")
+    assert row["codebook"] is None and row["rom"] in make.rom()
+
+
+def test_onnx_computes_what_the_model_computes(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    reference = pytest.importorskip("onnx.reference")
+    model = Net()
+    vq.compress_(model, Recipe({"fc1": SSVQ(d=4, k=8)}))
+    vq.save(model, tmp_path / "x.vq.safetensors")
+    loaded = vq.load(tmp_path / "x.vq.safetensors", into=Net()).eval()
+    x = torch.randn(3, 16)
+    export_onnx(loaded, x, tmp_path / "x.onnx")
+    stored = onnx.load(tmp_path / "x.onnx")
+    (found,) = reference.ReferenceEvaluator(stored).run(
+        None, {stored.graph.input[0].name: x.numpy()}
+    )
+    assert np.allclose(found, loaded(x).detach().numpy(), atol=1e-5)
+
+
+def test_onnx_without_its_packages_is_one_clear_error(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ConfigError, match=r"'onnx' must be installed.*pip install 'signbook\[onnx"):
+        export_onnx(Net(), torch.randn(2, 16), tmp_path / "x.onnx")
+
+
+def test_exports_leave_the_integer_graph_out(tmp_path):
+    """Its tensors are no part of the model."""
+    from tests.vq.integer.test_store import small
+
+    path, _, _ = small(tmp_path)
+    export_dense(path, tmp_path / "dense.safetensors")
+    with open_container(path) as file:
+        assert any(name.startswith("_integer.") for name in file.kept_names)
+    assert not any(
+        name.startswith("_integer.") for name in load_file(tmp_path / "dense.safetensors")
+    )
