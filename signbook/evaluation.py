@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 import vq
+from signbook.integer import load_integer
 from signbook.meters import meter_for
 from signbook.naming import resolve_data, resolve_model
 from signbook.tasks import Task
@@ -60,13 +61,14 @@ def evaluate_named(
     weights: Path | None = None,
     file: Path | None = None,
     reference: bool = False,
+    integer: bool = False,
     device: str = "auto",
 ) -> Evaluation:
     """Evaluate what the command line names.
 
     Without ``file``: the model with ``weights``, or with those that belong to its name. With it:
-    the container's weights in the model's architecture, compared with ``weights`` if given, and
-    with those that belong to the name if ``reference``.
+    the container's weights in the model's architecture, or its integer graph if ``integer``,
+    compared with ``weights`` if given, and with those that belong to the name if ``reference``.
 
     Raises
     ------
@@ -77,10 +79,15 @@ def evaluate_named(
     """
     if reference and file is None:
         raise ConfigError("--reference must come with --file, the model that is compared with it")
+    if integer and file is None:
+        raise ConfigError("--integer must come with --file, the container that holds the graph")
     choose_device(device)
     if file is None:
         return evaluate(resolve_model(model, weights), resolve_data(data), device=device)
-    subject = vq.load(file, into=resolve_model(model, pretrained=False))
+    if integer:
+        subject: nn.Module = load_integer(file)
+    else:
+        subject = vq.load(file, into=resolve_model(model, pretrained=False))
     compared = resolve_model(model, weights) if reference or weights is not None else None
     return evaluate(subject, resolve_data(data), reference=compared, device=device)
 
