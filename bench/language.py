@@ -21,13 +21,13 @@ from torch import Tensor, nn
 import vq
 from signbook.data.factories import tinystories
 from signbook.data.files import data_file
+from signbook.training import IGNORED, next_token_loss
 from signbook.zoo.llama import Llama, load_stories260k
 from vq.finetune import Rates
 from vq.refinement import Refinement
 
 TEST, CHOICE = 120, 40
 BATCH = 16
-IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,6 @@ def rows_of(skip: int, limit: int | None) -> list[tuple[Tensor, Tensor]]:
     """Stories one by one, as (tokens [1, T], labels [1, T]); unscored labels are ignored."""
     task = tinystories(skip=skip, limit=limit, batch=1)
     return [(t, torch.where(scored, t, IGNORED)) for t, scored in task.batches]
-
-
-def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Nats per scored token."""
-    return nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
-    )
 
 
 @torch.no_grad()

@@ -28,6 +28,12 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one accelerator setting; repeatable."),
 ]
+Recipe = Annotated[Path, typer.Option(metavar="FILE", help="Patterns and methods, in YAML.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files; made if missing.")]
+Weights = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Weights: safetensors, or a torch file.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal results.")]
 MODEL_HELP = "timm:NAME, hf:PATH_OR_ID or py:package.module:factory."
 MEMORY_HELP = "Memory model, such as ideal:bytes_per_cycle=16,latency=20."
 
@@ -63,6 +69,110 @@ def demo(
     result = run_demo(out, seed=seed, json_path=json)
     _print_rows("Signbook demo", headline(result.document))
     typer.echo(f"report: {result.report}")
+
+
+@app.command()
+def plan(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    recipe: Recipe,
+    weights: Weights = None,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """Predict a compression: exact bytes, what is skipped and why, about how long and how large."""
+    from signbook.files import write_json
+    from signbook.training import plan_named
+
+    document = plan_named(model, recipe, weights=weights, seed=seed)
+    columns = ("name", "method", "weights", "axis", "d", "k", "bytes", "bits_per_weight")
+    _print_table(f"{model} by {recipe}", columns, document["layers"])
+    _print_table("skipped", ("name", "reason"), document["skipped"])
+    _print_rows("total", [(k, _text(v)) for k, v in document.items() if not isinstance(v, list)])
+    if json is not None:
+        write_json(json, document)
+
+
+@app.command()
+def compress(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    recipe: Recipe,
+    out: Out,
+    weights: Weights = None,
+    data: Annotated[str | None, typer.Option(help="Calibration data, named like a model.")] = None,
+    importance: Annotated[
+        str | None, typer.Option(help="Weigh errors by 'inputs' or 'gradients' of the data.")
+    ] = None,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """Cluster the layers that a recipe selects and write one container, without training."""
+    from signbook.files import write_json
+    from signbook.training import compress_named
+
+    document = compress_named(
+        model, recipe, out, weights=weights, data=data, importance=importance, seed=seed
+    )
+    _print_run(document)
+    if json is not None:
+        write_json(json, document)
+
+
+@app.command()
+def finetune(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    recipe: Recipe,
+    data: Annotated[str, typer.Option(help="Training data, named like a model.")],
+    out: Out,
+    weights: Weights = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 10,
+    rate_signs: Annotated[float, typer.Option(help="Of signs, in mean weights per step.")] = 3e-2,
+    rate_codebooks: Annotated[float, typer.Option(help="Of codebooks, likewise.")] = 1e-2,
+    rate_rest: Annotated[float, typer.Option(help="Of norms, biases, kept layers.")] = 1e-3,
+    teacher: Annotated[
+        bool, typer.Option("--teacher", help="Learn from the original model's outputs too.")
+    ] = False,
+    fixed_signs: Annotated[
+        bool, typer.Option("--fixed-signs", help="Keep every sign: the control.")
+    ] = False,
+    amp: Annotated[str | None, typer.Option(help="bf16 computes activations in bfloat16.")] = None,
+    accumulate: Annotated[int, typer.Option(min=1, help="Batches per optimiser step.")] = 1,
+    importance: Annotated[
+        str | None, typer.Option(help="Weigh errors by 'inputs' or 'gradients' of the data.")
+    ] = None,
+    seed: Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto takes the best.")] = "auto",
+    json: Json = None,
+) -> None:
+    """Cluster, train codebooks and signs, and write one container; resumable."""
+    from signbook.files import write_json
+    from signbook.training import finetune_named
+    from vq.finetune import Rates
+
+    document = finetune_named(
+        model,
+        recipe,
+        data,
+        out,
+        weights=weights,
+        epochs=epochs,
+        rates=Rates(rate_signs, rate_codebooks, rate_rest),
+        teacher=teacher,
+        fixed_signs=fixed_signs,
+        amp=amp,
+        accumulate=accumulate,
+        importance=importance,
+        seed=seed,
+        resume=resume,
+        device=device,
+    )
+    _print_run(document)
+    losses = document["run"]["losses"]
+    _print_rows("training", [("loss, first epoch", _text(losses[0])), ("last", _text(losses[-1]))])
+    if json is not None:
+        write_json(json, document)
 
 
 @app.command()
@@ -178,6 +288,13 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.3f}"
     return f"{value:,}" if type(value) is int else str(value)
+
+
+def _print_run(document: dict[str, Any]) -> None:
+    columns = ("name", "method", "weights", "bits_per_weight", "relative_error")
+    _print_table("compressed layers", columns, document["layers"])
+    totals = ("file", "file_bytes", "bits_per_weight")
+    _print_rows("total", [(key, _text(document[key])) for key in totals])
 
 
 def _print_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:

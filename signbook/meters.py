@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, Task
 from vq.errors import ConfigError
 
-__all__ = ["Meter", "meter_for"]
+__all__ = ["Meter", "embedding_of", "meter_for"]
 
 _ROWS = 1024  # rows of logits or of similarities that are in work at a time
 
@@ -121,7 +121,7 @@ class _Vectors(Meter):
 
     def add(self, batch: Any, models: Sequence[nn.Module]) -> None:
         for place, model in enumerate(models):
-            found = _embedding(_run(model, batch), batch).float()
+            found = embedding_of(_run(model, batch), batch).float()
             self.vectors[place].append(nn.functional.normalize(found, dim=1).cpu())
         self.count += len(self.vectors[0][-1])
 
@@ -196,7 +196,8 @@ def _logits(output: Any) -> Tensor:
     return found
 
 
-def _embedding(output: Any, inputs: Any) -> Tensor:
+def embedding_of(output: Any, inputs: Any) -> Tensor:
+    """Vectors [B, D] of a model's output: itself, or the mean of its hidden states over tokens."""
     if hasattr(output, "last_hidden_state"):
         hidden: Tensor = output.last_hidden_state
         mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
