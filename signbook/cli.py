@@ -206,6 +206,9 @@ def evaluate(
     reference: Annotated[
         bool, typer.Option("--reference", help="Compare FILE with the uncompressed model.")
     ] = False,
+    integer: Annotated[
+        bool, typer.Option("--integer", help="Run FILE's integer graph, as the hardware does.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto takes the best.")] = "auto",
     json: Json = None,
 ) -> None:
@@ -218,7 +221,13 @@ def evaluate(
     from signbook.files import write_json
 
     found = evaluate_named(
-        model, data, weights=weights, file=file, reference=reference, device=device
+        model,
+        data,
+        weights=weights,
+        file=file,
+        reference=reference,
+        integer=integer,
+        device=device,
     )
     beside = found.reference
     rows = [
@@ -229,6 +238,56 @@ def evaluate(
     _print_table(f"{file or model} on {data}", list(rows[0]), rows)
     if json is not None:
         write_json(json, found.document(with_reference=reference))
+
+
+@app.command()
+def integer(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    file: Annotated[Path, typer.Option(metavar="FILE", help="A *.vq.safetensors file of it.")],
+    data: Annotated[str, typer.Option(help="Calibration data: py:package.module:factory.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write here and leave FILE as it is.")
+    ] = None,
+    choice: Annotated[
+        str, typer.Option(help="How activation scales are chosen: mse, percentile or max.")
+    ] = "mse",
+    batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 4,
+    json: Json = None,
+) -> None:
+    """Store a compressed model's integer graph in its file: int8 activations, int32 sums."""
+    from signbook.files import write_json
+    from signbook.integer import integer_named
+
+    document = integer_named(model, file, data, out=out, choice=choice, batches=batches)
+    rows = [{**row, "step": f"{row['step']:.4g}"} for row in document["nodes"]]
+    _print_table(str(out or file), ("name", "op", "shape", "relu", "macs", "step"), rows)
+    if json is not None:
+        write_json(json, document)
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="A *.vq.safetensors file.")],
+    to: Annotated[str, typer.Option(help="dense (safetensors), onnx, or dram (memory image).")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write.")],
+    dtype: Annotated[str, typer.Option(help="Of dense weights: fp32, bf16 or fp16.")] = "fp32",
+    model: Annotated[str | None, typer.Option(help="For onnx: " + MODEL_HELP)] = None,
+    data: Annotated[
+        str | None, typer.Option(help="For onnx: data whose first batch has the input's shape.")
+    ] = None,
+    base: Annotated[int, typer.Option(min=0, help="For dram: address of the image.")] = 0,
+    json: Json = None,
+) -> None:
+    """Write a container as dense weights, as ONNX, or as an accelerator's memory with its map."""
+    from signbook.exporting import export_named
+    from signbook.files import write_json
+
+    document = export_named(file, to, out, dtype=dtype, model=model, data=data, base=base)
+    _print_rows(
+        f"{to} of {file}", [(row["file"], _text(row["bytes"])) for row in document["written"]]
+    )
+    if json is not None:
+        write_json(json, document)
 
 
 @app.command()

@@ -112,4 +112,5 @@ def _macs(integer: IntegerModel, place: int) -> int:
     if not node.layer:
         return 0
     weight = integer.parameters[node.name].weight
-    return weight[0].size * math.prod(node.shape)
+    per_output: int = weight[0].size
+    return per_output * math.prod(node.shape)

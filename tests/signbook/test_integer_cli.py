@@ -1,0 +1,144 @@
+"""``signbook integer``, ``eval --integer`` and ``export``: documents, files, one-line errors."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vq
+from signbook.integer import load_integer
+from tests.signbook.shared import shared
+from tests.signbook.test_cli import refused, run
+from vq.integer import add_integer
+
+RESNET = "py:signbook.zoo.resnet:resnet20"
+CIFAR = "py:signbook.data:cifar10_exact"
+SMALL = "py:tests.vq.integer.models:Small"
+DATA = "py:tests.signbook.test_integer_cli:small_task"
+
+
+def small_task():
+    """Labelled inputs of the small network: the labels are what its real model says."""
+    from signbook.tasks import Classification
+    from tests.vq.integer.models import Small, inputs
+
+    return Classification([(x, torch.arange(len(x)) % 6) for x in inputs(Small)])
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    from tests.vq.integer.models import Small, stored
+
+    return stored(Small, tmp_path_factory.mktemp("cli"))[0]
+
+
+def test_integer_then_eval(file, tmp_path):
+    out, document = tmp_path / "with.vq.safetensors", tmp_path / "integer.json"
+    before = file.read_bytes()
+    done = run(
+        "integer", SMALL, "--file", file, "--data", DATA, "--out", out, "--choice", "percentile",
+        "--batches", "2", "--json", document,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert file.read_bytes() == before
+    found = json.loads(document.read_text())
+    assert (found["schema"], found["choice"]) == ("signbook.integer/1", "percentile")
+    nodes = {node["name"]: node for node in found["nodes"]}
+    assert nodes["stem"]["macs"] == 2 * 9 * 8 * 5 * 9
+    assert found["macs"] == sum(node["macs"] for node in nodes.values())
+    done = run("eval", SMALL, "--data", DATA, "--file", out, "--integer", "--json", document)
+    assert done.returncode == 0, done.stderr
+    module = load_integer(out)
+    hits = [module(x).argmax(1) == y for x, y in small_task().batches]
+    metrics = json.loads(document.read_text())["metrics"]
+    assert metrics == {"top1": pytest.approx(torch.cat(hits).float().mean().item())}
+
+
+def test_export_dense_and_dram(file, tmp_path):
+    from tests.vq.integer.models import Small
+
+    out, document = tmp_path / "dense.safetensors", tmp_path / "export.json"
+    done = run("export", file, "--to", "dense", "--out", out, "--json", document)
+    assert done.returncode == 0, done.stderr
+    dense = vq.load(file, into=Small()).state_dict()
+    found = load_file(out)
+    assert found.keys() == dense.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in dense.items())
+    assert json.loads(document.read_text()) == {
+        "schema": "signbook.export/1",
+        "to": "dense",
+        "written": [{"file": str(out), "bytes": out.stat().st_size}],
+    }
+    out = tmp_path / "image.bin"
+    done = run("export", file, "--to", "dram", "--out", out, "--base", 4096)
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == file.read_bytes()
+    assert json.loads((tmp_path / "image.bin.json").read_text())["base"] == 4096
+
+
+def test_mistakes_are_one_line(file, tmp_path):
+    out = tmp_path / "x"
+    for arguments, message in (
+        (("eval", SMALL, "--data", DATA, "--integer"), "--integer must come with --file"),
+        (("export", file, "--to", "gguf", "--out", out), "--to must be one of dense, onnx, dram"),
+        (("export", file, "--to", "onnx", "--out", out), "--to onnx must come with --model"),
+        (("export", file, "--to", "dense", "--out", out, "--dtype", "int8"), "dtype must be one"),
+        (
+            ("integer", SMALL, "--file", file, "--data", DATA, "--choice", "best"),
+            "choice must be one of max, percentile, mse",
+        ),
+        (("integer", RESNET, "--file", file, "--data", DATA), "fit to the model"),
+    ):
+        assert message in refused(*arguments)
+    assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """ResNet-20 with its weights, the exact test images, and calibration data."""
+    from signbook.data import cifar10_exact
+    from signbook.zoo.resnet import load_resnet20
+
+    shared("cifar10_exact/cifar10_exact.npz")
+    model = load_resnet20(shared("resnet_cifar10/resnet20-12fca82f.th"))
+    return model, cifar10_exact(), list(cifar10_exact(split="train", limit=512).batches)
+
+
+def top1(model, task):
+    from signbook.evaluation import evaluate
+
+    return evaluate(model, task, device="cpu").metrics["top1"]
+
+
+def test_resnet20_in_int8_is_within_half_a_point_of_fp32(resnet, tmp_path):
+    from signbook.zoo.resnet import resnet20
+
+    model, task, calibration = resnet
+    path = tmp_path / "r20.vq.safetensors"
+    small = resnet20()
+    small.load_state_dict(model.state_dict())
+    vq.compress_(small, vq.Recipe({"*": vq.Int8()}))
+    vq.save(small, path)
+    add_integer(path, resnet20(), calibration)
+    fp32 = 698 / 761  # tests/signbook/zoo/test_figures.py holds it
+    assert top1(load_integer(path), task) >= fp32 - 0.005
+
+
+def test_resnet20_in_ssvq_loses_little_to_integer_activations(resnet, tmp_path):
+    """Clustered without training, so that the accuracy itself is low; both are judged alike."""
+    from signbook.data import cifar10_exact
+    from signbook.zoo.resnet import resnet20
+
+    model, _, calibration = resnet
+    path = tmp_path / "r20.vq.safetensors"
+    small = resnet20()
+    small.load_state_dict(model.state_dict())
+    recipe = vq.Recipe({"conv1": vq.Int8(), "linear": vq.Int8(), "*": vq.SSVQ(d=4, k=256)})
+    vq.compress_(small, recipe, calibration=calibration)
+    vq.save(small, path)
+    add_integer(path, resnet20(), calibration)
+    some = cifar10_exact(limit=300)
+    dense = top1(vq.load(path, into=resnet20()).eval(), some)
+    assert dense > 0.85
+    assert top1(load_integer(path), some) == pytest.approx(dense, abs=0.015)
