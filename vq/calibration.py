@@ -5,7 +5,7 @@ loss is computed, the targets.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ __all__ = [
     "to_device",
 ]
 
-Batch = Tensor | tuple[Any, ...] | list[Any]
+Batch = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 Loss = Callable[[Any, Any], Tensor]
 
 
@@ -187,7 +187,7 @@ def fingerprint(batches: Iterable[Batch]) -> str:
                 raise ConfigError("calibration data must be finite, not NaN or infinity")
             digest.update(f"{data.dtype}{tuple(data.shape)}".encode())
             digest.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
-        elif isinstance(item, dict):
+        elif isinstance(item, Mapping):
             for key in sorted(item):
                 digest.update(str(key).encode())
                 add(item[key])
@@ -239,7 +239,7 @@ def _finite(found: dict[str, Tensor], what: str) -> dict[str, Tensor]:
 def call_model(model: nn.Module, inputs: Any) -> Any:
     """Run a model on a tensor, a tuple of arguments, or a dictionary of keyword arguments."""
     inputs = to_device(inputs, device_of(model))
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
@@ -248,7 +248,7 @@ def to_device(item: Any, device: torch.device) -> Any:
     """Move the tensors of a batch, in tuples and dictionaries too."""
     if isinstance(item, Tensor):
         return item.to(device)
-    if isinstance(item, dict):
+    if isinstance(item, Mapping):
         return {key: to_device(value, device) for key, value in item.items()}
     if isinstance(item, tuple):
         return type(item)(to_device(value, device) for value in item)

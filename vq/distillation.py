@@ -1,6 +1,6 @@
 """The loss of one batch: the user's task, a teacher, or both."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +104,7 @@ class Objective:
 
     def _distilled(self, inputs: Any, outputs: Any) -> Tensor:
         assert self._teacher is not None
-        if isinstance(inputs, dict):
+        if isinstance(inputs, Mapping):
             inputs = {key: value for key, value in inputs.items() if key != "labels"}
         with torch.no_grad():
             wanted = _logits(call_model(self._teacher, inputs))

@@ -20,6 +20,7 @@ __all__ = [
     "average_norms_",
     "gather",
     "is_main",
+    "local",
     "mean",
     "rank",
     "ranks",
@@ -68,6 +69,13 @@ def wrap(model: nn.Module) -> Iterator[nn.Module]:
 def unsynchronised(model: nn.Module) -> AbstractContextManager[Any]:
     """Context in which backward only adds to the gradients of this process."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a sharded tensor that is here, with the same storage; else the tensor."""
+    to_local = getattr(tensor, "to_local", None)
+    found: Tensor = tensor if to_local is None else to_local()
+    return found
 
 
 def average_(tensors: Sequence[Tensor]) -> None:

@@ -199,6 +199,11 @@ def _check_model(model: nn.Module, teacher: nn.Module | None) -> None:
         raise ConfigError(
             "model must be bare, not wrapped in DistributedDataParallel; finetune_ wraps it"
         )
+    if any(distributed.local(p) is not p for p in model.parameters()):
+        raise ConfigError(
+            "model must be whole on every process, not sharded; train a sharded model in a loop "
+            "of your own (docs/training.md)"
+        )
     if teacher is model:
         raise ConfigError(
             "teacher must be another model, not the one that learns; "

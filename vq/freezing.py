@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vq.distributed import local
 from vq.errors import ConfigError
 from vq.model import CompressedLayer
 from vq.parametrizations import FROZEN
@@ -112,7 +113,7 @@ class SignTelemetry:
 class _Track:
     """History of one layer's signs; all tensors are [N, d] but the two counts of flips []."""
 
-    latent: Tensor
+    parameter: Tensor
     start: Tensor = field(init=False)
     positive: Tensor = field(init=False)
     has_flipped: Tensor = field(init=False)
@@ -124,13 +125,18 @@ class _Track:
     by_average: bool
 
     def __post_init__(self) -> None:
-        self.start = self.positive = self.latent.detach() >= 0
+        self.start = self.positive = self.latent >= 0
         self.has_flipped = torch.zeros_like(self.positive)
         self.frequency = torch.zeros_like(self.latent)
         self.votes = torch.zeros_like(self.latent, dtype=torch.int32)
         self.average = self.positive.to(self.latent.dtype) if self.by_average else None
         self.flips = torch.zeros((), dtype=torch.int64, device=self.latent.device)
         self.all_flips = torch.zeros_like(self.flips)
+
+    @property
+    def latent(self) -> Tensor:
+        # Signs do not depend on each other, so a process can see to its own shard alone.
+        return local(self.parameter.detach())
 
     @property
     def frozen(self) -> Tensor:
@@ -160,13 +166,14 @@ class _Track:
 
     def tensors(self) -> dict[str, Tensor]:
         own = vars(self).items()
-        return {n: t.detach() for n, t in own if n != "latent" and isinstance(t, Tensor)}
+        return {n: t.detach() for n, t in own if n != "parameter" and isinstance(t, Tensor)}
 
 
 class SignFreezer:
     """Watches the signs of SSVQ layers during training and freezes the oscillating ones.
 
-    Call :meth:`step` after every optimiser step, in any training loop.
+    Call :meth:`step` after every optimiser step, in any training loop. Of latents that are sharded
+    over processes, each process watches, freezes and reports its own.
 
     Parameters
     ----------

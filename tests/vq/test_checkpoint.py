@@ -21,7 +21,7 @@ from vq.checkpoint import Checkpoints
 from vq.errors import ConfigError, OutputError, ResumeError
 from vq.finetune import Rates
 
-KILLS = 5  # the first before there is a checkpoint
+KILLS = 4  # the first before there is a checkpoint
 
 
 def assert_same(a, b):

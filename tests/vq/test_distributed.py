@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,17 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing as mp
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import fully_shard
 
 import vq
 from tests.vq.models import Net, batches
 from vq import SSVQ, VQ, Recipe
 from vq.errors import ConfigError, OutputError, SignbookError, TrainingError
-from vq.freezing import Freezing
+from vq.freezing import Freezing, SignFreezer
 from vq.model import compressed_layers
+from vq.optimization import clamp_magnitudes_
+from vq.parametrizations import FROZEN
 from vq.refinement import Refinement
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +54,70 @@ def train(share, kind=Plain, **settings):
     settings = {"refinement": Refinement(interval_steps=5), **settings}
     result = vq.finetune_(model, data, epochs=2, **settings)
     return model, result
+
+
+def own_loop(share, wrap=None):
+    """20 steps without finetune_; ``wrap`` shards the model."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 64), nn.LayerNorm(64), nn.ReLU(), nn.Linear(64, 5))
+    vq.compress_(model, Recipe({"0": SSVQ(d=8, k=16)}))
+    if wrap is not None:
+        wrap(model)
+    layers = list(compressed_layers(model))
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+    freezer = SignFreezer(layers, 20, Freezing(interval_steps=4, threshold_end=0.005))
+    for x, y in batches(count=10, batch=64) * 2:
+        loss = nn.functional.cross_entropy(model(share(x)), share(y))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        clamp_magnitudes_(layers)
+        freezer.step()
+    return model
+
+
+def fsdp(mine):
+    """Weights of a sharded training, and why finetune_ does not take its model."""
+
+    def shard(model):
+        for module in (model[0], model[3], model):
+            fully_shard(module)
+
+    model = own_loop(mine, shard)
+    try:
+        vq.finetune_(model, batches())
+    except ConfigError as error:
+        whole = StateDictOptions(full_state_dict=True)
+        return get_model_state_dict(model, options=whole), str(error)
+    raise AssertionError("nothing was raised")
+
+
+def accelerated(rank):
+    """Weights of a training that accelerate distributes."""
+    import accelerate
+
+    # As torchrun sets them; the processes are connected already.
+    os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"})
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"})
+    helper = accelerate.Accelerator(cpu=True)
+    assert helper.num_processes == 2
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 5))
+    vq.compress_(model, Recipe({"0": SSVQ(d=8, k=16)}))
+    layers = list(compressed_layers(model))
+    freezer = SignFreezer(layers, 16, Freezing())
+    examples = [(x[i], y[i]) for x, y in batches() for i in range(len(x))]
+    loader = torch.utils.data.DataLoader(examples, batch_size=8)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    wrapped, optimizer, loader = helper.prepare(model, optimizer, loader)
+    for x, y in loader:
+        loss = nn.functional.cross_entropy(wrapped(x), y)
+        optimizer.zero_grad()
+        helper.backward(loss)
+        optimizer.step()
+        clamp_magnitudes_(layers)
+        freezer.step()
+    return model.state_dict() | {"changed": torch.tensor(freezer.telemetry().changed)}
 
 
 def worker(rank, store, folder):
@@ -88,6 +157,9 @@ def worker(rank, store, folder):
     found["diverged"] = refused(TrainingError, loss=broken)
     found["settings"] = refused(ConfigError, accumulate=rank + 1)
     found["weights"] = refused(ConfigError, kind=Net if rank else Plain)
+    found["fsdp"], found["fsdp refused"] = fsdp(mine)
+    if find_spec("accelerate") is not None:
+        found["accelerate"] = accelerated(rank)
     os.fsync = full
     found["disk"] = refused(OutputError, checkpoint_dir=folder / "full")
     torch.save(found, folder / f"{rank}.pt")
@@ -118,7 +190,7 @@ def test_two_processes_agree_with_one_on_the_same_global_batch(two, name, settin
         )
         gap = (book - layer.codebook).norm() / layer.codebook.norm()
         assert gap < 1e-5
-    assert record["reassigned"] == result.reassigned
+    assert record["reassigned"] == result.reassigned > 0
     assert result.signs[-1].frozen == record["signs"][-1]["frozen"]
 
 
@@ -131,6 +203,23 @@ def test_all_processes_end_with_the_same_model(two):
     for key, value in two[0]["norms"].items():
         assert torch.equal(value, two[1]["norms"][key]), key
         assert torch.equal(value, two[0]["resumed"][key]), key
+
+
+def test_sharded_training_agrees_with_one_process(two):
+    expected = own_loop(lambda tensor: tensor).state_dict()
+    for name, value in two[0]["fsdp"].items():  # gathered on the first process
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+    assert (expected["0.parametrizations.weight.original1"].abs() >= FROZEN).any()
+    for found in two:
+        assert found["fsdp refused"].startswith("model must be whole on every process, not sharded")
+
+
+def test_accelerate_keeps_all_processes_equal(two):
+    if "accelerate" not in two[0]:
+        pytest.skip("accelerate is not installed")
+    assert two[0]["accelerate"]["changed"] > 0
+    for name, value in two[0]["accelerate"].items():
+        assert torch.equal(value, two[1]["accelerate"][name]), name
 
 
 def test_an_error_of_one_process_is_an_error_of_all(two):
@@ -151,7 +240,7 @@ def test_wrapped_models_are_refused():
         vq.finetune_(wrapped, batches())
 
 
-def test_the_example_runs_under_torchrun_and_resumes(tmp_path):
+def test_the_example_runs_under_torchrun(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -161,11 +250,8 @@ def test_the_example_runs_under_torchrun_and_resumes(tmp_path):
         "--out", str(tmp_path / "m.vq.safetensors"), "--epochs", "1", "--resume",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    lines = []
-    for _ in range(2):  # the second has nothing left to do
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-        assert done.returncode == 0, done.stderr
-        lines.append(done.stdout)
-    assert lines[0] == lines[1]
-    assert lines[0].startswith("2 processes, 16 steps: loss ")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 processes, 16 steps: loss ")
     assert (tmp_path / "m.vq.safetensors").stat().st_size > 1000
+    assert list((tmp_path / "run").glob("step-0000000016-*.pt"))
