@@ -151,12 +151,13 @@ class IntegerModel:
             mean = requantize(total, p.multiplier, p.shift, relu=node.relu)
             return mean.reshape(len(x), *node.shape)
         if node.op == "linear":
-            rows = x.reshape(1, 1, -1, x.shape[-1]).swapaxes(2, 3)
-            y = _product(rows, p, node)[0].T
+            rows = x.reshape(1, -1, x.shape[-1]).swapaxes(1, 2)
+            y = np.ascontiguousarray(_product(rows, p, node).T)
             outputs: I8 = y.reshape(*x.shape[:-1], -1)
             return outputs
         columns, positions = _columns(node, x, p.weight.shape[2:])
-        return _product(columns, p, node).reshape(len(x), -1, *positions)
+        y = _product(columns, p, node).reshape(-1, len(x), *positions)
+        return np.ascontiguousarray(y.swapaxes(0, 1))
 
 
 def reach(weight: I8) -> NDArray[np.float64]:
@@ -195,23 +196,24 @@ def run(container: Container, images: NDArray[np.floating] | I8) -> I8:
 
 
 def _product(columns: I8, p: Parameters, node: Node) -> I8:
-    """Requantised products: weights [O, I] and columns [B, G, I, P] give [B, O, P]."""
+    """Requantised products: weights [O, I] and columns [G, I, P] give [O, P]."""
     kind = np.float32 if reach(p.weight).max() <= _FLOAT32_EXACT else np.float64
     weight = p.weight.reshape(node.groups, len(p.weight) // node.groups, -1).astype(kind)
-    product = weight @ columns.astype(kind)  # [B, G, O / G, P]
-    accumulator = product.reshape(len(columns), len(p.weight), -1).astype(np.int64)
+    product = weight @ columns.astype(kind)  # [G, O / G, P]
+    accumulator = product.reshape(len(p.weight), -1).astype(np.int64)
     accumulator += p.bias[:, None]
     return requantize(accumulator, p.multiplier[:, None], p.shift[:, None], relu=node.relu)
 
 
 def _columns(node: Node, x: I8, kernel: tuple[int, ...]) -> tuple[I8, tuple[int, ...]]:
-    """What every output position of a convolution sees: [B, G, C / G * taps, P] and positions."""
+    """What every position of a convolution sees: [G, C / G * taps, B * P], and the positions."""
     windows = _windows(node, _pad(x, node, 0), kernel)  # [B, C, *positions, *taps]
     positions = windows.shape[2 : 2 + len(kernel)]
-    columns = np.empty((*x.shape[:2], math.prod(kernel), *positions), np.int8)
+    columns = np.empty((x.shape[1], math.prod(kernel), len(x), *positions), np.int8)
     for place, tap in enumerate(np.ndindex(*kernel)):
-        columns[:, :, place] = windows[(..., *tap)]
-    return columns.reshape(len(x), node.groups, -1, math.prod(positions)), positions
+        columns[:, place] = windows[(..., *tap)].swapaxes(0, 1)
+    inputs = columns.shape[0] // node.groups * columns.shape[1]
+    return columns.reshape(node.groups, inputs, len(x) * math.prod(positions)), positions
 
 
 def _pad(x: I8, node: Node, value: int) -> I8:
