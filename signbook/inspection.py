@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from vq.container import Geometry, LayerAccount, account, open_container
+from vq.integer import is_integer_tensor
 
 __all__ = ["inspect_file"]
 
@@ -15,7 +16,8 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Account for every byte of a container.
 
     ``ratio_compressed_layers_fp32`` compares the compressed layers with their fp32 size,
-    ``ratio_whole_model_fp32`` the whole file with all tensors in fp32, ``ratio_int8`` the
+    ``ratio_whole_model_fp32`` the whole file with all tensors of the model in fp32 (those of an
+    integer graph count as bytes of the file only), ``ratio_int8`` the
     compressed layers with the same layers as int8 in this container, scales and padding counted.
 
     Raises
@@ -26,7 +28,8 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     with open_container(path) as container:
         container.verify()
         geometries = [entry.geometry for entry in container.layers]
-        kept = sum(math.prod(container.kept(name).shape) for name in container.kept_names)
+        own = [name for name in container.kept_names if not is_integer_tensor(name)]
+        kept = sum(math.prod(container.kept(name).shape) for name in own)
         file_bytes = container.file_bytes
     accounts = account(geometries)
     weights = sum(g.weights for g in geometries)

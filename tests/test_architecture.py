@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "vq": ("vq",),
     "rescomp": ("rescomp", "vq"),
     "rtl": ("rtl", "vq.container"),
-    "hwsim": ("hwsim", "rtl", "vq.container"),
+    "hwsim": ("hwsim", "rtl", "vq.container", "vq.integer"),
     "signbook": PACKAGES,
 }
 #: Heavy packages, and the folders that may import them at the top of a module.
@@ -77,6 +77,9 @@ def test_heavy_packages_stay_where_they_belong(folder):
     [
         ("vq", ("torch", "faiss", "amaranth", "cocotb")),
         ("vq.container", ("torch", "faiss", "amaranth", "cocotb", "safetensors")),
+        ("vq.integer", ("torch", "faiss", "amaranth", "cocotb", "safetensors")),
+        ("vq.storage", ("faiss", "amaranth", "cocotb")),
+        ("vq.export", ("faiss", "onnx", "amaranth", "cocotb")),
         ("vq.compress", ("amaranth", "cocotb", "sklearn", "matplotlib")),
         ("rtl", ("torch", "cocotb")),
         ("hwsim.measure", ("torch",)),
