@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vq.container import ContainerError, Geometry
-from vq.container.header import canonical_json, parse_json
+from vq.container.header import canonical_json, is_sha256, parse_json
 
 __all__ = ["CHOICES", "OPS", "VERSION", "Graph", "Node"]
 
@@ -126,7 +126,7 @@ class Graph:
             raise ContainerError("integer graph: nodes must be a list")
         if choice not in CHOICES:
             raise ContainerError(f"integer graph: choice must be one of {', '.join(CHOICES)}")
-        if not isinstance(calibration, str) or len(calibration) != 64:
+        if not is_sha256(calibration):
             raise ContainerError("integer graph: calibration must be a sha256 of 64 digits")
         graph = cls(tuple(_node(row) for row in rows), choice, calibration)
         graph.check(layers)
@@ -161,7 +161,7 @@ class Graph:
             want = output_shape(node, [shapes[name] for name in node.inputs], g)
             _require(node, node.shape == want, "shape", str(list(want)), list(node.shape))
             _require(
-                node, len(want) > 0 and 0 < math.prod(want) <= _ELEMENTS_MAX, "shape",
+                node, len(want) > 0 and min(want) > 0 and math.prod(want) <= _ELEMENTS_MAX, "shape",
                 f"1 to {_ELEMENTS_MAX} elements", list(node.shape),
             )  # fmt: skip
             shapes[node.name] = want
