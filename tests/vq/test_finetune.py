@@ -19,6 +19,7 @@ from vq.errors import ConfigError, TrainingError
 from vq.finetune import Rates
 from vq.freezing import Freezing, SignFreezer
 from vq.model import compressed_layers
+from vq.optimization import scale_latents_
 from vq.parametrizations import FROZEN
 from vq.refinement import Refinement, Refiner
 
@@ -299,6 +300,16 @@ def test_alpha_only_divides_the_rate_of_the_signs():
     assert torch.equal(4 * latents[0][free], latents[1][free])
 
 
+def test_frozen_latents_stay_frozen_in_a_second_run():
+    model, _ = plain()
+    layers = list(compressed_layers(model))
+    with torch.no_grad():
+        layers[0].latent[:4] = -FROZEN
+    scale_latents_(layers, alpha=0.5)
+    assert (layers[0].latent[:4] == -FROZEN).all()
+    assert (layers[0].latent[4:].abs() < 10).all()
+
+
 def test_decay_shrinks_kept_weights_only():
     model, _ = plain()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -409,11 +420,15 @@ def test_refinement_takes_the_codeword_that_the_latents_moved_to():
         layer.latent[4:] = 2 * codebook[layer.weight.indices[4:].long()]
         layer.latent[4] = -2 * codebook[frozen]
         layer.latent[4, 0] = FROZEN  # tells nothing about a magnitude
+        large = int(codebook.norm(dim=1).argmax())
+        layer.weight.indices[5] = large
+        layer.latent[5] = FROZEN  # nothing speaks for another codeword
     assert refiner.step(9) == 0  # not due
     assert refiner.step(80) == 0  # too late
     assert refiner.step(10) == 2
     assert layer.weight.indices[3] == target
     assert layer.weight.indices[4] == frozen
+    assert layer.weight.indices[5] == large
 
 
 def test_refinement_fits_better_on_average():
