@@ -1,0 +1,94 @@
+"""SSVQ, VQ and fixed signs on a pretrained ResNet-20, CIFAR-10, at 1.6 and at 2.05 bits per weight.
+
+All convolutions but the first are compressed; the first, the classifier and the norms train in
+fp32. Trained on 3,805 exact and 9,000 JPEG training images; 1,000 more choose the learning rates.
+Judged on the 10,000 JPEG test images and on the 761 exact ones; arms of one seed are paired.
+``fp32-finetuned`` trains the uncompressed model as long: JPEG scores compare with that.
+"""
+
+import copy
+from functools import partial
+
+import torch
+from harness import Bench
+from torch import nn
+from vision import Arm, Study, top1
+
+import vq
+from signbook.data.files import data_file
+from signbook.data.images import ImageBatches, Images, load_cifar10_exact, load_cifar10_jpeg
+from signbook.zoo.resnet import load_resnet20
+
+CONVS = "layer*.conv?"
+WORKS = {
+    "resnet20@1.6": {
+        "ssvq": Arm(vq.Recipe({CONVS: vq.SSVQ(d=8, k=16)})),
+        "fixed-signs": Arm(vq.Recipe({CONVS: vq.SSVQ(d=8, k=16)}), fixed_signs=True),
+        "vq": Arm(vq.Recipe({CONVS: vq.VQ(d=4, k=64)})),
+        "vq-shared": Arm(vq.Recipe({CONVS: vq.VQ(d=4, k=64, shared="all")})),
+        "ssvq+kd": Arm(vq.Recipe({CONVS: vq.SSVQ(d=8, k=16)}), teacher=True),
+        "vq+kd": Arm(vq.Recipe({CONVS: vq.VQ(d=4, k=64)}), teacher=True),
+    },
+    "resnet20@2.05": {
+        "ssvq": Arm(vq.Recipe({CONVS: vq.SSVQ(d=4, k=16)})),
+        "fixed-signs": Arm(vq.Recipe({CONVS: vq.SSVQ(d=4, k=16)}), fixed_signs=True),
+        "vq-shared": Arm(vq.Recipe({CONVS: vq.VQ(d=4, k=256, shared="all")})),
+    },
+}
+BATCH, HELD_OUT = 64, 1000
+
+
+def training_images() -> tuple[Images, Images]:
+    """All exact and most JPEG training images, and 1,000 JPEG ones that choose learning rates."""
+    exact, jpeg = load_cifar10_exact("train"), load_cifar10_jpeg("train")
+    order = torch.randperm(len(jpeg), generator=torch.Generator().manual_seed(0))
+    held, rest = order[:HELD_OUT], order[HELD_OUT:]
+    together = Images(torch.cat([exact.x, jpeg.x[rest]]), torch.cat([exact.y, jpeg.y[rest]]))
+    return together, Images(jpeg.x[held], jpeg.y[held])
+
+
+def finetune_fp32(study: Study, seed: int) -> dict[str, float]:
+    """Train the uncompressed model on the same batches."""
+    model = copy.deepcopy(study.model)
+    batches = study.batches(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=study.rate_rest)
+    steps = study.epochs * len(batches)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    model.train()
+    for _ in range(study.epochs):
+        for x, y in batches:
+            loss = nn.functional.cross_entropy(model(x), y)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return {f"{name}_top1": top1(model, data) for name, data in study.tests.items()}
+
+
+def main() -> None:
+    """Measure every row and print the table."""
+    bench = Bench("resnet20", __doc__, seeds=4)
+    torch.set_num_threads(1)
+    train, held = training_images()
+    limit = 500 if bench.quick else None
+    study = Study(
+        load_resnet20(data_file("resnet_cifar10/resnet20-*.th")),
+        lambda seed: ImageBatches(train, batch=BATCH, shuffle=True, augment=True, seed=seed),
+        list(ImageBatches(Images(train.x[:2048], train.y[:2048]), batch=256)),
+        {
+            "exact": list(ImageBatches(load_cifar10_exact("test"), batch=256)),
+            "jpeg": list(ImageBatches(load_cifar10_jpeg("test", limit), batch=256)),
+        },
+        list(ImageBatches(held, batch=250)),
+        epochs=1 if bench.quick else 11,  # of 200 steps
+    )
+    for work, arms in WORKS.items():
+        study.reference(bench, work)
+        for seed in bench.seeds:
+            bench.measure(work, "fp32-finetuned", seed, partial(finetune_fp32, study, seed))
+        study.run(bench, work, arms)
+    bench.finish()
+
+
+if __name__ == "__main__":
+    main()
