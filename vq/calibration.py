@@ -17,6 +17,7 @@ from vq.layers import candidates, op_of
 
 __all__ = [
     "Batch",
+    "as_it_was",
     "call_model",
     "device_of",
     "fingerprint",
@@ -46,7 +47,7 @@ def squared_gradients(
     """
     weights = {n: m.weight for n, m in candidates(model) if isinstance(m.weight, nn.Parameter)}
     sums = {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}
-    with _as_it_was(model):
+    with as_it_was(model):
         model.eval()
         for weight in weights.values():
             weight.requires_grad_(True)
@@ -86,7 +87,7 @@ def input_second_moments(model: nn.Module, batches: Iterable[Batch]) -> dict[str
         shapes[name] = (op, module.weight.shape)
         handles.append(module.register_forward_pre_hook(_observer(name, op, module, sums)))
     try:
-        with _as_it_was(model):
+        with as_it_was(model):
             model.eval()
             for inputs in _inputs(batches):
                 call_model(model, inputs)
@@ -147,7 +148,7 @@ def reestimate_norms_(model: nn.Module, batches: Iterable[Batch]) -> int:
     before = [{name: t.clone() for name, t in norm.named_buffers()} for norm in norms]
     momenta = [norm.momentum for norm in norms]
     try:
-        with _as_it_was(model):
+        with as_it_was(model):
             model.eval()
             for norm in norms:
                 norm.reset_running_stats()
@@ -262,7 +263,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 @contextmanager
-def _as_it_was(model: nn.Module) -> Iterator[None]:
+def as_it_was(model: nn.Module) -> Iterator[None]:
     """Restore the training modes and gradient flags that a measurement changes."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]

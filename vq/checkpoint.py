@@ -97,9 +97,9 @@ class Checkpoints:
         ResumeError
             If none is whole, or it belongs to another run.
         """
-        for leftover in self._folder.glob(".step-*"):
+        for temporary in (*self._folder.glob(".step-*"), *self._folder.glob(".run.jsonl.*")):
             with suppress(OSError):
-                leftover.unlink()
+                temporary.unlink()
         files = self._files()
         for path in files:
             state = _read(path)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vq import distributed
-from vq.calibration import Batch
+from vq.calibration import Batch, as_it_was
 from vq.checkpoint import Checkpoints, digest_of
 from vq.distillation import Distillation, Objective
 from vq.errors import ConfigError, bulleted
@@ -148,7 +148,7 @@ def finetune_(
     with ExitStack() as stack:
         stack.enter_context(seeded(None if seed is None else seed + distributed.rank()))
         if teacher is not None:
-            stack.callback(teacher.train, teacher.training)
+            stack.enter_context(as_it_was(teacher))
             teacher.eval()
         training = Training(model, train_loader, plan, objective, checkpoints, settings)
         return training.run(resume=resume, progress=progress)

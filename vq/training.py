@@ -24,6 +24,9 @@ from vq.refinement import Refinement, Refiner
 
 __all__ = ["Plan", "Training"]
 
+#: Optimiser steps between two looks at the signs for the progress display.
+_NOTE_STEPS = 20
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -87,6 +90,7 @@ class Training:
         self._generators = randomness.generators_of(loader)
         self._result = FinetuneResult(settings=settings)
         self._log: RunLog | None = None
+        self._note = ""
         # Position: epoch, batches of it that are done, their losses, random state at its start.
         self._epoch = self._done = 0
         self._losses: list[float] = []
@@ -138,7 +142,9 @@ class Training:
             self._losses.append(loss)
             if result.steps % plan.checkpoint_steps == 0 or result.steps == plan.total_steps:
                 self._checkpoint()
-            advance(note=self._note() if result.steps % 20 == 0 else "")
+            if result.steps % _NOTE_STEPS == 0:
+                self._note = _note(loss, self._freezer.telemetry())
+            advance(note=self._note)
         if not self._done:
             raise ConfigError(
                 f"loader must hold batches in every epoch, not none in epoch {self._epoch + 1}; "
@@ -151,7 +157,8 @@ class Training:
         with distributed.together():
             self._write_log("epoch", signs)
         self._done, self._losses = 0, []
-        advance(0, note=_note(result.losses[-1], signs))
+        self._note = _note(result.losses[-1], signs)
+        advance(0, note=self._note)
 
     def _batches(self) -> Iterator[Batch]:
         """Yield what is left of the epoch, in the order that it would have had."""
@@ -275,9 +282,6 @@ class Training:
                     "signs": None if signs is None else vars(signs),
                 }
             )
-
-    def _note(self) -> str:
-        return _note(self._losses[-1], self._freezer.telemetry())
 
 
 def _note(loss: float, signs: SignTelemetry | None) -> str:

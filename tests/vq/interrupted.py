@@ -55,10 +55,16 @@ def build() -> tuple[nn.Module, nn.Module]:
     return model, teacher
 
 
-def run(folder: Path | None, *, resume: bool = False, slow: float = 0, **settings) -> nn.Module:
+def run(
+    folder: Path | None, *, resume: bool = False, slow: float = 0, workers: int = 0, **settings
+) -> nn.Module:
     model, teacher = build()
     loader = DataLoader(
-        Noisy(), batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(3)
+        Noisy(),
+        batch_size=8,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(3),
+        num_workers=workers,
     )
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -98,6 +98,15 @@ def test_resumes_at_every_kind_of_position(tmp_path, monkeypatch, uninterrupted,
     assert resumed.result.signs[-1].frozen > 0
 
 
+def test_resumes_with_worker_processes(tmp_path, monkeypatch):
+    whole = interrupted.run(None, workers=1)
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        stop_after(patch, 14)
+        interrupted.run(tmp_path, workers=1)
+    resumed = interrupted.run(tmp_path, workers=1, resume=True)
+    assert_same(whole.state_dict(), resumed.state_dict())
+
+
 def test_without_a_seed_it_continues_the_random_state_of_the_start(tmp_path, monkeypatch):
     def seed_all():
         random.seed(8)

@@ -166,10 +166,10 @@ def freeze_first(history, **settings):
 
 
 def test_majority_and_moving_average_vote_differently():
-    # Mostly minus, then plus at the end: a count says minus, an average with a short memory plus.
-    history = [torch.full((16,), s) for s in (-1, 1, -1, -1, -1, -1, -1, 1, 1, 1)]
-    assert (freeze_first(history) == -1).all()
-    assert (freeze_first(history, vote="ema") == 1).all()
+    # Mostly plus, then minus at the end: a count says plus, an average with a short memory minus.
+    history = [torch.full((16,), s) for s in (1, -1, 1, 1, 1, 1, 1, -1, -1, -1)]
+    assert (freeze_first(history) == 1).all()
+    assert (freeze_first(history, vote="ema", momentum=0.3) == -1).all()
 
 
 def test_counters_reach_back_to_the_last_event_or_to_the_start():
