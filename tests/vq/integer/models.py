@@ -47,7 +47,7 @@ class Wave(nn.Module):
         super().__init__()
         self.conv = nn.Conv1d(3, 8, 3, padding=2, dilation=2)
         self.bn = nn.BatchNorm1d(8)
-        self.pool = nn.MaxPool1d(2)
+        self.pool = nn.MaxPool1d(2, padding=1)
         self.average = nn.AdaptiveAvgPool1d(1)
         self.flatten = nn.Flatten()
         self.fc1 = nn.Linear(8, 8)

@@ -220,6 +220,20 @@ def test_impossible_numbers_are_refused(case, tmp_path, what):
     refused(rewrite(case[0], tmp_path, change), message)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_bound_on_accumulators_is_exact(case, tmp_path, sign):
+    path = case[0]
+    with open_container(path) as file:
+        most = 128 * np.abs(file.integers("fc").astype(int)).sum(axis=1)
+    bias = sign * (2**31 - 1 - most)
+    name = "_integer.fc.bias"
+    with open_container(rewrite(path, tmp_path, values(name, bias.astype(np.int32)))) as file:
+        assert read_integer(file).parameters["fc"].bias.tolist() == bias.tolist()
+    bias[3] += sign
+    message = "accumulator of output 3 must fit int32, but can reach 2147483648"
+    refused(rewrite(path, tmp_path, values(name, bias.astype(np.int32))), message)
+
+
 def test_grouped_methods_are_refused(tmp_path):
     path = tmp_path / "x.vq.safetensors"
     node = {
