@@ -19,6 +19,7 @@ import vq
 from tests.vq.models import Net, batches
 from vq import SSVQ, VQ, Recipe
 from vq.errors import ConfigError, OutputError, SignbookError, TrainingError
+from vq.finetune import Rates
 from vq.freezing import Freezing, SignFreezer
 from vq.model import compressed_layers
 from vq.optimization import clamp_magnitudes_
@@ -51,8 +52,12 @@ def train(share, kind=Plain, **settings):
     vq.compress_(model, Recipe({"fc1": SSVQ(d=8, k=16), "fc2": VQ(d=4, k=32)}))
     data = [(share(x), share(y)) for x, y in batches(count=10, batch=64)]
     settings = {"freezing": Freezing(interval_steps=4, threshold_end=0.005), **settings}
-    settings = {"refinement": Refinement(interval_steps=5), **settings}
+    settings = {"rates": Rates(signs=0.1), **settings}
+    settings = {"refinement": Refinement(interval_steps=5, margin=0), **settings}
+    before = [layer.weight.indices.clone() for layer in compressed_layers(model)]
     result = vq.finetune_(model, data, epochs=2, **settings)
+    for layer, old in zip(compressed_layers(model), before, strict=True):
+        assert not torch.equal(layer.weight.indices, old), layer.name
     return model, result
 
 
