@@ -206,7 +206,7 @@ def _conv_shape(node: Node, x: Shape, g: Geometry) -> Shape:
     fits = g.op == f"conv{len(x) - 1}d" and len(g.shape) == len(x) + 1
     _require(node, fits, "layer", f"a conv{len(x) - 1}d", f"{g.op} of {list(g.shape)}")
     grouped = x[0] == node.groups * g.shape[1] and g.O % node.groups == 0
-    _require(node, grouped, "groups", f"fit {x[0]} to {g.O} channels", node.groups)
+    _require(node, grouped, "groups", f"such that {x[0]} channels give {g.O}", node.groups)
     return (g.O, *_windows(node, x[1:], g.shape[2:]))
 
 
@@ -223,10 +223,14 @@ def _windows(node: Node, spatial: Shape, kernel: Shape) -> Shape:
         inside = all(max(p) * 2 <= k for p, k in zip(node.padding, kernel, strict=True))
         _require(node, inside, "padding", "at most half of the kernel", node.padding)
     _require(
-        node, math.prod(padded) <= _ELEMENTS_MAX, "padding", "give a smaller input", node.padding
+        node,
+        math.prod(padded) <= _ELEMENTS_MAX,
+        "padding",
+        "small enough for a buffer",
+        node.padding,
     )
     fits = all(n >= e for n, e in zip(padded, extent, strict=True))
-    _require(node, fits, "kernel", f"fit the padded input {padded}", extent)
+    _require(node, fits, "kernel", f"at most the padded input {padded}", extent)
     return tuple((n - e) // s + 1 for n, e, s in zip(padded, extent, node.stride, strict=True))
 
 
