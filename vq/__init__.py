@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vq.compress import CompressResult, compress_
-    from vq.finetune import FinetuneResult, finetune_
+    from vq.distillation import Distillation
+    from vq.finetune import FinetuneResult, Rates, finetune_
+    from vq.freezing import Freezing
     from vq.methods import SSVQ, VQ, Int8
     from vq.planning import Plan, plan
     from vq.recipe import Recipe
+    from vq.refinement import Refinement
     from vq.search import allocate, sensitivity
     from vq.storage import load, save
 
@@ -20,10 +23,14 @@ _HOME = {
     "SSVQ": "vq.methods",
     "VQ": "vq.methods",
     "CompressResult": "vq.compress",
+    "Distillation": "vq.distillation",
     "FinetuneResult": "vq.finetune",
+    "Freezing": "vq.freezing",
     "Int8": "vq.methods",
     "Plan": "vq.planning",
+    "Rates": "vq.finetune",
     "Recipe": "vq.recipe",
+    "Refinement": "vq.refinement",
     "allocate": "vq.search",
     "compress_": "vq.compress",
     "finetune_": "vq.finetune",
@@ -37,10 +44,14 @@ __all__ = [
     "SSVQ",
     "VQ",
     "CompressResult",
+    "Distillation",
     "FinetuneResult",
+    "Freezing",
     "Int8",
     "Plan",
+    "Rates",
     "Recipe",
+    "Refinement",
     "allocate",
     "compress_",
     "finetune_",

@@ -26,7 +26,7 @@ from vq.optimization import Rates
 from vq.randomness import seeded
 from vq.record import FinetuneResult
 from vq.refinement import Refinement
-from vq.training import Plan, Training
+from vq.training import Training, TrainingPlan
 from vq.version import TOOL
 
 __all__ = ["FinetuneResult", "Rates", "finetune_"]
@@ -117,7 +117,7 @@ def finetune_(
     _check_model(model, teacher)
     if resume and checkpoint_dir is None:
         raise ConfigError("checkpoint_dir must be given to resume, not None")
-    plan = Plan(
+    plan = TrainingPlan(
         epochs=epochs,
         batches=batches,
         accumulate=accumulate,

@@ -22,14 +22,14 @@ from vq.progress import Advance, bar
 from vq.record import FinetuneResult, RunLog
 from vq.refinement import Refinement, Refiner
 
-__all__ = ["Plan", "Training"]
+__all__ = ["TrainingPlan", "Training"]
 
 #: Optimiser steps between two looks at the signs for the progress display.
 _NOTE_STEPS = 20
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """Settings of a run; :func:`vq.finetune_` explains them."""
 
     epochs: int
@@ -57,7 +57,7 @@ class Training:
     model : nn.Module
         Compressed.
     loader : iterable of batches
-    plan : Plan
+    plan : TrainingPlan
     objective : Objective
     checkpoints : Checkpoints or None
     settings : dict
@@ -68,7 +68,7 @@ class Training:
         self,
         model: nn.Module,
         loader: Iterable[Batch],
-        plan: Plan,
+        plan: TrainingPlan,
         objective: Objective,
         checkpoints: Checkpoints | None,
         settings: dict[str, Any],
