@@ -22,7 +22,7 @@ from vq.progress import Advance, bar
 from vq.record import FinetuneResult, RunLog
 from vq.refinement import Refinement, Refiner
 
-__all__ = ["TrainingPlan", "Training"]
+__all__ = ["Training", "TrainingPlan"]
 
 #: Optimiser steps between two looks at the signs for the progress display.
 _NOTE_STEPS = 20
