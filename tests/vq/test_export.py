@@ -102,10 +102,12 @@ def test_dense_needs_memory_for_about_one_layer(tmp_path):
     assert peak < 5 * one_bytes
 
 
-def test_damage_leaves_no_file(every, tmp_path):
+@pytest.mark.parametrize("tensor", ["a.stream", "a.codebook", "f.group_zeros", "norm"])
+def test_damage_leaves_no_file(every, tmp_path, tensor):
     path, _ = every
     data = bytearray(path.read_bytes())
-    data[-1] ^= 1
+    with open_container(path) as file:
+        data[file.tensor_spans()[tensor].offset] ^= 1
     path.write_bytes(data)
     for export in (export_dense, export_dram):
         with pytest.raises(ContainerError, match="the file is damaged"):
