@@ -94,6 +94,7 @@ def llama(**changes):
 
 def gpt2(**changes):
     sizes = dict(n_embd=32, n_layer=2, n_head=2, vocab_size=40, n_positions=16)
+    sizes |= dict(bos_token_id=1, eos_token_id=2)
     return transformers.GPT2Config(**sizes, **changes)
 
 
@@ -130,7 +131,7 @@ MODELS = {
         "AutoModelForCausalLM",
     ),
     "bfloat16": (
-        lambda: transformers.LlamaForCausalLM(llama()).bfloat16(),
+        lambda: transformers.AutoModelForCausalLM.from_config(llama(), dtype=torch.bfloat16),
         {"*_proj": SSVQ(d=4, k=8), "*": None},
         "AutoModelForCausalLM",
     ),
@@ -175,8 +176,14 @@ def test_fresh_process_gets_the_same_bits(tmp_path):
         plan = vq.hf.save_pretrained(model, folder)
         assert plan.file_bytes == (folder / vq.hf.FILE).stat().st_size
         assert [f.name for f in folder.glob("*.safetensors")] == [vq.hf.FILE]
+        dense = MODELS[name][0]().eval()
+        dense.load_state_dict(dense_state(model))
         with torch.no_grad():
-            out = model(input_ids=IDS)[0]
+            out, own = dense(input_ids=IDS)[0], model(input_ids=IDS)[0]
+        if name == "conv1d":  # the compressed weight is a transposed view: sums in another order
+            torch.testing.assert_close(own, out, rtol=0, atol=1e-6)
+        else:
+            assert torch.equal(own, out)
         torch.save({"ids": IDS, "out": out, "state": dense_state(model)}, f"{folder}.pt")
         arguments += [folder, auto]
     done = subprocess.run(
@@ -347,7 +354,7 @@ def test_only_compressed_models_of_transformers_are_saved(tmp_path):
         vq.hf.save_pretrained(wrapped.model, tmp_path)
 
 
-@pytest.mark.parametrize("layer", ["lm_head", "model.layers.0.mlp.up_proj"])
+@pytest.mark.parametrize("layer", ["re:.*(lm_head|embed_tokens)", "model.layers.0.mlp.up_proj"])
 def test_ties_that_the_configuration_does_not_know_are_refused(tmp_path, layer):
     model = MODELS["untied"][0]()
     model.lm_head.weight = model.model.embed_tokens.weight
