@@ -18,12 +18,12 @@ from vq import SSVQ, VQ, Int8, Recipe
 from vq.errors import ConfigError, ContainerError, OutputError
 from vq.model import compressed_layers
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 transformers = pytest.importorskip("transformers", reason="the extra lm is not installed")
 
 import vq.hf  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
+OFFLINE = os.environ | {"HF_HUB_OFFLINE": "1"}
 IDS = torch.tensor([[2, 7, 1, 8, 2, 8], [1, 8, 2, 8, 4, 5]])
 
 #: Loads folders in a fresh process, with nothing but transformers and the registered quantizer,
@@ -31,10 +31,11 @@ IDS = torch.tensor([[2, 7, 1, 8, 2, 8], [1, 8, 2, 8, 4, 5]])
 FRESH = """
 import sys, warnings
 warnings.simplefilter("error")
-import torch, transformers
+import torch, vq.hf
 torch.set_num_threads(1)
-import vq.hf
+assert "transformers" not in sys.modules, "importing vq.hf must not import it"
 vq.hf.register()
+import transformers
 for folder, auto in zip(sys.argv[1::2], sys.argv[2::2]):
     wanted = torch.load(f"{folder}.pt")
     model, info = getattr(transformers, auto).from_pretrained(folder, output_loading_info=True)
@@ -187,7 +188,11 @@ def test_fresh_process_gets_the_same_bits(tmp_path):
         torch.save({"ids": IDS, "out": out, "state": dense_state(model)}, f"{folder}.pt")
         arguments += [folder, auto]
     done = subprocess.run(
-        [sys.executable, "-c", FRESH, *arguments], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", FRESH, *arguments],
+        cwd=ROOT,
+        env=OFFLINE,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     for word in ("missing", "MISSING", "UNEXPECTED", "Traceback"):
@@ -392,7 +397,7 @@ def test_signbook_names_a_folder(tmp_path):
         [sys.executable, "-c", "import sys; from signbook.naming import resolve_model; "
          "print(float(resolve_model(sys.argv[1]).lm_head.weight.detach().sum()))",
          f"hf:{tmp_path}"],
-        cwd=ROOT, capture_output=True, text=True,
+        cwd=ROOT, env=OFFLINE, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) == float(model.lm_head.weight.detach().sum())

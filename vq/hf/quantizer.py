@@ -28,6 +28,13 @@ METHOD = "signbook"
 
 
 def transformers() -> Any:
+    """Import transformers.
+
+    Raises
+    ------
+    ConfigError
+        If it is not installed.
+    """
     try:
         return importlib.import_module("transformers")
     except ModuleNotFoundError as error:
@@ -41,6 +48,13 @@ def transformers() -> Any:
 
 @functools.cache
 def register_classes() -> None:
+    """Give the classes below their bases of transformers, and make them known there, once.
+
+    Raises
+    ------
+    ConfigError
+        If transformers is missing or too old.
+    """
     version = transformers().__version__
     try:
         base = importlib.import_module("transformers.quantizers.base").HfQuantizer
