@@ -16,7 +16,7 @@ from torch import nn
 from signbook.extras import require
 from signbook.hints import did_you_mean
 from vq.errors import ConfigError, SignbookError
-from vq.hf import register
+from vq.hf import METHOD, register
 
 __all__ = ["quiet_transformers", "timm_model", "transformers_model"]
 
@@ -56,8 +56,10 @@ def transformers_model(name: str, *, pretrained: bool) -> nn.Module:
     if name.startswith((".", "/", "~")) and not local:
         raise ConfigError(f"{subject}: must be a folder that exists, or an id of the hub")
     with quiet_transformers(subject):
-        register()
         config = transformers.AutoConfig.from_pretrained(name, local_files_only=local)
+        about = getattr(config, "quantization_config", None)
+        if isinstance(about, dict) and about.get("quant_method") == METHOD:
+            register()  # not always: older versions of transformers load all other models
         named = (config.architectures or ["AutoModel"])[0]
         architecture = getattr(transformers, named, None)
         if architecture is None:
