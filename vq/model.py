@@ -52,8 +52,8 @@ class CompressedLayer:
         return self.originals[1] if isinstance(self.weight, SignSplit) else None
 
     def to_layer(self) -> Layer:
-        """Encode for the container."""
-        return self.weight.to_layer(*self.originals)
+        """Encode for the container, under its name in this model."""
+        return self.weight.to_layer(self.name, *self.originals)
 
 
 def compressed_layers(model: nn.Module) -> Iterator[CompressedLayer]:

@@ -71,8 +71,8 @@ class Compressed(nn.Module):
         """Tensors to train, as they start for an original ``weight``."""
         raise NotImplementedError
 
-    def to_layer(self, *originals: Tensor) -> Layer:
-        """Encode for the container; ``originals`` are the tensors torch trains."""
+    def to_layer(self, name: str, *originals: Tensor) -> Layer:
+        """Encode for the container as layer ``name``; ``originals`` are what torch trains."""
         raise NotImplementedError
 
 
@@ -147,9 +147,10 @@ class _Codebook(Compressed):
             matrix = matrix * scale[:, None]
         return weight_of(matrix, g.shape, g.op, g.axis).to(self.dtype)
 
-    def stored(self, codebook: Tensor) -> dict[str, Any]:
+    def stored(self, name: str, codebook: Tensor) -> dict[str, Any]:
         """Arguments that both kinds of container layers take."""
         g = self.geometry
+        own = g.codebook == f"{g.name}.codebook"
         codebook = codebook.detach()
         return {
             "codebook": self.integers(codebook).cpu().numpy().astype(np.int8),
@@ -159,7 +160,7 @@ class _Codebook(Compressed):
             "op": g.op,
             "axis": g.axis,
             "tile_outputs": g.tile_outputs,
-            "codebook_name": g.codebook,
+            "codebook_name": f"{name}.codebook" if own else g.codebook,
         }
 
     def in_stream_order(self, items: Tensor) -> NDArray[Any]:
@@ -198,13 +199,13 @@ class SignSplit(_Codebook):
             negative.scatter_(1, least, negative.gather(1, least) ^ odd)
         return negative
 
-    def to_layer(self, *originals: Tensor) -> Layer:
+    def to_layer(self, name: str, *originals: Tensor) -> Layer:
         codebook, latent = originals
         return Layer.ssvq(
-            self.geometry.name,
+            name,
             signs=self.in_stream_order(self.negative(latent.detach())),
             parity=self.geometry.sign_bits < self.geometry.d,
-            **self.stored(codebook),
+            **self.stored(name, codebook),
         )
 
 
@@ -216,8 +217,8 @@ class PlainVQ(_Codebook):
     def forward(self, codebook: Tensor) -> Tensor:
         return self.decode(codebook, None, None)
 
-    def to_layer(self, *originals: Tensor) -> Layer:
-        return Layer.vq(self.geometry.name, **self.stored(originals[0]))
+    def to_layer(self, name: str, *originals: Tensor) -> Layer:
+        return Layer.vq(name, **self.stored(name, originals[0]))
 
 
 class Int8Weight(Compressed):
@@ -241,11 +242,11 @@ class Int8Weight(Compressed):
         integers, scale = self.integers(weight)
         return weight_of(integers * scale[:, None], g.shape, g.op, g.axis).to(self.dtype)
 
-    def to_layer(self, *originals: Tensor) -> Layer:
+    def to_layer(self, name: str, *originals: Tensor) -> Layer:
         g = self.geometry
         integers, scale = self.integers(originals[0].detach())
         return Layer.int8(
-            g.name,
+            name,
             integers=integers.cpu().numpy().astype(np.int8),
             scale=scale.cpu().numpy(),
             shape=g.shape,

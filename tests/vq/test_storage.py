@@ -97,3 +97,12 @@ def test_unwritable_place_is_one_clear_error(tmp_path):
     model = compressed(Recipe({"fc1": SSVQ()}), epochs=1)
     with pytest.raises(OutputError, match=r"missing/x: must be writable, not refused \(No such"):
         vq.save(model, tmp_path / "missing" / "x")
+
+
+def test_part_of_a_model_is_saved_under_its_own_names(tmp_path):
+    whole = nn.ModuleDict({"inner": Net(), "other": nn.Linear(2, 2)})
+    vq.compress_(whole, Recipe({"inner.fc1": SSVQ(), "inner.fc2": Int8()}))
+    vq.save(whole["inner"], tmp_path / "x")
+    loaded = vq.load(tmp_path / "x", into=Net())
+    assert torch.equal(loaded.fc1.weight, whole["inner"].fc1.weight)
+    assert torch.equal(loaded.fc2.weight, whole["inner"].fc2.weight)
