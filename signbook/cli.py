@@ -49,7 +49,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print("interrupted; nothing that existed before was changed", file=sys.stderr)
+        print("interrupted; every file that is there is complete", file=sys.stderr)
         raise SystemExit(1) from None
 
 

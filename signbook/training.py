@@ -18,7 +18,7 @@ from signbook.tasks import Classification, Denoising, Embedding, LanguageModelli
 from vq.container import account
 from vq.distillation import Distillation
 from vq.errors import ConfigError
-from vq.finetune import FinetuneResult, Rates
+from vq.finetune import Rates
 
 __all__ = [
     "FILE_NAME",
@@ -240,7 +240,7 @@ def finetune_named(
         "file_bytes": file.file_bytes,
         "bits_per_weight": result.bits_per_weight,
         "layers": _layers(result),
-        "run": _record(record),
+        "run": record.to_json(),
     }
     write_json(out / "run.json", document)
     return document
@@ -260,11 +260,6 @@ class _Embedded(nn.Module):
 
     def forward(self, **inputs: Tensor) -> Tensor:
         return embedding_of(self.model(**inputs), inputs)
-
-
-def _record(record: FinetuneResult) -> dict[str, Any]:
-    found: dict[str, Any] = record.to_json()
-    return found
 
 
 def _layers(result: vq.CompressResult) -> list[dict[str, Any]]:

@@ -20,7 +20,6 @@ from vq.integer.graph import Graph, Node
 __all__ = ["IntegerModel", "Parameters", "reach", "run"]
 
 I8 = NDArray[np.int8]
-I64 = NDArray[np.int64]
 _FLOAT32_EXACT = 2**24
 _IMAGES_AT_A_TIME = 16
 
