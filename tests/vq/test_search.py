@@ -142,3 +142,15 @@ def test_found_recipe_compresses_within_its_budget():
     recipe = allocate(found, budget_bits_per_weight=4.0)
     assert vq.compress_(model, recipe).bits_per_weight <= 4.0
     assert np.isfinite(loss(model))
+
+
+def test_what_one_layer_takes_is_gone_for_the_others():
+    choices = {
+        name: [
+            Choice(SSVQ(d=8, k=16), None, increase, 800, 150),
+            Choice(Int8(), None, 0.0, 800, 800),
+        ]
+        for name, increase in (("a", 1.0), ("b", 1.1), ("c", 1.2))
+    }
+    recipe = allocate(choices, budget_bytes=150 + 150 + 800)
+    assert [method.name for method in recipe.rules.values()] == ["ssvq", "ssvq", "int8"]
