@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 from harness import Bench
-from vision import CODEBOOK_RATES, Arm, Study
+from vision import Arm, Study
 
 import vq
 from signbook.demo import ARMS as DEMO
@@ -54,13 +54,7 @@ def choose_rates(bench: Bench) -> dict[str, float]:
     )
     current = study(part, CHOICE_SEED, bench.quick)
     return {
-        name: float(
-            bench.choose(
-                WORK,
-                name,
-                {f"{r:g}": partial(current.held_out_error, arm, r) for r in CODEBOOK_RATES},
-            )
-        )
+        name: bench.choose(WORK, name, partial(current.held_out_error, arm))
         for name, arm in ARMS.items()
     }
 
@@ -72,13 +66,10 @@ def main() -> None:
     rates = choose_rates(bench)
     for seed in bench.seeds:
         current = study(load_digits(seed), seed, bench.quick)
-        scores = {
-            name: bench.measure(WORK, name, seed, partial(current.measure, arm, rates[name], seed))
-            for name, arm in ARMS.items()
-        }
-        for other in ("vq", "fixed-signs"):
-            points = 100 * (scores["ssvq"]["test_top1"] - scores[other]["test_top1"])
-            bench.measure(WORK, f"ssvq - {other}", seed, partial(dict, points=points))
+        for name, arm in ARMS.items():
+            bench.measure(WORK, name, seed, partial(current.measure, arm, rates[name], seed))
+    for other in ("vq", "fixed-signs"):
+        bench.difference(WORK, "ssvq", other, same_images=False)
     bench.finish()
 
 

@@ -12,15 +12,21 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from signbook.files import make_folder, write_json
 from signbook.report import versions
 
-__all__ = ["Bench"]
+__all__ = ["RATES", "Bench"]
+
+#: Learning rates to choose from, a half decade apart.
+RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Bench:
         self._journal = make_folder(Path("out/bench")) / f"{name}.jsonl"
         if self.arguments.fresh:
             self._journal.unlink(missing_ok=True)
+        self._images: dict[_Key, dict[str, NDArray[np.bool_]]] = {}
         self._done = self._load()
         self._used: dict[_Key, dict[str, float]] = {}
 
@@ -70,39 +77,87 @@ class Bench:
                 row = json.loads(line)
             except ValueError:  # the line that was being written when the bench was stopped
                 continue
-            done[_Key(**row["key"])] = row["metrics"]
+            key = _Key(**row["key"])
+            done[key] = row["metrics"]
+            self._images[key] = {n: _unpacked(*kept) for n, kept in row.get("images", {}).items()}
         return done
 
     def measure(
-        self, work: str, arm: str, seed: int, run: Callable[[], Mapping[str, float]]
+        self,
+        work: str,
+        arm: str,
+        seed: int,
+        run: Callable[[], Mapping[str, float | NDArray[np.bool_]]],
     ) -> dict[str, float]:
         """Return the metrics of one measurement, from the journal if it is there already.
 
         ``run`` returns metrics by name; ``bits_per_weight`` among them becomes its own column.
+        An array says which images were right: its mean is the metric, and arms can be compared
+        image by image (:meth:`difference`).
         """
         key = _Key(work, arm, seed, "quick" if self.quick else "full")
         if key not in self._done:
-            self._keep(key, {name: float(value) for name, value in run().items()})
+            found = run()
+            images = {name: v for name, v in found.items() if isinstance(v, np.ndarray)}
+            self._keep(key, {name: float(np.mean(v)) for name, v in found.items()}, images)
         self._used[key] = self._done[key]
         return self._done[key]
 
-    def choose(self, work: str, arm: str, options: Mapping[str, Callable[[], float]]) -> str:
-        """Return the option with the lowest value; each is measured once and kept in the journal.
+    def choose(self, work: str, arm: str, loss: Callable[[float], float]) -> float:
+        """Return the learning rate of lowest ``loss``, on training data that no training sees.
 
-        For choosing learning rates on held-out training data, with equal effort for every arm.
+        Every arm searches by the same rule: the two rates in the middle of ``RATES``, and on in
+        the direction of the better one until the loss rises. Each is kept in the journal.
         """
-        values = {}
-        for option, run in options.items():
-            key = _Key(f"{work}: choice of {arm}", option, -1, "quick" if self.quick else "full")
-            if key not in self._done:
-                self._keep(key, {"value": float(run())})
-            values[option] = self._done[key]["value"]
-        return min(values, key=values.__getitem__)
 
-    def _keep(self, key: _Key, metrics: dict[str, float]) -> None:
+        def value(at: int) -> float:
+            rate = f"{RATES[at]:g}"
+            key = _Key(f"{work}: choice of {arm}", rate, -1, "quick" if self.quick else "full")
+            if key not in self._done:
+                self._keep(key, {"value": float(loss(RATES[at]))})
+            return self._done[key]["value"]
+
+        best, other = len(RATES) // 2, len(RATES) // 2 - 1
+        if value(other) < value(best):
+            best, other = other, best
+        step = best - other
+        while 0 <= best + step < len(RATES) and value(best + step) < value(best):
+            best += step
+        return RATES[best]
+
+    def difference(self, work: str, arm: str, other: str, *, same_images: bool) -> None:
+        """Add a row for how many points ``arm`` is above ``other``, for every per-image metric.
+
+        Arms are paired by seed, which gives the mean and its spread. Where the seeds share their
+        test images, ``METRIC image_se`` is the part of the noise that they do not see: the
+        standard error over images of the gain per image, averaged over the seeds.
+        """
+        budget = "quick" if self.quick else "full"
+        gains: dict[str, list[NDArray[np.float64]]] = {}
+        for seed in self.seeds:
+            mine, theirs = (self._images[_Key(work, name, seed, budget)] for name in (arm, other))
+            for metric in mine:
+                gain = 100 * (mine[metric].astype(float) - theirs[metric])
+                gains.setdefault(metric, []).append(gain)
+                points = self._used.setdefault(_Key(work, f"{arm} - {other}", seed, budget), {})
+                points[metric] = float(gain.mean())
+        first = self._used[_Key(work, f"{arm} - {other}", self.seeds[0], budget)]
+        for metric, found in gains.items() if same_images else ():
+            mean = np.mean(found, axis=0)
+            first[f"{metric} image_se"] = float(mean.std(ddof=1) / math.sqrt(len(mean)))
+
+    def _keep(
+        self,
+        key: _Key,
+        metrics: dict[str, float],
+        images: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+    ) -> None:
         self._done[key] = metrics
+        self._images[key] = dict(images)
+        packed = {n: (np.packbits(right).tobytes().hex(), len(right)) for n, right in images.items()}
+        row = {"key": key.__dict__, "metrics": metrics, "images": packed}
         with self._journal.open("a") as file:
-            file.write(json.dumps({"key": key.__dict__, "metrics": metrics}) + "\n")
+            file.write(json.dumps(row) + "\n")
 
     def finish(self) -> dict[str, Any]:
         """Print the table, write the JSON document and return it."""
@@ -158,6 +213,11 @@ class Bench:
                 work, arm, str(first["seeds"]), "" if bpw is None else f"{bpw:.3f}", *cells
             )
         Console(width=160).print(table)
+
+
+def _unpacked(text: str, count: int) -> NDArray[np.bool_]:
+    """Undo the packing of :meth:`Bench._keep`."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[:count].astype(bool)
 
 
 def _cell(row: dict[str, Any] | None) -> str:

@@ -4,8 +4,8 @@ stories260K (264 thousand weights) is compressed and fine-tuned on stories of it
 block linears are compressed; codebooks are shared across them; embeddings and norms are kept and
 trained. Judged by nats per token on 120 stories that no training sees; fp32 reaches 1.237.
 
-Every arm gets the same stories, steps and schedule, and the same two codebook rates to choose from
-on 40 further stories. ``fixed-signs`` trains everything that ``ssvq`` trains, but the signs;
+Every arm gets the same stories, steps and schedule, and a codebook rate
+chosen by the same rule on 40 further stories. ``fixed-signs`` trains everything that ``ssvq`` trains, but the signs;
 ``vq+refined`` also re-assigns its sub-vectors during training.
 """
 
@@ -55,7 +55,6 @@ WORKS = {
         "vq": Arm(vq.VQ(d=2, k=64)),
     },
 }
-CODEBOOK_RATES = (1e-2, 3e-2)
 
 
 class Stories:
@@ -147,8 +146,7 @@ def main() -> None:
     for work, arms in WORKS.items():
         bench.measure(work, "fp32", 0, lambda: {"nats_per_token": nats_per_token(model, test)})
         for name, arm in arms.items():
-            options = {f"{rate:g}": partial(choose, arm, rate) for rate in CODEBOOK_RATES}
-            rate = float(bench.choose(work, name, options))
+            rate = bench.choose(work, name, partial(choose, arm))
             for seed in bench.seeds:
                 bench.measure(work, name, seed, partial(measure, arm, rate, seed))
     bench.finish()

@@ -9,10 +9,12 @@ Judged on the 10,000 JPEG test images and on the 761 exact ones; arms of one see
 import copy
 from functools import partial
 
+import numpy as np
 import torch
 from harness import Bench
+from numpy.typing import NDArray
 from torch import nn
-from vision import Arm, Study, top1
+from vision import Arm, Study
 
 import vq
 from signbook.data.files import data_file
@@ -47,7 +49,7 @@ def training_images() -> tuple[Images, Images]:
     return together, Images(jpeg.x[held], jpeg.y[held])
 
 
-def finetune_fp32(study: Study, seed: int) -> dict[str, float]:
+def finetune_fp32(study: Study, seed: int) -> dict[str, NDArray[np.bool_]]:
     """Train the uncompressed model on the same batches."""
     model = copy.deepcopy(study.model)
     batches = study.batches(seed)
@@ -57,12 +59,13 @@ def finetune_fp32(study: Study, seed: int) -> dict[str, float]:
     model.train()
     for _ in range(study.epochs):
         for x, y in batches:
-            loss = nn.functional.cross_entropy(model(x), y)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = nn.functional.cross_entropy(model(x), y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             schedule.step()
-    return {f"{name}_top1": top1(model, data) for name, data in study.tests.items()}
+    return study.scores(model)
 
 
 def main() -> None:
@@ -81,12 +84,17 @@ def main() -> None:
         },
         list(ImageBatches(held, batch=250)),
         epochs=1 if bench.quick else 11,  # of 200 steps
+        choice_share=0.4,
+        amp="bf16",
     )
     for work, arms in WORKS.items():
         study.reference(bench, work)
         for seed in bench.seeds:
             bench.measure(work, "fp32-finetuned", seed, partial(finetune_fp32, study, seed))
         study.run(bench, work, arms)
+        for other in ("fixed-signs", "vq", "vq-shared"):
+            if other in arms:
+                bench.difference(work, "ssvq", other, same_images=True)
     bench.finish()
 
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from harness import Bench
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import vq
 from vq.distillation import Distillation
 from vq.finetune import Rates
 
-__all__ = ["CODEBOOK_RATES", "Arm", "Study", "top1"]
-
-CODEBOOK_RATES = (1e-2, 3e-2)
+__all__ = ["Arm", "Study", "right"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,6 @@ class Arm:
     teacher: bool = False
     importance: str | None = None
     refinement: Any = None
-    amp: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,10 @@ class Study:
     held_out : list of (inputs, labels)
         Training images that only the choice of learning rates sees.
     epochs : int
+    choice_share : float
+        Share of the epochs that a training for the choice of a learning rate takes.
+    amp : "bf16" or None
+        Precision of the training's activations; scores are always in fp32.
     """
 
     model: nn.Module
@@ -53,31 +56,35 @@ class Study:
     tests: Mapping[str, list[tuple[Tensor, Tensor]]]
     held_out: list[tuple[Tensor, Tensor]]
     epochs: int
+    choice_share: float = 0.5
+    amp: str | None = None
     rate_signs: float = 3e-2
     rate_rest: float = 1e-3
 
     def run(self, bench: Bench, work: str, arms: Mapping[str, Arm]) -> None:
         """Choose every arm's codebook rate with equal effort, then measure all seeds."""
         for name, arm in arms.items():
-            options = {f"{r:g}": partial(self.held_out_error, arm, r) for r in CODEBOOK_RATES}
-            rate = float(bench.choose(work, name, options))
+            rate = bench.choose(work, name, partial(self.held_out_error, arm))
             for seed in bench.seeds:
                 bench.measure(work, name, seed, partial(self.measure, arm, rate, seed))
 
     def reference(self, bench: Bench, work: str) -> None:
         """Measure the model as it is."""
-        scores = {f"{name}_top1": top1(self.model, data) for name, data in self.tests.items()}
-        bench.measure(work, "fp32", 0, lambda: scores)
+        bench.measure(work, "fp32", 0, lambda: self.scores(self.model))
 
     def held_out_error(self, arm: Arm, rate: float) -> float:
-        """Train for half the budget; return the error on the held-out training images."""
-        trained, _ = self._train(arm, rate, 1000, max(1, self.epochs // 2))
-        return 1 - top1(trained, self.held_out)
+        """Train for part of the budget; return the error on the held-out training images."""
+        trained, _ = self._train(arm, rate, 1000, max(1, int(self.epochs * self.choice_share)))
+        return 1 - float(right(trained, self.held_out).mean())
 
-    def measure(self, arm: Arm, rate: float, seed: int) -> dict[str, float]:
+    def measure(self, arm: Arm, rate: float, seed: int) -> dict[str, Any]:
         """Compress, train for the full budget, and score on every test set."""
         trained, facts = self._train(arm, rate, seed, self.epochs)
-        return {f"{name}_top1": top1(trained, data) for name, data in self.tests.items()} | facts
+        return self.scores(trained) | facts
+
+    def scores(self, model: nn.Module) -> dict[str, NDArray[np.bool_]]:
+        """Which images of every test set the model classifies correctly."""
+        return {f"{name}_top1": right(model, data) for name, data in self.tests.items()}
 
     def _train(
         self, arm: Arm, rate: float, seed: int, epochs: int
@@ -87,7 +94,7 @@ class Study:
             model, arm.recipe, calibration=self.calibration, importance=arm.importance, seed=seed
         )
         name, data = next(iter(self.tests.items()))
-        facts = {f"{name}_clustered_top1": top1(model, data)}
+        facts = {f"{name}_clustered_top1": float(right(model, data).mean())}
         record = vq.finetune_(
             model,
             self.batches(seed),
@@ -97,7 +104,7 @@ class Study:
             teacher=copy.deepcopy(self.model) if arm.teacher else None,
             distillation=Distillation() if arm.teacher else None,
             fixed_signs=arm.fixed_signs,
-            amp=arm.amp,
+            amp=self.amp,
             seed=seed,
         )
         facts |= {"bits_per_weight": result.bits_per_weight, "train_loss": record.losses[-1]}
@@ -110,8 +117,7 @@ class Study:
 
 
 @torch.no_grad()
-def top1(model: nn.Module, data: list[tuple[Tensor, Tensor]]) -> float:
-    """Share of images that a model classifies correctly."""
+def right(model: nn.Module, data: list[tuple[Tensor, Tensor]]) -> NDArray[np.bool_]:
+    """Which images a model classifies correctly, [images]."""
     model.eval()
-    right = sum(int((model(x).argmax(1) == y).sum()) for x, y in data)
-    return right / sum(len(y) for _, y in data)
+    return torch.cat([model(x).argmax(1) == y for x, y in data]).numpy()
