@@ -24,6 +24,9 @@ __all__ = ["ClusteredLayer", "cluster", "root_mean_square", "sub_vectors"]
 
 F32 = NDArray[np.float32]
 
+#: Unit of an output without any weight: so small that whatever codeword it gets, it stays silent.
+_SILENT = 2.0**-100
+
 
 @dataclass(frozen=True)
 class ClusteredLayer:
@@ -45,11 +48,15 @@ class ClusteredLayer:
 
 
 def root_mean_square(weight: Tensor, geometry: Geometry) -> Tensor:
-    """Unit of a layer's latents: [1] or, with a scale per output, [O] float32; 1 where it is 0."""
+    """Unit of a layer's latents: [1] or, with a scale per output, [O] float32; never 0.
+
+    Outputs whose weights are all 0 stay silent. A layer of which that is all there is has unit 1,
+    so that it can learn.
+    """
     matrix = matrix_of(weight.detach(), geometry.op, geometry.axis).float()
     rows = matrix if geometry.scales > 1 else matrix.reshape(1, -1)
     unit = rows.square().mean(dim=1).sqrt()
-    return torch.where(unit > 0, unit, torch.ones_like(unit))
+    return torch.where(unit > 0, unit, _SILENT if unit.any() else 1.0)
 
 
 def sub_vectors(weight: Tensor, geometry: Geometry, unit: Tensor) -> F32:

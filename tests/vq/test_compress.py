@@ -115,6 +115,18 @@ def test_constant_layers_are_represented(fill):
     torch.testing.assert_close(model[0].weight, torch.full((32, 64), fill))
 
 
+@pytest.mark.parametrize("method", [SSVQ(k=4, scale="output"), VQ(k=16, scale="output")])
+def test_silent_outputs_stay_silent(method):
+    """No codeword need be zero; an output without weights must not come alive for that."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 32))
+    with torch.no_grad():
+        model[0].weight[3] = 0
+    vq.compress_(model, Recipe({"*": method}))
+    peaks = model[0].weight.detach().abs().amax(dim=1)
+    assert peaks[3] < 1e-25 and (peaks[[0, 1, 2, 4]] > 0.01).all()
+
+
 def test_provenance_remembers_recipe_and_seed():
     model = Net()
     vq.compress_(model, Recipe({"fc1": SSVQ()}), seed=7)
