@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vq.container.constants import CHUNK_SUBVECTORS, GRANULE_BYTES
+from vq.container.parity import append_parity, drop_parity
 
-__all__ = ["pack_planes", "pack_signs", "parity_sign", "unpack_planes", "unpack_signs"]
+__all__ = ["pack_planes", "pack_signs", "unpack_planes", "unpack_signs"]
 
 U8 = NDArray[np.uint8]
+_BLOCK = 256  # chunks at a time, so that what lies between input and output stays in a core's cache
 
 
 def pack_planes(values: NDArray[np.integer], bits: int) -> U8:
@@ -29,28 +31,33 @@ def pack_planes(values: NDArray[np.integer], bits: int) -> U8:
         ``i`` of the chunk. Lanes past ``N`` are zero.
     """
     chunks = -(-len(values) // CHUNK_SUBVECTORS)
-    padded = np.zeros(chunks * CHUNK_SUBVECTORS, np.uint8 if bits <= 8 else np.uint16)
-    padded[: len(values)] = values
     planes = np.empty((chunks, bits, GRANULE_BYTES), np.uint8)
-    for p in range(bits):
-        bit = np.bitwise_and(padded, 1 << p)  # packbits takes any non-zero as 1
-        planes[:, p] = np.packbits(bit, bitorder="little").reshape(chunks, GRANULE_BYTES)
+    for first in range(0, chunks, _BLOCK):
+        block = planes[first : first + _BLOCK]
+        given = values[first * CHUNK_SUBVECTORS : (first + _BLOCK) * CHUNK_SUBVECTORS]
+        byte = np.zeros(len(block) * CHUNK_SUBVECTORS, np.uint8)
+        for p in range(bits):
+            if p % 8 == 0:  # packbits is fast on bytes only
+                byte[: len(given)] = given >> p if p else given
+            bit = np.bitwise_and(byte, 1 << p % 8)  # packbits takes any non-zero as 1
+            block[:, p] = np.packbits(bit, bitorder="little").reshape(-1, GRANULE_BYTES)
     return planes.reshape(chunks, bits * GRANULE_BYTES)
 
 
 def unpack_planes(planes: U8, bits: int) -> NDArray[np.integer]:
     """Undo :func:`pack_planes`: [C, 64 * bits] bytes to [C * 512] uint8, or uint16 past 8 bits."""
-    chunks = len(planes)
-    grid = planes.reshape(chunks, bits, GRANULE_BYTES)
-    values: NDArray[np.integer] = np.zeros(
-        chunks * CHUNK_SUBVECTORS, np.uint8 if bits <= 8 else np.uint16
-    )
-    for p in range(bits):
-        plane = np.ascontiguousarray(grid[:, p]).reshape(-1)
-        bit = np.unpackbits(plane, bitorder="little").astype(values.dtype, copy=False)
-        np.left_shift(bit, p, out=bit)
-        np.bitwise_or(values, bit, out=values)
-    return values
+    grid = planes.reshape(len(planes), bits, GRANULE_BYTES)
+    kind = np.uint8 if bits <= 8 else np.uint16
+    values: NDArray[np.integer] = np.empty((len(planes), CHUNK_SUBVECTORS), kind)
+    for first in range(0, len(planes), _BLOCK):
+        block = grid[first : first + _BLOCK].swapaxes(0, 1)
+        lanes = np.unpackbits(block, bitorder="little").reshape(bits, -1)
+        part = lanes[-1].astype(kind, copy=False)
+        for p in reversed(range(bits - 1)):
+            np.add(part, part, out=part)  # numpy adds bytes in vectors, but shifts them one by one
+            np.bitwise_or(part, lanes[p], out=part)
+        values[first : first + _BLOCK] = part.reshape(-1, CHUNK_SUBVECTORS)
+    return values.reshape(-1)
 
 
 def pack_signs(negative: NDArray[np.bool_], sign_bits: int) -> U8:
@@ -68,27 +75,29 @@ def pack_signs(negative: NDArray[np.bool_], sign_bits: int) -> U8:
     -------
     [64 * ceil(N * sign_bits / 512)] uint8
     """
-    stored = np.ascontiguousarray(negative[:, :sign_bits])
-    packed = np.packbits(stored.reshape(-1).view(np.uint8), bitorder="little")
-    out = np.zeros(-(-len(packed) // GRANULE_BYTES) * GRANULE_BYTES, np.uint8)
-    out[: len(packed)] = packed
+    d = negative.shape[1]
+    size = -(-len(negative) * sign_bits // 8)
+    out = np.zeros(-(-size // GRANULE_BYTES) * GRANULE_BYTES, np.uint8)
+    rows = _BLOCK * CHUNK_SUBVECTORS // d // 64 * 64
+    for first in range(0, len(negative), rows):
+        block = negative[first : first + rows]
+        if sign_bits < d <= 8:
+            packed = drop_parity(np.packbits(block, bitorder="little"), sign_bits)
+        else:
+            packed = np.packbits(block[:, :sign_bits], bitorder="little")
+        at = first * sign_bits // 8
+        packed = packed[: size - at]
+        out[at : at + len(packed)] = packed
     return out
 
 
 def unpack_signs(packed: U8, sign_bits: int, d: int) -> NDArray[np.bool_]:
-    """Undo :func:`pack_signs`: bytes to [N', d] bool, ``N' = 8 * len(packed) // sign_bits``."""
-    bits = np.unpackbits(packed, bitorder="little")
-    rows = len(bits) // sign_bits
-    stored = bits[: rows * sign_bits].reshape(rows, sign_bits).view(np.bool_)
-    return parity_sign(stored) if sign_bits == d - 1 else stored
+    """Undo :func:`pack_signs`: bytes to [N', d] bool, ``N' = 8 * len(packed) // sign_bits``.
 
-
-def parity_sign(stored: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Append the sign that makes the number of negative weights even: [N, d-1] to [N, d]."""
-    full = np.empty((len(stored), stored.shape[1] + 1), np.bool_)
-    full[:, :-1] = stored
-    last = full[:, -1]
-    last[:] = False
-    for column in stored.T:  # far faster than reducing along so short an axis
-        np.bitwise_xor(last, column, out=last)
-    return full
+    The parity sign makes the number of negative weights even.
+    """
+    rows = 8 * len(packed) // sign_bits
+    if sign_bits < d:
+        return append_parity(packed, sign_bits)[:rows]
+    bits = np.unpackbits(packed, count=rows * d, bitorder="little")
+    return bits.reshape(rows, d).view(np.bool_)

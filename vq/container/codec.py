@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vq.container import bits
+from vq.container.constants import CHUNK_SUBVECTORS
 from vq.container.geometry import Geometry
 from vq.errors import ContainerError
 
 __all__ = ["decode_codes", "decode_subvectors", "encode_codes", "encode_subvectors"]
 
 U8 = NDArray[np.uint8]
-_STRIDE = 128  # chunks decoded at a time: the working memory stays in a core's own cache
+_STRIDE = 1 << 19  # weights decoded at a time: the working memory stays in a core's own cache
 
 
 def encode_subvectors(
@@ -58,10 +59,11 @@ def decode_subvectors(g: Geometry, stream: U8, codebook: NDArray[np.int8]) -> ND
         part = out[at : at + len(indices)]
         np.take(codebook, indices, axis=0, out=part, mode="clip")
         if negative is not None:
-            # -m = (m ^ -1) + 1, the same two steps as the hardware.
-            minus = negative.view(np.int8)
-            np.bitwise_xor(part, -minus, out=part)
-            np.add(part, minus, out=part)
+            # -m = (m ^ -1) - -1, the same two steps as the hardware.
+            mask = negative.view(np.int8)
+            np.negative(mask, out=mask)
+            np.bitwise_xor(part, mask, out=part)
+            np.subtract(part, mask, out=part)
         at += len(indices)
     return out
 
@@ -72,8 +74,9 @@ def _parts(
     """Yield (indices, negative) for runs of full chunks, then for the last chunk."""
     chunk_bytes = g.index_part_bytes + g.sign_part_bytes
     full = g.chunks - 1
-    for first in range(0, full, _STRIDE):
-        count = min(_STRIDE, full - first)
+    stride = max(_STRIDE // (CHUNK_SUBVECTORS * g.d), 1)
+    for first in range(0, full, stride):
+        count = min(stride, full - first)
         block = stream[first * chunk_bytes : (first + count) * chunk_bytes].reshape(count, -1)
         indices = bits.unpack_planes(block[:, : g.index_part_bytes], g.b)
         signs = np.ascontiguousarray(block[:, g.index_part_bytes :]).reshape(-1)

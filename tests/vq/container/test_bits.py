@@ -56,17 +56,41 @@ def test_planes_come_back(width: int, count: int, seed: int):
 @PROPERTY
 @given(st.integers(1, 64), st.integers(1, 700), st.booleans(), st.integers(0, 2**32))
 def test_signs_come_back(d: int, count: int, parity: bool, seed: int):
+    check_signs(d, count, parity, seed)
+
+
+@pytest.mark.parametrize("parity", [False, True])
+@pytest.mark.parametrize("d", [1, 2, 3, 4, 7, 8, 9, 16, 33, 64])
+def test_signs_of_several_blocks(d: int, parity: bool):
+    check_signs(d, 2 * bits._BLOCK * 512 // d + 77, parity, seed=d)
+
+
+def check_signs(d: int, count: int, parity: bool, seed: int) -> None:
     negative = np.random.default_rng(seed).random((count, d)) < 0.5
     width = d - (parity and d > 1)
     if width < d:
         negative[:, -1] = negative[:, :-1].sum(axis=1) % 2
     packed = bits.pack_signs(negative, width)
     assert len(packed) == 64 * -(-count * width // 512)
-    assert np.array_equal(bits.unpack_signs(packed, width, d)[:count], negative)
+    stored = np.packbits(negative[:, :width], bitorder="little")
+    assert np.array_equal(packed[: len(stored)], stored)
+    assert not packed[len(stored) :].any()
+    back = bits.unpack_signs(packed, width, d)
+    assert back.shape == (8 * len(packed) // width, d)
+    assert back.dtype == np.bool_
+    assert np.array_equal(back[:count], negative)
+    assert not back[count:].any()
 
 
-@pytest.mark.parametrize("stored", [[], [0], [1], [1, 1], [1, 0, 1, 1]])
-def test_parity_makes_the_count_even(stored: list[int]):
-    full = bits.parity_sign(np.array([stored], bool).reshape(1, -1))
-    assert full[0, :-1].astype(int).tolist() == stored
-    assert full.sum() % 2 == 0
+@pytest.mark.parametrize("width", [1, 3, 8, 9, 16])
+def test_planes_of_several_blocks(width: int):
+    values = np.random.default_rng(width).integers(0, 1 << width, 2 * bits._BLOCK * 512 + 600)
+    planes = bits.pack_planes(values, width)
+    grid = np.zeros((len(planes), 512), int)
+    grid.reshape(-1)[: len(values)] = values
+    for p in range(width):
+        plane = np.packbits(grid >> p & 1, axis=1, bitorder="little")
+        assert np.array_equal(planes[:, 64 * p : 64 * (p + 1)], plane)
+    back = bits.unpack_planes(planes, width)
+    assert back.dtype == (np.uint8 if width <= 8 else np.uint16)
+    assert np.array_equal(back, grid.reshape(-1))

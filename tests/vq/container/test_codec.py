@@ -47,11 +47,12 @@ def test_every_width_of_index(written, k: int):
     check(written(sample), sample)
 
 
-def test_a_stream_of_many_strides():
-    sample = coded(shape=(64, 2 * codec._STRIDE * 8), d=1, k=16)
+@pytest.mark.parametrize(("d", "parity"), [(1, False), (8, False), (8, True), (64, True)])
+def test_a_stream_of_many_strides(d: int, parity: bool):
+    sample = coded(shape=(64, 2 * codec._STRIDE // 64 + 192), d=d, k=16, parity=parity)
     g, book = sample.layer.geometry, sample.layer.codebook
-    got = codec.decode_subvectors(g, sample.layer.stream, book).reshape(-1)
-    assert np.array_equal(got.reshape(4, -1, 16).swapaxes(1, 2).reshape(64, -1), sample.integers)
+    got = codec.decode_subvectors(g, sample.layer.stream, book).reshape(4, -1, 16, d)
+    assert np.array_equal(got.swapaxes(1, 2).reshape(64, -1), sample.integers)
 
 
 @PROPERTY

@@ -1,5 +1,7 @@
 """The order of the stream, against a drawing and against plain loops."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,12 +38,27 @@ def test_the_largest_tile_does_not_overflow():
 
 
 @PROPERTY
-@given(SIDES, SIDES, st.integers(1, 24), st.integers(1, 5))
-def test_stream_order_comes_back(rows: int, columns: int, tile: int, d: int):
-    grid = np.arange(rows * columns * d).reshape(rows, columns, d)
+@given(
+    SIDES,
+    SIDES,
+    st.integers(1, 24),
+    st.sampled_from(((), (1,), (2,), (3,), (4,), (8,), (2, 2))),
+    st.sampled_from((np.int8, np.uint16, np.float32, np.int64)),
+    st.booleans(),
+)
+def test_stream_order_comes_back(
+    rows: int, columns: int, tile: int, item: tuple[int, ...], kind: type, transposed: bool
+):
+    grid = np.arange(rows * columns * math.prod(item)).astype(kind).reshape(rows, columns, *item)
+    if transposed:  # the bytes of an item are not neighbours
+        grid = np.asfortranarray(grid)
     stream = order.to_stream(grid, tile)
+    assert stream.dtype == kind
     assert stream.tolist() == [grid[at].tolist() for at in walk(rows, columns, tile)]
-    assert np.array_equal(order.from_stream(stream, rows, columns, tile), grid)
+    for given_stream in (stream, np.asfortranarray(stream)):
+        back = order.from_stream(given_stream, rows, columns, tile)
+        assert back.dtype == kind
+        assert np.array_equal(back, grid)
 
 
 @PROPERTY
