@@ -4,8 +4,8 @@ stories260K (264 thousand weights) is compressed and fine-tuned on stories of it
 block linears are compressed; codebooks are shared across them; embeddings and norms are kept and
 trained. Judged by nats per token on 120 stories that no training sees; fp32 reaches 1.237.
 
-Every arm gets the same stories, steps and schedule, and a codebook rate
-chosen by the same rule on 40 further stories. ``fixed-signs`` trains everything that ``ssvq`` trains, but the signs;
+Every arm gets the same stories, steps and schedule, and a codebook rate chosen by the same rule on
+40 further stories. ``fixed-signs`` trains everything that ``ssvq`` trains, but the signs;
 ``vq+refined`` also re-assigns its sub-vectors during training.
 """
 
@@ -24,9 +24,11 @@ from signbook.data.files import data_file
 from signbook.training import IGNORED, next_token_loss
 from signbook.zoo.llama import Llama, load_stories260k
 from vq.finetune import Rates
+from vq.freezing import Freezing
 from vq.refinement import Refinement
 
 TEST, CHOICE = 120, 40
+DEFAULT_FREEZING = Freezing()
 BATCH = 16
 
 
@@ -36,7 +38,9 @@ class Arm:
 
     method: vq.SSVQ | vq.VQ
     fixed_signs: bool = False
-    refined: bool = False
+    refinement: Refinement | None = None
+    freezing: Freezing | None = DEFAULT_FREEZING
+    sign_rate: float = 3e-2
 
     def recipe(self) -> vq.Recipe:
         """All block linears, one codebook."""
@@ -48,7 +52,7 @@ WORKS = {
         "ssvq": Arm(vq.SSVQ(d=4, k=16)),
         "fixed-signs": Arm(vq.SSVQ(d=4, k=16), fixed_signs=True),
         "vq": Arm(vq.VQ(d=4, k=256)),
-        "vq+refined": Arm(vq.VQ(d=4, k=256), refined=True),
+        "vq+refined": Arm(vq.VQ(d=4, k=256), refinement=Refinement(interval_steps=25)),
     },
     "stories260k@3.1": {
         "ssvq": Arm(vq.SSVQ(d=4, k=128)),
@@ -108,8 +112,9 @@ def train_arm(
         compressed,
         stories,
         epochs=epochs,
-        rates=Rates(signs=3e-2, codebooks=codebook_rate, rest=3e-4),
-        refinement=Refinement(interval_steps=25) if arm.refined else None,
+        rates=Rates(signs=arm.sign_rate, codebooks=codebook_rate, rest=3e-4),
+        freezing=arm.freezing,
+        refinement=arm.refinement,
         loss=next_token_loss,
         fixed_signs=arm.fixed_signs,
         seed=seed,
@@ -117,6 +122,7 @@ def train_arm(
     facts = {"bits_per_weight": result.bits_per_weight, "train_loss": record.losses[-1]}
     if record.signs:
         facts["signs_changed"] = record.signs[-1].changed
+        facts["signs_frozen"] = record.signs[-1].frozen
     return compressed, facts
 
 
