@@ -47,12 +47,23 @@ def test_every_width_of_index(written, k: int):
     check(written(sample), sample)
 
 
-@pytest.mark.parametrize(("d", "parity"), [(1, False), (8, False), (8, True), (64, True)])
-def test_a_stream_of_many_strides(d: int, parity: bool):
-    sample = coded(shape=(64, 2 * codec._STRIDE // 64 + 192), d=d, k=16, parity=parity)
+@pytest.mark.parametrize(
+    ("d", "k", "parity"),
+    [(1, 16, False), (1, 257, False), (8, 16, False), (8, 16, True), (64, 16, True)],
+)
+def test_a_stream_of_many_strides(d: int, k: int, parity: bool):
+    sample = coded(shape=(64, 2 * codec._STRIDE // 64 + 192), d=d, k=k, parity=parity)
     g, book = sample.layer.geometry, sample.layer.codebook
     got = codec.decode_subvectors(g, sample.layer.stream, book).reshape(4, -1, 16, d)
     assert np.array_equal(got.swapaxes(1, 2).reshape(64, -1), sample.integers)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("subvectors", [16384, 16385])
+def test_codewords_looked_up_in_pairs(written, k: int, subvectors: int):
+    sample = coded(shape=(1, 4 * subvectors), d=4, k=k)
+    assert codec._pairs(sample.layer.geometry, sample.layer.codebook) is not None
+    check(written(sample), sample)
 
 
 @PROPERTY
