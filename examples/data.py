@@ -65,7 +65,7 @@ class ImageFolder(Dataset):
     """
 
     def __init__(self, folder: Path, *, train: bool, size: int, crop: float) -> None:
-        self._image = require("PIL.Image", extra="vision", purpose=f"images of {folder}")
+        require("PIL.Image", extra="vision", purpose=f"images of {folder}")
         classes = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
         self.files = [
             (path, label)
@@ -81,17 +81,19 @@ class ImageFolder(Dataset):
         return len(self.files)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        from PIL import Image
+
         path, label = self.files[i]
-        with self._image.open(path) as file:
+        with Image.open(path) as file:
             image = file.convert("RGB")
         size, mirror = (self._size, self._size), False
         if self._train:
-            image = image.crop(random_box(*image.size)).resize(size, self._image.Resampling.BICUBIC)
+            image = image.crop(random_box(*image.size)).resize(size, Image.Resampling.BICUBIC)
             mirror = bool(torch.rand(()) < 0.5)
         else:
             shorter = int(self._size / self._crop)
             wide, high = (int(shorter * n / min(image.size)) for n in image.size)
-            image = image.resize((wide, high), self._image.Resampling.BICUBIC)
+            image = image.resize((wide, high), Image.Resampling.BICUBIC)
             left, top = (round((n - self._size) / 2) for n in (wide, high))
             image = image.crop((left, top, left + self._size, top + self._size))
         x = torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -52,9 +52,6 @@ def finetune(options: argparse.Namespace, device: torch.device) -> None:
     model = resolve_model(options.model, options.weights).to(device)
     teacher = copy.deepcopy(model) if options.teacher else None
     result = vq.compress_(model, vq.Recipe.from_yaml(options.recipe), seed=options.seed)
-    if ranks() > 1:  # clustering may round differently on unequal machines
-        for tensor in (*model.parameters(), *model.buffers()):
-            dist.broadcast(tensor.data, 0)
     record = vq.finetune_(
         model,
         objective.batches,

@@ -205,6 +205,7 @@ def test_deit_commands(tmp_path):
 
     printed = run(train, names, ["--epochs", 1])
     assert printed.startswith("2 processes, 4 steps: loss ")  # 32 images, 8 to a step
+    assert printed.count("\n") == 1
     done = json.loads((tmp_path / "out" / "run.json").read_text())
     file = tmp_path / "out" / "model.vq.safetensors"
     assert done["file_bytes"] == planned["file_bytes"] == file.stat().st_size
@@ -288,10 +289,10 @@ def test_training_learns_and_resumes_to_the_same_file(tmp_path):
 
     broken = tmp_path / "broken"
     changes["runs/deit"] = broken
-    learn(train, changes, "--epochs", 8, "--checkpoint-steps", 10)
-    for step in (30, 32):  # as if it had stopped in the middle of the sixth epoch, after step 20
-        for file in (broken / "checkpoints").glob(f"step-{step:010}-*"):
-            file.unlink()
+    learn(train, changes, "--epochs", 8, "--checkpoint-steps", 18)
+    (end,) = (broken / "checkpoints").glob("step-0000000032-*")
+    end.unlink()  # as if it had stopped in the middle of the fifth epoch
+    assert len(list((broken / "checkpoints").glob("step-0000000018-*"))) == 1
     (broken / "model.vq.safetensors").unlink()
     assert learn(train, changes, "--epochs", 8, "--resume") == losses
     assert (broken / "model.vq.safetensors").read_bytes() == whole
@@ -317,6 +318,14 @@ def test_shares_of_the_processes_are_the_batches_of_one(monkeypatch):
         Share(22, 6)
 
 
+def test_every_pass_has_its_own_order():
+    share = Share(22, 6)
+    orders = [list(share), list(share)]
+    assert orders[0] != orders[1]
+    torch.manual_seed(0)
+    assert [list(share), list(share)] == orders
+
+
 def test_every_epoch_of_training_images_differs_and_repeats_with_the_global_state(tmp_path):
     task = images(
         folder=str(make_images(tmp_path) / "train"), train=True, batch=8, size=SIZE, workers=1
@@ -336,6 +345,25 @@ def test_labels_follow_the_folders_and_the_whole_set_is_judged(tmp_path):
     x, y = (torch.cat(part) for part in zip(*task.batches, strict=True))
     assert y.tolist() == [0] * 8 + [1] * 8
     assert (x[:8, 0] > x[:8, 2]).float().mean() > 0.9 > 0.1 > (x[8:, 0] > x[8:, 2]).float().mean()
+
+
+def test_pixels_are_normalised_and_mirrored(tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    (tmp_path / "n01").mkdir()
+    ramp = torch.arange(0, 240, 2, dtype=torch.uint8).expand(3, 90, -1).permute(1, 2, 0)
+    pillow.fromarray(ramp.numpy()).save(tmp_path / "n01" / "ramp.png")
+    (whole,) = images(folder=str(tmp_path), size=90, crop=1, workers=0).batches.dataset
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = (ramp[0, 15:105] / 255 - mean) / deviation  # the middle 90 of 120 columns
+    torch.testing.assert_close(whole[0], expected.T[:, None].expand(3, 90, 90))
+
+    dataset = images(folder=str(tmp_path), size=8, train=True, batch=1, workers=0).batches.dataset
+    parts = [dataset[0][0] for _ in range(40)]
+    rising = [bool(x[0, 0, 0] < x[0, 0, -1]) for x in parts]
+    assert 8 <= sum(rising) <= 32
+    assert all((x.std(dim=1) < 1e-5).all() for x in parts)
+    ends = {(round(float(x.min()), 3), round(float(x.max()), 3)) for x in parts}
+    assert len(ends) > 20
 
 
 def test_llama_is_loaded_to_be_trained(tmp_path):
@@ -364,6 +392,35 @@ def test_bad_data_are_one_line(tmp_path, data, message):
     with pytest.raises(ConfigError) as error:
         resolve_data(f"py:examples.data:{data}")
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_every_option_of_the_script_arrives(tmp_path, monkeypatch):
+    found = {}
+
+    def stop(model, batches, **settings):
+        found.update(settings)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(vq, "finetune_", stop)
+    names = deit_names(make_images(tmp_path), tmp_path / "out")
+    extra = ["--teacher", "--fixed-signs", "--resume", "--seed", 5, "--accumulate", 2]
+    with pytest.raises(SystemExit, match=r"^error: ConfigError: enough$"):
+        learn(commands(DEIT)[1], names, *extra, "--checkpoint-steps", 7)
+    for name, tensor in tiny_deit().state_dict().items():
+        assert torch.equal(found["teacher"].state_dict()[name], tensor)
+    del found["teacher"]
+    assert found == {
+        "epochs": 10,
+        "rates": vq.Rates(signs=3e-3, codebooks=3e-3, rest=1e-4),
+        "loss": nn.functional.cross_entropy,
+        "fixed_signs": True,
+        "amp": "bf16",
+        "accumulate": 2,
+        "checkpoint_dir": tmp_path / "out" / "checkpoints",
+        "checkpoint_steps": 7,
+        "resume": True,
+        "seed": 5,
+    }
 
 
 def test_errors_of_the_script_are_one_line(tmp_path):
