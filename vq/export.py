@@ -131,8 +131,8 @@ def export_dram(
     -------
     dict
         The ``signbook.dram/1`` document: ``base``, ``bytes``, ``sha256`` of the image, every
-        layer with the address and bytes of its stream, codebook and scales and what a decoder has
-        to know of it, and the address of every other tensor.
+        layer with the address and bytes of its stream, codebook and scales (None if it has none)
+        and what a decoder has to know of it, and the address of every other tensor.
 
     Raises
     ------

@@ -66,7 +66,8 @@ class Geometry:
     sign_bits : int
         Stored signs per sub-vector: ``d``, ``d - 1`` (parity) or 0.
     scales : int
-        Number of fp32 scales: 1, or one per output. Grouped methods have none.
+        Number of fp32 scales: 1, or one per output. Grouped methods have none. A layer of ssvq or
+        vq without any holds the integers themselves: what follows it makes up for their size.
     codebook : str
         Name of the tensor that holds the codebook, ``rom:<sha256>`` for a fixed one, or "".
     group : int
@@ -135,7 +136,10 @@ class Geometry:
             self.tile_outputs,
         )
         self._require(
-            self.scales in (1, self.O), "scales", f"1 or {self.O}, one per output", self.scales
+            self.scales in (0, 1, self.O),
+            "scales",
+            f"0, 1 or {self.O}, one per output",
+            self.scales,
         )
         named = self.codebook != "" and not self.in_rom
         self._require(

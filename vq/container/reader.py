@@ -241,10 +241,13 @@ class Container:
         return book
 
     def scale(self, name: str) -> NDArray[np.float32]:
-        """Scales of a layer, [1] or [O] float32 (empty for grouped methods)."""
+        """Scales of a layer, [1] or [O] float32 (empty for grouped methods).
+
+        Where an ssvq or vq layer stores none, its scale is 1.
+        """
         g = self._named(name).geometry
         if not g.scales:
-            return np.empty(0, np.float32)
+            return np.ones(0 if g.group else 1, np.float32)
         at = self._scale_at[name]
         scale = self._bytes(SCALES).view("<f4")[at : at + g.scales].astype(np.float32)
         if not (np.abs(scale) <= SCALE_MAX).all():  # false for NaN

@@ -92,7 +92,7 @@ class Layer:
         codebook : [k, d] int8 magnitudes, 0 to 127
         indices : [N] integers below k, in stream order
         signs : [N, d] bool in stream order, True where negative
-        scale : [1] or [O] float32
+        scale : [1] or [O] float32, or [0]: the weights are the integers themselves
         shape : shape of the module's weight, outputs first
         parity : store d - 1 signs; every row of ``signs`` must then hold an even number of True
         codebook_name : tensor to share among layers, or ``rom:<sha256>``; default ``name.codebook``

@@ -200,7 +200,7 @@ def _layer(container: Container, name: str) -> Layer:
     return Layer(
         g,
         container.stream(name),
-        container.scale(name),
+        container.scale(name)[: g.scales],  # a scale that is not stored reads as 1
         container.codebook(name) if stored else None,
         to_stream(container.group_scales(name), g.tile) if g.group else None,
         to_stream(container.group_zeros(name), g.tile) if g.zeros else None,

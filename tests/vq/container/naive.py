@@ -62,7 +62,7 @@ class NaiveFile:
                 o, i = (row * d + e, column) if along_outputs else (row, column * d + e)
                 if o < outputs and i < inputs:
                     matrix[o][i] = weight
-        scales = None if layer["group"] else self.tensors["_scales"]
+        scales = self.tensors.get("_scales")
         group_scales = self.tensors.get(f"{name}.group_scales")
         places = group_places(layer, inputs) if layer["group"] else {}
         if layer["group"]:
@@ -75,9 +75,11 @@ class NaiveFile:
                 tap, channel = divmod(i, channels)
                 if layer["axis"] == "kernel":
                     channel, tap = divmod(i, positions)
-                if scales is None:
+                if layer["group"]:
                     at = places[o, i // layer["group"]]
                     (scale,) = struct.unpack_from("<e", group_scales, 2 * at)
+                elif layer["scales"] == 0:
+                    scale = 1.0
                 else:
                     at = first_scale + (o if layer["scales"] > 1 else 0)
                     (scale,) = struct.unpack_from("<f", scales, 4 * at)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from vq.container import Kept, Layer
 from vq.container.order import from_matrix, join, to_stream
 
+ONE = np.ones((), np.float32)
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=80)
 
 
@@ -26,7 +27,7 @@ class Sample:
 
 def coded(
     name="a", method="ssvq", shape=(6, 10), d=4, k=5, axis="in", tile=16, parity=False,
-    per_output=False, codebook=None, codebook_name=None, seed=0, transposed=False,
+    scales="layer", codebook=None, codebook_name=None, seed=0, transposed=False,
 ) -> Sample:  # fmt: skip
     """An ssvq or vq layer."""
     rng = np.random.default_rng(seed)
@@ -37,7 +38,7 @@ def coded(
         codebook = random_codebook(rng, method, k, d)
     index = rng.integers(0, len(codebook), (rows, columns))
     values = codebook[index].astype(np.int16)
-    scale = random_scale(rng, outputs if per_output else 1)
+    scale = random_scale(rng, {"none": 0, "layer": 1, "output": outputs}[scales])
     op = "linear_t" if transposed else "linear" if len(shape) == 2 else "conv2d"
     common = dict(
         shape=shape, op=op, axis=axis, tile_outputs=tile,
@@ -54,7 +55,7 @@ def coded(
     else:
         layer = Layer.vq(name, **common)
     integers = join(values.astype(np.int8), (outputs, inputs), axis)
-    weight = weight_of(integers, scale[:, None], shape, axis)
+    weight = weight_of(integers, scale[:, None] if scales != "none" else ONE, shape, axis)
     return Sample(layer, integers, weight.T if transposed else weight)
 
 
@@ -112,7 +113,7 @@ def one_of_each() -> list[Sample]:
     """A small file's layers: every method, a shared codebook, padding of every kind."""
     book = random_codebook(np.random.default_rng(9), "ssvq", 5, 4)
     return [
-        coded("a", codebook=book, per_output=True),
+        coded("a", codebook=book, scales="output"),
         coded("b", codebook=book, codebook_name="a.codebook", parity=True, shape=(3, 2, 3, 1)),
         coded("c", method="vq", axis="out", d=2, k=7, tile=4, shape=(7, 5)),
         int8("e", shape=(5, 3, 2, 1), tile=2),
@@ -141,8 +142,8 @@ def samples(draw, name: str = "a") -> Sample:
     if axis == "out":
         tile *= d
     parity = method == "ssvq" and d > 1 and draw(st.booleans())
-    per_output = draw(st.booleans())
+    scales = draw(st.sampled_from(("layer", "output", "none")))
     transposed = not taps and draw(st.booleans())
     return coded(
-        name, method, shape, d, k, axis, tile, parity, per_output, seed=seed, transposed=transposed
+        name, method, shape, d, k, axis, tile, parity, scales, seed=seed, transposed=transposed
     )

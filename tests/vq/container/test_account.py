@@ -47,6 +47,14 @@ def test_the_same_formula_for_int8():
     assert row.padding_bytes == (64 - 15) + (64 - 12)
 
 
+def test_layers_without_a_scale_pay_for_none():
+    """The rounding of ``_scales`` goes to the first layer that has one."""
+    first, second = (coded(n, scales=s) for n, s in (("a", "none"), ("b", "layer")))
+    rows = account([first.layer.geometry, second.layer.geometry])
+    assert [row.scale_bytes for row in rows] == [0, 4]
+    assert rows[1].padding_bytes - rows[0].padding_bytes == 60
+
+
 def test_groups_count_as_scales():
     (row,) = account([grouped(shape=(6, 10), group=4).layer.geometry])
     assert row.stream_bytes == 30  # 60 codes of 4 bits

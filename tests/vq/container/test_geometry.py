@@ -81,7 +81,7 @@ def test_json_comes_back(fields: dict):
         (SSVQ, {"sign_bits": 2}, "sign_bits must be 4 or 3, not 2"),
         (SSVQ, {"d": 1, "sign_bits": 0}, "sign_bits must be 1, not 0"),
         (VQ, {"sign_bits": 4}, "sign_bits must be 0, not 4"),
-        (SSVQ, {"scales": 2}, "scales must be 1 or 6, one per output, not 2"),
+        (SSVQ, {"scales": 2}, "scales must be 0, 1 or 6, one per output, not 2"),
         (SSVQ, {"codebook": ""}, "codebook must be the name of a tensor or rom:<sha256>, not ''"),
         (SSVQ, {"codebook": "rom:12"}, "codebook must be the name of a tensor or rom:<sha256>"),
         (SSVQ, {"group": 4}, "group must be absent, not 4"),

@@ -158,6 +158,24 @@ def test_a_closed_file_says_so(small):
         file.weight("a")
 
 
+def test_layers_without_a_scale_hold_their_integers(tmp_path):
+    """A scale between two that are missing is still found, and without any there is no tensor."""
+    samples = [coded(n, scales=s) for n, s in (("a", "none"), ("b", "output"), ("c", "none"))]
+    path = tmp_path / "x.vq.safetensors"
+    write_container(path, [sample.layer for sample in samples])
+    with open_container(path) as file:
+        file.verify()
+        assert file.scale("a").tolist() == [1.0]
+        assert file.tensor_spans()["_scales"].nbytes == 24
+        for sample in samples:
+            assert file.weight(sample.name).tobytes() == sample.weight.tobytes()
+        assert np.array_equal(file.weight("a"), file.integers("a"))
+    write_container(path, [samples[0].layer])
+    with open_container(path) as file:
+        assert next(iter(file.tensor_spans())) == "a.codebook"
+        assert np.array_equal(file.weight("a"), samples[0].integers)
+
+
 def test_grouped_layers_have_no_scale(small):
     with open_container(small) as file:
         assert file.scale("f").shape == (0,)

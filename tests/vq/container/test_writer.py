@@ -137,7 +137,7 @@ INT4 = dict(
         ("ssvq", SSVQ, {"scale": np.array([1e300])}, "scale must be finite and at most 2**120"),
         ("ssvq", SSVQ, {"scale": np.float32(1e37)}, "scale must be finite and at most 2**120"),
         ("ssvq", SSVQ, {"scale": np.ones((1, 2))}, "scale must be [1], not [1, 2]"),
-        ("ssvq", SSVQ, {"scale": np.ones(3)}, "scales must be 1 or 1, one per output, not 3"),
+        ("ssvq", SSVQ, {"scale": np.ones(3)}, "scales must be 0, 1 or 1, one per output, not 3"),
         ("int8", INT8, {"integers": np.ones((2, 3))}, "integers must be int8, not float64"),
         ("int8", INT8, {"shape": (3, 3)}, "integers must be [3, 3], not [2, 3]"),
         ("int8", INT8, {"scale": np.array([np.inf])}, "scale must be finite and at most 2**120"),
