@@ -47,14 +47,14 @@ class ClusteredLayer:
     unit: F32
 
 
-def root_mean_square(weight: Tensor, geometry: Geometry) -> Tensor:
-    """Unit of a layer's latents: [1] or, with a scale per output, [O] float32; never 0.
+def root_mean_square(weight: Tensor, geometry: Geometry, per_output: bool) -> Tensor:
+    """Unit of a layer's latents: [1] or, per output, [O] float32; never 0.
 
     Outputs whose weights are all 0 stay silent. A layer of which that is all there is has unit 1,
     so that it can learn.
     """
     matrix = matrix_of(weight.detach(), geometry.op, geometry.axis).float()
-    rows = matrix if geometry.scales > 1 else matrix.reshape(1, -1)
+    rows = matrix if per_output else matrix.reshape(1, -1)
     unit = rows.square().mean(dim=1).sqrt()
     return torch.where(unit > 0, unit, _SILENT if unit.any() else 1.0)
 
@@ -71,6 +71,7 @@ def cluster(
     geometries: Sequence[Geometry],
     weights: Sequence[Tensor],
     importances: Sequence[Tensor | None],
+    per_output: Sequence[bool],
     *,
     seed: int,
 ) -> list[ClusteredLayer]:
@@ -84,6 +85,8 @@ def cluster(
     importances : one per layer
         Non-negative weights of the squared errors, shaped like the layer's weight; None for
         equal importance. Each layer's are scaled to mean 1, so that layers count by size.
+    per_output : one per layer
+        Whether its outputs have a unit each.
     seed : int
 
     Raises
@@ -91,7 +94,10 @@ def cluster(
     ValueError
         If there are fewer sub-vectors than codewords.
     """
-    units = [root_mean_square(w, g) for w, g in zip(weights, geometries, strict=True)]
+    units = [
+        root_mean_square(weight, g, each)
+        for weight, g, each in zip(weights, geometries, per_output, strict=True)
+    ]
     parts = []
     for weight, g, unit in zip(weights, geometries, units, strict=True):
         part = sub_vectors(weight, g, unit)

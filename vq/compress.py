@@ -20,6 +20,7 @@ from vq.clustering import cluster
 from vq.container import Geometry, Provenance, account
 from vq.container.header import canonical_json
 from vq.errors import ConfigError, WeightError, bulleted
+from vq.folding import fold_
 from vq.methods import SSVQ, Int8
 from vq.model import set_provenance
 from vq.parametrizations import Compressed, Int8Weight, PlainVQ, SignSplit
@@ -72,7 +73,8 @@ def compress_(
 
     Every selected ``module.weight`` becomes a parametrisation whose tensors can be trained
     (:func:`vq.finetune_`, or any loop) and stored without loss (:func:`vq.save`). Weights that
-    modules share stay shared. If anything is wrong, the model stays as it was.
+    modules share stay shared. Where a norm takes over a layer's scale, that norm and the layer's
+    bias change too (:mod:`vq.folding`). If anything is wrong, the model stays as it was.
 
     Layers are clustered one after another on all cores; beside the model, memory holds a few
     copies of the largest layer (or of the layers that share one codebook).
@@ -98,7 +100,8 @@ def compress_(
     Raises
     ------
     RecipeError
-        If a pattern matches nothing or a method does not fit its layer.
+        If a pattern matches nothing, a method does not fit its layer, or no norm takes over its
+        scale.
     UnsupportedLayerError
         If the recipe selects a layer that cannot be compressed.
     WeightError
@@ -120,7 +123,10 @@ def compress_(
             errors[layer.name] = _relative_error(compressed, layer.weight)
     codebooks: dict[str, nn.Parameter] = {}
     for layer in selection.layers:
-        _replace(layer, ready[layer.name], codebooks)
+        compressed = ready[layer.name]
+        if layer.norm is not None and isinstance(compressed, SignSplit | PlainVQ):
+            fold_(layer.modules[0], layer.norm, compressed.initial_scale())
+        _replace(layer, compressed, codebooks)
     if calibration is not None:
         reestimate_norms_(model, calibration)
     set_provenance(model, Provenance(TOOL, canonical_json(recipe.to_json()), seed, data_hash))
@@ -159,6 +165,7 @@ def compress_group(
         [layer.geometry for layer in group],
         [layer.weight for layer in group],
         [importance.get(layer.name) for layer in group],
+        [layer.per_output for layer in group],
         seed=zlib.crc32(f"{seed}/{group[0].geometry.codebook}".encode()),
     )
     kind = SignSplit if isinstance(method, SSVQ) else PlainVQ
@@ -182,7 +189,7 @@ def _replace(layer: Selected, compressed: Compressed, codebooks: dict[str, nn.Pa
 
 
 def _relative_error(compressed: Compressed, weight: Tensor) -> float:
-    decoded = compressed(*compressed.originals(weight)).float()
+    decoded = compressed.approximation(weight).float()
     norm = weight.float().square().sum().clamp_min(1e-30)
     return float((decoded - weight.float()).square().sum() / norm)
 

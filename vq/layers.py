@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from vq.errors import UnsupportedLayerError, bulleted
 
 __all__ = [
+    "along_outputs",
     "candidates",
     "check_supported",
     "join_grid",
@@ -67,6 +68,11 @@ def check_supported(selected: Mapping[str, nn.Module]) -> None:
 def shape_of(weight: Tensor, op: str) -> tuple[int, ...]:
     """Shape of a weight with the outputs first, as the container describes it."""
     return tuple(weight.T.shape if op == "linear_t" else weight.shape)
+
+
+def along_outputs(values: Tensor, op: str, ndim: int) -> Tensor:
+    """Shape values [1] or [O] so that they multiply a module's weight of ``ndim`` dimensions."""
+    return values.reshape(-1) if op == "linear_t" else values.reshape(-1, *[1] * (ndim - 1))
 
 
 def matrix_of(weight: Tensor, op: str, axis: str) -> Tensor:

@@ -27,8 +27,9 @@ class _Codebook:
         consecutive outputs at one input, or inputs with the taps of a kernel innermost. "auto"
         is "in", but "out" for convolutions with fewer input channels per group than ``d``
         (depthwise ones), where sub-vectors along the input would straddle unrelated taps.
-    scale : "layer" or "output"
-        One fp32 scale for the layer, or one for every output.
+    scale : "layer", "output" or "norm"
+        One fp32 scale for the layer, one for every output, or none: the norm that follows takes
+        it over (:mod:`vq.folding`), and a batch norm does so for every output.
     tile_outputs : int
         Outputs in one block of the stream order.
     shared : str or None
@@ -58,8 +59,8 @@ class _Codebook:
             found.append(f"k must be 2 to {1 << INDEX_BITS_MAX}, not {self.k!r}")
         if self.axis not in ("auto", *AXES):
             found.append(f"axis must be auto, {', '.join(AXES)}, not {self.axis!r}")
-        if self.scale not in ("layer", "output"):
-            found.append(f"scale must be 'layer' or 'output', not {self.scale!r}")
+        if self.scale not in ("layer", "output", "norm"):
+            found.append(f"scale must be 'layer', 'output' or 'norm', not {self.scale!r}")
         if self.tile_outputs < 1:
             found.append(f"tile_outputs must be positive, not {self.tile_outputs!r}")
         elif self.axis == "out" and not found and self.tile_outputs % self.d:
@@ -99,7 +100,7 @@ class _Codebook:
             self.d,
             self.k,
             self.sign_bits,
-            1 if self.scale == "layer" else shape[0],
+            {"layer": 1, "output": shape[0], "norm": 0}[self.scale],
             f"{layer}.codebook" if self.shared is None else f"codebook:{self.shared}",
         )
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vq.errors import ConfigError
 from vq.model import CompressedLayer, compressed_layers
-from vq.parametrizations import FROZEN, SignSplit
+from vq.parametrizations import FROZEN, PlainVQ, SignSplit
 
 __all__ = ["CosineAdam", "Rates", "clamp_magnitudes_", "scale_latents_"]
 
@@ -25,7 +25,8 @@ class Rates:
         In units of the layer's root-mean-square weight: a latent of average size flips after
         about ``1 / signs`` steps of steady gradient.
     rest : float
-        Norms, biases, and every layer that was kept.
+        Norms, biases, and every layer that was kept. A bias whose layer left its scale to a norm
+        is that much larger than it was, and so is its rate.
     alpha : float
         Latents start at ``alpha`` times the weights, as the paper has it. Adam's steps do not
         depend on it, so it only divides ``signs``: 1 and one rate less to choose are enough.
@@ -76,6 +77,8 @@ class CosineAdam:
         latents = [layer.latent for layer in layers if layer.latent is not None]
         books = {id(x.codebook): x.codebook for x in layers if x.codebook is not None}
         special = {id(p) for p in (*latents, *books.values())}
+        biases = _folded_biases(layers)
+        special |= {id(bias) for bias, _ in biases}
         rest = [p for p in model.parameters() if p.requires_grad and id(p) not in special]
         groups: list[dict[str, Any]] = [
             {"params": [] if fixed_signs else latents, "lr": rates.signs},
@@ -83,6 +86,7 @@ class CosineAdam:
             {"params": [p for p in rest if p.ndim < 2], "lr": rates.rest},
             {"params": [p for p in rest if p.ndim >= 2], "lr": rates.rest, "decay": rates.decay},
             {"params": list(copies), "lr": rates.signs},
+            *({"params": [bias], "lr": rates.rest / unit} for bias, unit in biases),
         ]
         groups = [
             {"params": g["params"], "lr": g["lr"], "weight_decay": g.get("decay", 0.0)}
@@ -111,6 +115,21 @@ class CosineAdam:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`state_dict` gave."""
         self._optimizer.load_state_dict(state)
+
+
+def _folded_biases(layers: Iterable[CompressedLayer]) -> list[tuple[Tensor, float]]:
+    """Biases of layers that left their scales to norms, and what 1 of each was worth before.
+
+    Of scales per output, the mean: a batch norm undoes any bias before it.
+    """
+    found = []
+    for layer in layers:
+        bias, weight = getattr(layer.module, "bias", None), layer.weight
+        if weight.geometry.scales or not isinstance(weight, SignSplit | PlainVQ):
+            continue
+        if isinstance(bias, Tensor) and bias.requires_grad:
+            found.append((bias, float(weight.scale(layer.originals[0]).mean())))
+    return found
 
 
 @torch.no_grad()

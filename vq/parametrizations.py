@@ -21,7 +21,7 @@ from vq.container import Geometry, Layer
 from vq.container.order import to_stream
 from vq.errors import ConfigError
 from vq.integers import CODE_MAX, codebook_step, round_through
-from vq.layers import join_grid, matrix_of, weight_of
+from vq.layers import along_outputs, join_grid, matrix_of, weight_of
 
 __all__ = ["FROZEN", "Compressed", "Int8Weight", "PlainVQ", "SignSplit"]
 
@@ -71,6 +71,11 @@ class Compressed(nn.Module):
         """Tensors to train, as they start for an original ``weight``."""
         raise NotImplementedError
 
+    def approximation(self, weight: Tensor) -> Tensor:
+        """What an original ``weight`` is replaced by, in its own size wherever the scale goes."""
+        decoded: Tensor = self(*self.originals(weight))
+        return decoded
+
     def to_layer(self, name: str, *originals: Tensor) -> Layer:
         """Encode for the container as layer ``name``; ``originals`` are what torch trains."""
         raise NotImplementedError
@@ -107,13 +112,15 @@ class _Gather(torch.autograd.Function):
 class _Codebook(Compressed):
     """What SSVQ and VQ share: a codebook in integers, indices, and one scale or one per output.
 
+    Where a norm has taken the scale over, the weight is made of the integers themselves.
+
     Buffers
     -------
     indices : [Go * Gi] int32
         Codeword of every sub-vector, in grid order.
     unit : [1] or [O] float32
-        Root mean square of the original weight. The stored scale is ``unit`` times the value of
-        one integer step of the codebook.
+        Root mean square of the original weight. The scale is ``unit`` times the value of one
+        integer step of the codebook.
     """
 
     low: int
@@ -130,6 +137,20 @@ class _Codebook(Compressed):
     def originals(self, weight: Tensor) -> tuple[Tensor, ...]:
         return (torch.from_numpy(self._start.copy()).to(weight.device),)
 
+    def approximation(self, weight: Tensor) -> Tensor:
+        decoded = super().approximation(weight)
+        if self.geometry.scales:
+            return decoded
+        return decoded * along_outputs(self.initial_scale(), self.geometry.op, weight.ndim)
+
+    def initial_scale(self) -> Tensor:
+        """Scale of the codebook that clustering found, stored or not; [1] or [O] float32."""
+        return self.scale(torch.from_numpy(self._start).to(self.unit.device))
+
+    def scale(self, codebook: Tensor) -> Tensor:
+        """What 1 of the integers is worth in the original weight, [1] or [O] float32."""
+        return self.unit * codebook_step(codebook)
+
     def integers(self, codebook: Tensor) -> Tensor:
         """Codebook [k, d] as the whole numbers that are stored."""
         return round_through(codebook / codebook_step(codebook), self.low)
@@ -138,12 +159,12 @@ class _Codebook(Compressed):
         """Weight of the module from its codebook and signs."""
         g = self.geometry
         integers = self.integers(codebook)
-        scale = self.unit * codebook_step(codebook)
+        scale = self.scale(codebook)
         # With one scale, multiplying the k codewords equals multiplying all weights, bit for bit.
-        book = integers * scale if len(scale) == 1 else integers
+        book = integers * scale if g.scales == 1 else integers
         values: Tensor = _Gather.apply(book, latent, negative, self.indices)  # type: ignore[no-untyped-call]
         matrix = join_grid(values.reshape(*g.grid, g.d), (g.O, g.I), g.axis)
-        if len(scale) > 1:
+        if g.scales > 1:
             matrix = matrix * scale[:, None]
         return weight_of(matrix, g.shape, g.op, g.axis).to(self.dtype)
 
@@ -155,7 +176,7 @@ class _Codebook(Compressed):
         return {
             "codebook": self.integers(codebook).cpu().numpy().astype(np.int8),
             "indices": self.in_stream_order(self.indices),
-            "scale": (self.unit * codebook_step(codebook)).cpu().numpy(),
+            "scale": self.scale(codebook)[: g.scales].cpu().numpy(),  # none, or all
             "shape": g.shape,
             "op": g.op,
             "axis": g.axis,

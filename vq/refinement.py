@@ -24,8 +24,9 @@ from vq import distributed
 from vq.clustering import sub_vectors
 from vq.errors import ConfigError
 from vq.integers import codebook_step
+from vq.layers import along_outputs
 from vq.model import CompressedLayer
-from vq.parametrizations import FROZEN, Compressed, PlainVQ, SignSplit
+from vq.parametrizations import FROZEN, PlainVQ, SignSplit
 
 __all__ = ["Refinement", "Refiner"]
 
@@ -133,7 +134,7 @@ class Refiner:
     def _watch(self, layer: CompressedLayer) -> Tensor:
         weight = layer.module.weight
         assert isinstance(weight, Tensor)
-        copy = nn.Parameter(weight.detach().float() / _unit(layer.weight, weight))
+        copy = nn.Parameter(weight.detach().float() / _unit(layer))
 
         def add(grad: Tensor) -> None:
             own = grad.detach().float()
@@ -185,16 +186,13 @@ class Refiner:
     def _cut(weight: Tensor, layer: CompressedLayer) -> Tensor:
         """Cut a tensor shaped like the weight into sub-vectors [N, d]."""
         g = layer.weight.geometry
-        unit = torch.ones(g.scales, device=weight.device)
+        unit = torch.ones(1, device=weight.device)
         return torch.from_numpy(sub_vectors(weight, g, unit)).to(weight.device)
 
 
-def _unit(parametrization: Compressed, weight: Tensor) -> Tensor:
-    """Root mean square of a layer, [1] or per output, shaped to divide its weight."""
-    unit = parametrization.get_buffer("unit")
-    if len(unit) == 1:
-        return unit
-    axis = 1 if parametrization.geometry.op == "linear_t" else 0
-    shape = [1] * weight.ndim
-    shape[axis] = len(unit)
-    return unit.reshape(shape)
+def _unit(layer: CompressedLayer) -> Tensor:
+    """What one unit of the codebook is in the decoded weight, shaped to divide it."""
+    assert isinstance(layer.weight, PlainVQ) and layer.codebook is not None
+    g = layer.weight.geometry
+    unit = layer.weight.unit if g.scales else 1 / codebook_step(layer.codebook)
+    return along_outputs(unit, g.op, len(g.shape))

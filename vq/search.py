@@ -98,7 +98,7 @@ def sensitivity(
                 (compressed,) = compress_group([layer], {}, seed)
                 original = layer.weight.clone()
                 with torch.no_grad():
-                    decoded = compressed(*compressed.originals(layer.weight))
+                    decoded = compressed.approximation(layer.weight)
                     try:
                         layer.weight.copy_(decoded)
                         loss = _finite(score(model), f"layer {name!r} as {candidate}")

@@ -7,6 +7,7 @@ from torch.nn.utils import parametrize
 
 from vq.container import Geometry
 from vq.errors import ConfigError, RecipeError, bulleted
+from vq.folding import find_norms, is_per_output
 from vq.layers import candidates, check_supported, op_of, shape_of
 from vq.methods import SSVQ, VQ, Method
 from vq.recipe import Recipe
@@ -26,12 +27,20 @@ class Selected:
     geometry : Geometry
     modules : tuple of nn.Module
         All modules that hold it; more than one if the weight is tied.
+    norm : nn.Module or None
+        The norm that takes over its scale, if the method stores none.
     """
 
     name: str
     method: Method
     geometry: Geometry
     modules: tuple[nn.Module, ...]
+    norm: nn.Module | None = None
+
+    @property
+    def per_output(self) -> bool:
+        """Whether the weight has a scale for every output, stored or taken over."""
+        return self.geometry.scales > 1 or (self.norm is not None and is_per_output(self.norm))
 
     @property
     def weight(self) -> Tensor:
@@ -64,8 +73,8 @@ def select(model: nn.Module, recipe: Recipe, *, skip_misfits: bool = False) -> S
     Raises
     ------
     RecipeError
-        If a pattern matches nothing, a method does not fit its layer, or tied layers get
-        different methods. All misfits are in one error.
+        If a pattern matches nothing, a method does not fit its layer, no norm takes over its
+        scale, or tied layers get different methods. All misfits are in one error.
     UnsupportedLayerError
         If a selected module is of a kind that no method compresses.
     ConfigError
@@ -84,7 +93,9 @@ def select(model: nn.Module, recipe: Recipe, *, skip_misfits: bool = False) -> S
     ties: dict[int, list[str]] = {}
     for name, module in modules.items():
         ties.setdefault(id(module.weight), []).append(name)
-    problems = []
+    unscaled = [n for n, m in chosen.items() if isinstance(m, SSVQ | VQ) and m.scale == "norm"]
+    norms, refusals = find_norms(model, unscaled)
+    problems = [] if skip_misfits else refusals
     layers = []
     for names in ties.values():
         first, method = names[0], chosen[names[0]]
@@ -102,9 +113,10 @@ def select(model: nn.Module, recipe: Recipe, *, skip_misfits: bool = False) -> S
         misfits = method.misfit(op, shape)
         if not skip_misfits:
             problems += [f"layer {first!r}: {p}" for p in misfits]
-        if not misfits:
+        if not misfits and (first in norms or first not in unscaled):
             geometry = method.geometry(first, op, shape)
-            layers.append(Selected(first, method, geometry, tuple(modules[n] for n in names)))
+            tied = tuple(modules[n] for n in names)
+            layers.append(Selected(first, method, geometry, tied, norms.get(first)))
     selection = Selection(layers, [name for name, method in chosen.items() if method is None])
     for group in selection.codebook_groups():
         method, count = group[0].method, sum(layer.geometry.N for layer in group)

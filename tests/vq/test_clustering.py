@@ -10,7 +10,7 @@ from vq.clustering import _costs, root_mean_square
 def costs_of(method, shape, importance=None):
     geometry = method.geometry("a", "linear", shape)
     weight = torch.randn(shape) * torch.arange(1, shape[0] + 1)[:, None]
-    unit = root_mean_square(weight, geometry)
+    unit = root_mean_square(weight, geometry, method.scale == "output")
     return _costs([geometry], [importance], [unit]), unit
 
 

@@ -70,7 +70,7 @@ def test_all_impossible_settings_are_reported_at_once():
         "- key 'a': d must be 1 to 64, not 0",
         "- key 'a': k must be 2 to 65536, not 1",
         "- key 'b': axis must be auto, in, out, kernel, not 'up'",
-        "- key 'b': scale must be 'layer' or 'output', not 'row'",
+        "- key 'b': scale must be 'layer', 'output' or 'norm', not 'row'",
         "- key 'c': tile_outputs must be a multiple of d, not 12",
         "- key 'd': tile_outputs must be positive",
         "- key 're:(': must be a valid pattern, but missing ), unterminated subpattern at "
