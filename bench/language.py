@@ -29,6 +29,8 @@ from vq.refinement import Refinement
 
 TEST, CHOICE = 120, 40
 DEFAULT_FREEZING = Freezing()
+#: With the default margin and rate, or at a rate of 3e-3, refined VQ was no better than plain VQ.
+REFINEMENT = Refinement(interval_steps=10, margin=0.3)
 BATCH = 16
 
 
@@ -52,7 +54,7 @@ WORKS = {
         "ssvq": Arm(vq.SSVQ(d=4, k=16)),
         "fixed-signs": Arm(vq.SSVQ(d=4, k=16), fixed_signs=True),
         "vq": Arm(vq.VQ(d=4, k=256)),
-        "vq+refined": Arm(vq.VQ(d=4, k=256), refinement=Refinement(interval_steps=25)),
+        "vq+refined": Arm(vq.VQ(d=4, k=256), refinement=REFINEMENT, sign_rate=1e-2),
     },
     "stories260k@3.1": {
         "ssvq": Arm(vq.SSVQ(d=4, k=128)),
