@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS := $(shell nproc)
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint bench bench-quick clean
 
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,8 +39,12 @@ test: $(VENV)/.warm $(VENV)/.extras lint
 test-slow: $(VENV)/.warm $(VENV)/.extras
 	$(BIN)/pytest -m slow
 
-bench: $(VENV)/.warm
-	$(BIN)/python bench/streaming.py
+# Every script in bench/ whose data are there; the others say what they lack. Takes hours.
+bench: $(VENV)/.warm $(VENV)/.extras
+	$(BIN)/python bench/all.py
+
+bench-quick: $(VENV)/.warm $(VENV)/.extras
+	$(BIN)/python bench/all.py --quick
 
 clean:
 	rm -rf $(VENV) out build .pytest_cache .mypy_cache .ruff_cache .hypothesis
