@@ -54,7 +54,7 @@ def choose_rates(bench: Bench) -> dict[str, float]:
     )
     current = study(part, CHOICE_SEED, bench.quick)
     return {
-        name: bench.choose(WORK, name, partial(current.held_out_error, arm))
+        name: bench.choose(WORK, name, partial(current.held_out_loss, arm))
         for name, arm in ARMS.items()
     }
 

@@ -64,7 +64,7 @@ class Study:
     def run(self, bench: Bench, work: str, arms: Mapping[str, Arm]) -> None:
         """Choose every arm's codebook rate with equal effort, then measure all seeds."""
         for name, arm in arms.items():
-            rate = bench.choose(work, name, partial(self.held_out_error, arm))
+            rate = bench.choose(work, name, partial(self.held_out_loss, arm))
             for seed in bench.seeds:
                 bench.measure(work, name, seed, partial(self.measure, arm, rate, seed))
 
@@ -72,10 +72,15 @@ class Study:
         """Measure the model as it is."""
         bench.measure(work, "fp32", 0, lambda: self.scores(self.model))
 
-    def held_out_error(self, arm: Arm, rate: float) -> float:
-        """Train for part of the budget; return the error on the held-out training images."""
-        trained, _ = self._train(arm, rate, 1000, max(1, int(self.epochs * self.choice_share)))
-        return 1 - float(right(trained, self.held_out).mean())
+    @torch.no_grad()
+    def held_out_loss(self, arm: Arm, rate: float) -> float:
+        """Train for part of the budget; return the loss on the held-out training images."""
+        with torch.enable_grad():
+            epochs = max(1, int(self.epochs * self.choice_share))
+            trained, _ = self._train(arm, rate, 1000, epochs)
+        trained.eval()
+        losses = [nn.functional.cross_entropy(trained(x), y) for x, y in self.held_out]
+        return float(torch.stack(losses).mean())
 
     def measure(self, arm: Arm, rate: float, seed: int) -> dict[str, Any]:
         """Compress, train for the full budget, and score on every test set."""
