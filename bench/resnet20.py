@@ -37,7 +37,7 @@ WORKS = {
         "vq-shared": Arm(vq.Recipe({CONVS: vq.VQ(d=4, k=256, shared="all")})),
     },
 }
-BATCH, HELD_OUT = 64, 1000
+BATCH, HELD_OUT = 32, 1000
 
 
 def training_images() -> tuple[Images, Images]:
@@ -83,7 +83,7 @@ def main() -> None:
             "jpeg": list(ImageBatches(load_cifar10_jpeg("test", limit), batch=256)),
         },
         list(ImageBatches(held, batch=250)),
-        epochs=1 if bench.quick else 10,  # of 200 steps
+        epochs=1 if bench.quick else 5,  # of 400 steps
         choice_share=0.3,
         amp="bf16",
     )

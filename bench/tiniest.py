@@ -53,7 +53,7 @@ def arms(model: nn.Module) -> dict[str, Arm]:
 
 def main() -> None:
     """Measure every row and print the table."""
-    bench = Bench("tiniest", __doc__, seeds=4)
+    bench = Bench("tiniest", __doc__, seeds=3)
     torch.set_num_threads(1)
     train, held = training_images()
     limit = 500 if bench.quick else None
@@ -66,7 +66,7 @@ def main() -> None:
             "jpeg": list(ImageBatches(load_cifar10_jpeg("test", limit), batch=256)),
         },
         list(ImageBatches(held, batch=250)),
-        epochs=1 if bench.quick else 2,  # of 200 steps
+        epochs=1 if bench.quick else 2,  # of 400 steps
     )
     study.reference(bench, WORK)
     for seed in bench.seeds[:2]:
