@@ -150,8 +150,9 @@ def allocate(
 ) -> Recipe:
     """Pick one choice per layer with the least total loss increase within a budget.
 
-    A multiple-choice knapsack, solved by dynamic programming over 8192 steps of the budget; costs
-    are rounded up, so the budget always holds. The losses of layers are taken to add up.
+    A multiple-choice knapsack, solved by dynamic programming over 8192 steps of what the budget
+    leaves above the cheapest choices; costs are rounded up to such a step, so the budget always
+    holds, or to whole bytes where those are larger. The losses of layers are taken to add up.
 
     Parameters
     ----------
@@ -202,6 +203,8 @@ def _knapsack(
     """Choose an index per layer. Only what exceeds the cheapest choice is spent from the budget."""
     slack = budget - sum(min(c) for c in costs.values())
     step = max(slack, np.finfo(float).tiny) / _BUCKETS
+    if all(c.is_integer() for options in costs.values() for c in options):
+        step = max(step, 1.0)  # whole bytes are exact steps of a small budget
     best = np.zeros(_BUCKETS + 1)  # least loss with at most this many steps spent
     decisions = []
     for name, options in choices.items():
@@ -213,7 +216,7 @@ def _knapsack(
                 table[i, spent:] = best[: _BUCKETS + 1 - spent] + option.loss_increase
         decisions.append((name, extra, table.argmin(axis=0)))
         best = table.min(axis=0)
-    at, picked = _BUCKETS, {}
+    at, picked = int(slack / step), {}
     for name, extra, decision in reversed(decisions):
         i = int(decision[at])
         picked[name] = i

@@ -101,6 +101,18 @@ def test_allocation_is_as_good_as_trying_everything(choices, share):
     assert sum(c.loss_increase for c in picked) == pytest.approx(best, abs=1e-9)
 
 
+def test_a_budget_that_is_spent_to_the_last_byte_is_spent():
+    """13 and 4 bytes above the cheapest are 17 together, though neither is a whole 8192nd of 17."""
+    choices = {
+        name: [Choice(VQ(k=16), None, 1.0, 100, 1), Choice(VQ(k=17), None, 0.0, 100, most)]
+        for name, most in (("a", 14), ("b", 5))
+    }
+    recipe = allocate(choices, budget_bytes=19)
+    assert [method.k for method in recipe.rules.values()] == [17, 17]
+    recipe = allocate(choices, budget_bytes=18)
+    assert [method.k for method in recipe.rules.values()] == [17, 16]
+
+
 def two_layers():
     return {
         "a": [Choice(SSVQ(d=8, k=16), None, 1.0, 800, 150), Choice(Int8(), None, 0.0, 800, 800)],
