@@ -154,7 +154,9 @@ class Bench:
     ) -> None:
         self._done[key] = metrics
         self._images[key] = dict(images)
-        packed = {n: (np.packbits(right).tobytes().hex(), len(right)) for n, right in images.items()}
+        packed = {
+            n: (np.packbits(right).tobytes().hex(), len(right)) for n, right in images.items()
+        }
         row = {"key": key.__dict__, "metrics": metrics, "images": packed}
         with self._journal.open("a") as file:
             file.write(json.dumps(row) + "\n")

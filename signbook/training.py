@@ -60,10 +60,18 @@ class Objective:
 
 
 class _Labelled:
-    """Batches (tokens, labels) from (tokens, scored), made as they are needed."""
+    """Batches (tokens, labels) from (tokens, scored), made as they are needed.
+
+    Training looks for samplers and generators at the loader, so its other attributes are here too.
+    """
 
     def __init__(self, task: LanguageModelling) -> None:
         self._batches = task.batches
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # not there yet while this is being copied
+            raise AttributeError(name)
+        return getattr(self._batches, name)
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -20,6 +20,7 @@ from vq.version import TOOL
 __all__ = ["Plan", "Skipped", "plan"]
 
 _SAMPLE_POINTS = 32_768
+_SAMPLE_ITERATIONS = 6
 _INT8_SECONDS_PER_WEIGHT = 1e-8
 
 
@@ -142,12 +143,14 @@ def _measure(d: int, k: int, points: int, weighted: bool) -> tuple[float, float]
     """Seconds of the start, and of one iteration, on ``points`` random sub-vectors."""
     data = np.abs(np.random.default_rng(0).standard_normal((points, d), np.float32))
     weights = np.ones_like(data) if weighted else None
-    times = []
-    for iterations in (0, 0, 2):  # the first run pays for the libraries' own start
+    # Shortest of several: the first run pays for the libraries' own start, any may be disturbed.
+    shortest = {0: math.inf, _SAMPLE_ITERATIONS: math.inf}
+    for iterations in 3 * list(shortest):
         begin = time.perf_counter()
         kmeans(data, k, weights=weights, iterations=iterations)
-        times.append(time.perf_counter() - begin)
-    return times[1], max(0.0, times[2] - times[1]) / 2
+        shortest[iterations] = min(shortest[iterations], time.perf_counter() - begin)
+    start, whole = shortest.values()
+    return start, max(0.0, whole - start) / _SAMPLE_ITERATIONS
 
 
 def _memory_bytes(group: Sequence[Selected]) -> int:

@@ -1,5 +1,6 @@
 """plan, compress and finetune from the command line, on data that needs no folder."""
 
+import copy
 import json
 
 import pytest
@@ -12,6 +13,7 @@ from signbook.training import FILE_NAME, IGNORED, finetune_named, next_token_los
 from tests.signbook.test_cli import refused, run
 from vq.container import open_container
 from vq.errors import ConfigError
+from vq.randomness import generators_of
 
 MODEL = "py:signbook.zoo.digits:DigitsViT?depth=1&dim=32"
 TRAIN = "py:signbook.data:digits?split=train"
@@ -123,3 +125,15 @@ def test_bad_recipes_are_one_clear_error(tmp_path, command, text, message):
     options = ("--out", tmp_path / "out") if command == "compress" else ()
     assert message in refused(command, MODEL, "--recipe", path, *options)
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_language_data_keep_their_samplers_and_generators():
+    rows = [(torch.ones(4, dtype=torch.int64), torch.ones(4, dtype=torch.bool))] * 8
+    generator = torch.Generator().manual_seed(1)
+    loader = torch.utils.data.DataLoader(rows, batch_size=2, shuffle=True, generator=generator)
+    batches = objective_of(LanguageModelling(loader)).batches
+    assert batches.sampler is loader.sampler
+    assert generators_of(batches) == generators_of(loader) != []
+    assert len(copy.copy(batches)) == 4
+    with pytest.raises(AttributeError, match="missing"):
+        _ = batches.missing
