@@ -67,7 +67,8 @@ def main() -> None:
     for seed in bench.seeds:
         current = study(load_digits(seed), seed, bench.quick)
         for name, arm in ARMS.items():
-            bench.measure(WORK, name, seed, partial(current.measure, arm, rates[name], seed))
+            run = partial(current.measure, arm, rates[name], seed)
+            bench.measure(WORK, name, seed, run, setting=f"rate {rates[name]:g}")
     for other in ("vq", "fixed-signs"):
         bench.difference(WORK, "ssvq", other, same_images=False)
     bench.finish()

@@ -35,6 +35,7 @@ class _Key:
     arm: str
     seed: int
     budget: str
+    setting: str = ""
 
 
 class Bench:
@@ -88,14 +89,17 @@ class Bench:
         arm: str,
         seed: int,
         run: Callable[[], Mapping[str, float | NDArray[np.bool_]]],
+        *,
+        setting: str = "",
     ) -> dict[str, float]:
         """Return the metrics of one measurement, from the journal if it is there already.
 
         ``run`` returns metrics by name; ``bits_per_weight`` among them becomes its own column.
         An array says which images were right: its mean is the metric, and arms can be compared
-        image by image (:meth:`difference`).
+        image by image (:meth:`difference`). ``setting`` is whatever was chosen for the arm: a
+        measurement with another one is not taken from the journal.
         """
-        key = _Key(work, arm, seed, "quick" if self.quick else "full")
+        key = _Key(work, arm, seed, "quick" if self.quick else "full", setting)
         if key not in self._done:
             found = run()
             images = {name: v for name, v in found.items() if isinstance(v, np.ndarray)}
@@ -133,9 +137,12 @@ class Bench:
         standard error over images of the gain per image, averaged over the seeds.
         """
         budget = "quick" if self.quick else "full"
+        images = {
+            (key.arm, key.seed): self._images.get(key, {}) for key in self._used if key.work == work
+        }
         gains: dict[str, list[NDArray[np.float64]]] = {}
         for seed in self.seeds:
-            mine, theirs = (self._images[_Key(work, name, seed, budget)] for name in (arm, other))
+            mine, theirs = images[arm, seed], images[other, seed]
             for metric in mine:
                 gain = 100 * (mine[metric].astype(float) - theirs[metric])
                 gains.setdefault(metric, []).append(gain)

@@ -150,7 +150,8 @@ def main() -> None:
     for name, arm in ARMS.items():
         rate = bench.choose(WORK, name, partial(choose, arm))
         for seed in bench.seeds:
-            bench.measure(WORK, name, seed, partial(measure, arm, rate, seed))
+            run = partial(measure, arm, rate, seed)
+            bench.measure(WORK, name, seed, run, setting=f"rate {rate:g}")
     bench.finish()
 
 

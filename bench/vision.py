@@ -66,7 +66,8 @@ class Study:
         for name, arm in arms.items():
             rate = bench.choose(work, name, partial(self.held_out_loss, arm))
             for seed in bench.seeds:
-                bench.measure(work, name, seed, partial(self.measure, arm, rate, seed))
+                run = partial(self.measure, arm, rate, seed)
+                bench.measure(work, name, seed, run, setting=f"rate {rate:g}")
 
     def reference(self, bench: Bench, work: str) -> None:
         """Measure the model as it is."""

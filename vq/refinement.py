@@ -53,7 +53,7 @@ class Refinement:
 
     interval_steps: int = 100
     candidates: int = 8
-    margin: float = 0.1
+    margin: float = 0.3
     until: float = 0.75
 
     def __post_init__(self) -> None:
