@@ -140,12 +140,14 @@ HEAD = struct.pack(">HBBIII", 0, 8, 3, 2, 28, 28)
 @pytest.mark.parametrize(
     "raw",
     [
-        b"",
-        gzip.compress(b""),
-        gzip.compress(HEAD),
-        gzip.compress(HEAD + bytes(2 * 28 * 28 + 1)),
-        gzip.compress(HEAD.replace(b"\x08", b"\x0d") + bytes(2 * 28 * 28)),
-        gzip.compress(HEAD + bytes(2 * 28 * 28))[:-9],
+        pytest.param(b"", id="empty"),
+        pytest.param(gzip.compress(b""), id="empty archive"),
+        pytest.param(gzip.compress(HEAD), id="no images"),
+        pytest.param(gzip.compress(HEAD + bytes(2 * 28 * 28 + 1)), id="a byte too many"),
+        pytest.param(
+            gzip.compress(HEAD.replace(b"\x08", b"\x0d") + bytes(2 * 28 * 28)), id="floats"
+        ),
+        pytest.param(gzip.compress(HEAD + bytes(2 * 28 * 28))[:-9], id="cut archive"),
     ],
 )
 def test_damaged_idx_files(monkeypatch, tmp_path, raw):
