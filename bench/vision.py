@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import vq
-from vq.distillation import Distillation
+from vq.distillation import Distillation, soft_cross_entropy
 from vq.finetune import Rates
 
 __all__ = ["Arm", "Study", "right"]
@@ -25,7 +25,7 @@ class Arm:
 
     recipe: vq.Recipe
     fixed_signs: bool = False
-    teacher: bool = False
+    teacher: Distillation | None = None
     importance: str | None = None
     refinement: Any = None
 
@@ -67,7 +67,7 @@ class Study:
             rate = bench.choose(work, name, partial(self.held_out_loss, arm))
             for seed in bench.seeds:
                 run = partial(self.measure, arm, rate, seed)
-                bench.measure(work, name, seed, run, setting=f"rate {rate:g}")
+                bench.measure(work, name, seed, run, setting=_setting(arm, rate))
 
     def reference(self, bench: Bench, work: str) -> None:
         """Measure the model as it is."""
@@ -75,12 +75,19 @@ class Study:
 
     @torch.no_grad()
     def held_out_loss(self, arm: Arm, rate: float) -> float:
-        """Train for part of the budget; return the loss on the held-out training images."""
+        """Train for part of the budget; return the loss on the held-out training images.
+
+        With a teacher it is the distance from the teacher, which is what is trained.
+        """
         with torch.enable_grad():
             epochs = max(1, int(self.epochs * self.choice_share))
             trained, _ = self._train(arm, rate, 1000, epochs)
         trained.eval()
-        losses = [nn.functional.cross_entropy(trained(x), y) for x, y in self.held_out]
+        if arm.teacher:
+            teacher = self.model.eval()
+            losses = [soft_cross_entropy(trained(x), teacher(x), 1) for x, _ in self.held_out]
+        else:
+            losses = [nn.functional.cross_entropy(trained(x), y) for x, y in self.held_out]
         return float(torch.stack(losses).mean())
 
     def measure(self, arm: Arm, rate: float, seed: int) -> dict[str, Any]:
@@ -108,7 +115,7 @@ class Study:
             rates=Rates(signs=self.rate_signs, codebooks=rate, rest=self.rate_rest),
             refinement=arm.refinement,
             teacher=copy.deepcopy(self.model) if arm.teacher else None,
-            distillation=Distillation() if arm.teacher else None,
+            distillation=arm.teacher,
             fixed_signs=arm.fixed_signs,
             amp=self.amp,
             seed=seed,
@@ -120,6 +127,12 @@ class Study:
                 "signs_frozen": record.signs[-1].frozen,
             }
         return model, facts
+
+
+def _setting(arm: Arm, rate: float) -> str:
+    if arm.teacher is None:
+        return f"rate {rate:g}"
+    return f"rate {rate:g}, teacher {arm.teacher.weight:g} at T = {arm.teacher.temperature:g}"
 
 
 @torch.no_grad()
