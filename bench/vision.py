@@ -61,10 +61,15 @@ class Study:
     rate_signs: float = 3e-2
     rate_rest: float = 1e-3
 
-    def run(self, bench: Bench, work: str, arms: Mapping[str, Arm]) -> None:
-        """Choose every arm's codebook rate with equal effort, then measure all seeds."""
+    def run(
+        self, bench: Bench, work: str, arms: Mapping[str, Arm], *, rates_of: str | None = None
+    ) -> None:
+        """Choose every arm's codebook rate with equal effort, then measure all seeds.
+
+        ``rates_of`` is a work with the same arms whose rates are taken.
+        """
         for name, arm in arms.items():
-            rate = bench.choose(work, name, partial(self.held_out_loss, arm))
+            rate = bench.choose(rates_of or work, name, partial(self.held_out_loss, arm))
             for seed in bench.seeds:
                 run = partial(self.measure, arm, rate, seed)
                 bench.measure(work, name, seed, run, setting=_setting(arm, rate))
