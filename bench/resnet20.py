@@ -62,7 +62,7 @@ def finetune_fp32(study: Study, seed: int) -> dict[str, NDArray[np.bool_]]:
     model.train()
     for _ in range(study.epochs):
         for x, y in batches:
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=study.amp is not None):
                 loss = nn.functional.cross_entropy(model(x), y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -25,7 +25,7 @@ from vq.layers import candidates
 
 WORK = "tiniest@2.3"
 Codebook = vq.SSVQ | vq.VQ
-EPOCH_STEPS = 200  # a step takes 0.4 seconds: depthwise convolutions are slow on a CPU
+EPOCH_STEPS = 150  # a step takes 0.4 seconds: depthwise convolutions are slow on a CPU
 
 
 class Epoch:
