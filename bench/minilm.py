@@ -29,8 +29,8 @@ WORK = "minilm@2.06"
 LINEARS = "bert.encoder.layer.*"
 ARMS = {
     "ssvq": Arm(vq.Recipe({LINEARS: vq.SSVQ(d=8, k=256)})),
-    "fixed-signs": Arm(vq.Recipe({LINEARS: vq.SSVQ(d=8, k=256)}), fixed_signs=True),
     "vq": Arm(vq.Recipe({LINEARS: vq.VQ(d=4, k=256)})),
+    "fixed-signs": Arm(vq.Recipe({LINEARS: vq.SSVQ(d=8, k=256)}), fixed_signs=True),
 }
 BATCH, TEST, HELD_BATCHES, CALIBRATION_BATCHES = 16, 512, 20, 24
 CHOICE_BATCHES = 80
