@@ -125,7 +125,7 @@ class _Track:
     by_average: bool
 
     def __post_init__(self) -> None:
-        self.start = self.positive = self.latent >= 0
+        self.start = self.positive = ~torch.signbit(self.latent)
         self.has_flipped = torch.zeros_like(self.positive)
         self.frequency = torch.zeros_like(self.latent)
         self.votes = torch.zeros_like(self.latent, dtype=torch.int32)
@@ -143,7 +143,7 @@ class _Track:
         return self.latent.abs() >= FROZEN
 
     def observe(self, momentum: float) -> None:
-        positive = self.latent >= 0
+        positive = ~torch.signbit(self.latent)
         flip = positive ^ self.positive
         # A sign has two states, so every flip after the first goes back: it is an oscillation.
         oscillation = (flip & self.has_flipped).to(self.frequency.dtype)
@@ -162,7 +162,7 @@ class _Track:
         won = torch.where(share == half, self.positive, share > half)
         target = torch.where(won, FROZEN, -FROZEN).to(self.latent.dtype)
         self.latent.copy_(torch.where(new, target, self.latent))
-        self.positive = self.latent >= 0
+        self.positive = ~torch.signbit(self.latent)
 
     def tensors(self) -> dict[str, Tensor]:
         own = vars(self).items()

@@ -87,26 +87,50 @@ class _Gather(torch.autograd.Function):
     The gradient of a codeword sums over its sub-vectors, each with its sign. The gradient of a
     latent is that of its weight times the codeword's magnitude: a straight-through estimator
     with the identity for the sign function (SSVQ, arXiv 2503.08668). Frozen latents have none.
+
+    Everything that is as large as the weight is made once and then changed in place: on a CPU,
+    new memory costs more than the arithmetic.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, book: Tensor, latent: Tensor | None, negative: Tensor | None, indices: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(book, latent, negative, indices)
+    def forward(ctx: Any, book: Tensor, latent: Tensor | None, indices: Tensor) -> Tensor:
+        ctx.save_for_backward(book, latent, indices)
         values = book.index_select(0, indices)
-        return values if negative is None else torch.where(negative, -values, values)
+        return values if latent is None else values.copysign_(latent)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        book, latent, negative, indices = ctx.saved_tensors
-        signed = grad if negative is None else torch.where(negative, -grad, grad)
-        grad_book = torch.zeros_like(book).index_add_(0, indices, signed.to(book.dtype))
+        book, latent, indices = ctx.saved_tensors
+        signed = grad
+        if latent is not None:
+            signed = torch.copysign(book.new_ones(()), latent).mul_(grad)
+        # With 64-bit indices, index_add_ has a path four times as fast.
+        grad_book = torch.zeros_like(book).index_add_(0, indices.long(), signed)
         if latent is None:
-            return grad_book, None, None, None
-        grad_latent = grad * book.index_select(0, indices)
-        return grad_book, grad_latent.masked_fill_(latent.abs() >= FROZEN, 0), None, None
+            return grad_book, None, None
+        grad_latent = book.index_select(0, indices).mul_(grad)
+        frozen = latent.abs() >= FROZEN
+        return grad_book, grad_latent.masked_fill_(frozen, 0), None
+
+
+class _EvenSigns(torch.autograd.Function):
+    """Latents [N, d] whose number of minus signs is even in every sub-vector.
+
+    Where it is odd, the smallest latent, the one that is least certain, turns its sign. The
+    gradient passes as if nothing happened.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, latent: Tensor) -> Tensor:
+        odd = torch.signbit(latent).sum(dim=1, keepdim=True) % 2 == 1
+        least = latent.abs().argmin(dim=1, keepdim=True)
+        smallest = latent.gather(1, least)
+        return latent.scatter(1, least, torch.where(odd, -smallest, smallest))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
 
 
 class _Codebook(Compressed):
@@ -155,14 +179,14 @@ class _Codebook(Compressed):
         """Codebook [k, d] as the whole numbers that are stored."""
         return round_through(codebook / codebook_step(codebook), self.low)
 
-    def decode(self, codebook: Tensor, latent: Tensor | None, negative: Tensor | None) -> Tensor:
-        """Weight of the module from its codebook and signs."""
+    def decode(self, codebook: Tensor, latent: Tensor | None) -> Tensor:
+        """Weight of the module from its codebook and the signs of ``latent`` [N, d]."""
         g = self.geometry
         integers = self.integers(codebook)
         scale = self.scale(codebook)
         # With one scale, multiplying the k codewords equals multiplying all weights, bit for bit.
         book = integers * scale if g.scales == 1 else integers
-        values: Tensor = _Gather.apply(book, latent, negative, self.indices)  # type: ignore[no-untyped-call]
+        values: Tensor = _Gather.apply(book, latent, self.indices)  # type: ignore[no-untyped-call]
         matrix = join_grid(values.reshape(*g.grid, g.d), (g.O, g.I), g.axis)
         if g.scales > 1:
             matrix = matrix * scale[:, None]
@@ -200,25 +224,20 @@ class SignSplit(_Codebook):
 
     def originals(self, weight: Tensor) -> tuple[Tensor, ...]:
         # Latents start as the weights themselves, in units: alpha = 1 in the paper's terms.
-        points = sub_vectors(weight, self.geometry, self.unit)
+        # Adding 0 makes -0 a 0, whose sign is plus.
+        points = sub_vectors(weight, self.geometry, self.unit) + 0
         return *super().originals(weight), torch.from_numpy(points).to(weight.device)
 
     def forward(self, codebook: Tensor, latent: Tensor) -> Tensor:
-        return self.decode(codebook, latent, self.negative(latent))
+        parity = self.geometry.sign_bits < self.geometry.d
+        return self.decode(codebook, _EvenSigns.apply(latent) if parity else latent)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def negative(self, latent: Tensor) -> Tensor:
-        """Signs in effect, [N, d] bool, True for minus; the sign of zero is plus.
+        """Signs in effect, [N, d] bool, True for minus."""
+        parity = self.geometry.sign_bits < self.geometry.d
+        return torch.signbit(_EvenSigns.apply(latent) if parity else latent)
 
-        With parity signs, a sub-vector with an odd number of negative weights turns the sign of
-        its smallest latent, the one that is least certain.
-        """
-        negative = latent < 0
-        if self.geometry.sign_bits < self.geometry.d:
-            odd = negative.sum(dim=1, keepdim=True) % 2 == 1
-            least = latent.abs().argmin(dim=1, keepdim=True)
-            negative.scatter_(1, least, negative.gather(1, least) ^ odd)
-        return negative
 
     def to_layer(self, name: str, *originals: Tensor) -> Layer:
         codebook, latent = originals
@@ -236,7 +255,7 @@ class PlainVQ(_Codebook):
     low = -CODE_MAX
 
     def forward(self, codebook: Tensor) -> Tensor:
-        return self.decode(codebook, None, None)
+        return self.decode(codebook, None)
 
     def to_layer(self, name: str, *originals: Tensor) -> Layer:
         return Layer.vq(name, **self.stored(name, originals[0]))
