@@ -229,21 +229,20 @@ class SignSplit(_Codebook):
         return *super().originals(weight), torch.from_numpy(points).to(weight.device)
 
     def forward(self, codebook: Tensor, latent: Tensor) -> Tensor:
-        parity = self.geometry.sign_bits < self.geometry.d
-        return self.decode(codebook, _EvenSigns.apply(latent) if parity else latent)  # type: ignore[no-untyped-call]
+        return self.decode(codebook, self.in_effect(latent))
 
-    @torch.no_grad()
-    def negative(self, latent: Tensor) -> Tensor:
-        """Signs in effect, [N, d] bool, True for minus."""
-        parity = self.geometry.sign_bits < self.geometry.d
-        return torch.signbit(_EvenSigns.apply(latent) if parity else latent)
-
+    def in_effect(self, latent: Tensor) -> Tensor:
+        """Latents [N, d] with the signs that the weights have."""
+        if self.geometry.sign_bits == self.geometry.d:
+            return latent
+        even: Tensor = _EvenSigns.apply(latent)  # type: ignore[no-untyped-call]
+        return even
 
     def to_layer(self, name: str, *originals: Tensor) -> Layer:
         codebook, latent = originals
         return Layer.ssvq(
             name,
-            signs=self.in_stream_order(self.negative(latent.detach())),
+            signs=self.in_stream_order(torch.signbit(self.in_effect(latent.detach()))),
             parity=self.geometry.sign_bits < self.geometry.d,
             **self.stored(name, codebook),
         )

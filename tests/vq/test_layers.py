@@ -119,7 +119,7 @@ def test_parity_holds_in_training_and_turns_the_least_certain_sign():
     original = model[0].weight.detach().clone()
     vq.compress_(model, Recipe({"0": SSVQ(d=8, k=16, parity=True)}))
     layer = next(compressed_layers(model))
-    negative = layer.weight.negative(layer.latent.detach())
+    negative = torch.signbit(layer.weight.in_effect(layer.latent.detach()))
     assert (negative.sum(dim=1) % 2 == 0).all()
     latent = original.reshape(-1, 8)
     turned = negative != (latent < 0)
@@ -127,6 +127,22 @@ def test_parity_holds_in_training_and_turns_the_least_certain_sign():
     rows = turned.any(dim=1)
     assert torch.equal(turned[rows].int().argmax(1), latent[rows].abs().argmin(1))
     assert layer.to_layer().geometry.sign_bits == 7
+
+
+@pytest.mark.parametrize("parity", [False, True])
+def test_latents_of_either_zero_mean_the_same_in_training_and_in_the_file(tmp_path, parity):
+    model = nn.Sequential(nn.Linear(32, 16, bias=False))
+    fresh = copy.deepcopy(model)
+    vq.compress_(model, Recipe({"0": SSVQ(d=8, k=16, parity=parity)}))
+    layer = next(compressed_layers(model))
+    with torch.no_grad():
+        layer.latent[::2] = 0.0
+        layer.latent[1::2] = -0.0
+    vq.save(model, tmp_path / "x")
+    assert torch.equal(vq.load(tmp_path / "x", into=fresh)[0].weight, model[0].weight)
+    negative = model[0].weight.detach().reshape(-1, 8) < 0
+    assert not negative[::2].any()
+    assert negative[1::2].any()
 
 
 class Chain(nn.Module):
