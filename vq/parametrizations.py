@@ -224,15 +224,14 @@ class SignSplit(_Codebook):
 
     def originals(self, weight: Tensor) -> tuple[Tensor, ...]:
         # Latents start as the weights themselves, in units: alpha = 1 in the paper's terms.
-        # Adding 0 makes -0 a 0, whose sign is plus.
-        points = sub_vectors(weight, self.geometry, self.unit) + 0
+        points = sub_vectors(weight, self.geometry, self.unit)
         return *super().originals(weight), torch.from_numpy(points).to(weight.device)
 
     def forward(self, codebook: Tensor, latent: Tensor) -> Tensor:
         return self.decode(codebook, self.in_effect(latent))
 
     def in_effect(self, latent: Tensor) -> Tensor:
-        """Latents [N, d] with the signs that the weights have."""
+        """Latents [N, d] whose sign bits are the signs of the weights, also where they are 0."""
         if self.geometry.sign_bits == self.geometry.d:
             return latent
         even: Tensor = _EvenSigns.apply(latent)  # type: ignore[no-untyped-call]

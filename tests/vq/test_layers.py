@@ -10,8 +10,10 @@ import vq
 from vq import SSVQ, VQ, Int8, Recipe
 from vq.container import open_container
 from vq.errors import RecipeError
+from vq.freezing import SignFreezer
 from vq.layers import join_grid, matrix_of, op_of, shape_of, weight_of
 from vq.model import compressed_layers
+from vq.parametrizations import FROZEN
 
 
 class Conv1D(nn.Module):
@@ -129,20 +131,55 @@ def test_parity_holds_in_training_and_turns_the_least_certain_sign():
     assert layer.to_layer().geometry.sign_bits == 7
 
 
+@pytest.mark.parametrize("method", [SSVQ(d=8, k=4), SSVQ(d=8, k=4, parity=True), VQ(d=8, k=4)])
+def test_gradients_are_those_of_the_plain_formula(method):
+    """Against autograd of an ordinary look-up; the sign function's gradient is the identity."""
+    model = nn.Sequential(nn.Linear(32, 16, bias=False))
+    vq.compress_(model, Recipe({"0": method}))
+    layer = next(compressed_layers(model))
+    if layer.latent is not None:
+        with torch.no_grad():
+            layer.latent[3] = FROZEN
+    target = torch.randn_like(model[0].weight)
+    (model[0].weight * target).sum().backward()
+
+    book, weight = layer.codebook.detach().clone().requires_grad_(), layer.weight
+    integers = weight.integers(book.detach())
+    step = weight.scale(book.detach()) / weight.unit
+    rows = (book + (integers * step - book).detach())[weight.indices] * weight.unit
+    grad = target.reshape(-1, 8)
+    if layer.latent is None:
+        (rows * grad).sum().backward()
+    else:
+        sign = torch.where(torch.signbit(weight.in_effect(layer.latent.detach())), -1.0, 1.0)
+        (rows * sign * grad).sum().backward()
+        expected = grad * rows.detach()
+        expected[3] = 0
+        torch.testing.assert_close(layer.latent.grad, expected)
+        assert (expected != 0).sum() > 300
+    torch.testing.assert_close(layer.codebook.grad, book.grad)
+
+
 @pytest.mark.parametrize("parity", [False, True])
-def test_latents_of_either_zero_mean_the_same_in_training_and_in_the_file(tmp_path, parity):
+def test_latents_of_either_zero_have_one_sign_everywhere(tmp_path, parity):
     model = nn.Sequential(nn.Linear(32, 16, bias=False))
     fresh = copy.deepcopy(model)
     vq.compress_(model, Recipe({"0": SSVQ(d=8, k=16, parity=parity)}))
     layer = next(compressed_layers(model))
     with torch.no_grad():
-        layer.latent[::2] = 0.0
-        layer.latent[1::2] = -0.0
+        layer.latent.fill_(1.0)
+        freezer = SignFreezer([layer], 10, None)
+        layer.latent[::4] = 0.0
+        layer.latent[1::4] = -0.0
+        layer.latent[2::4, 0] = -1.0
+        layer.latent[2::4, 1] = 0.0  # with parity the one that turns
+    freezer.step()
+    assert freezer.telemetry().changed == pytest.approx((8 + 1) / 32)
     vq.save(model, tmp_path / "x")
     assert torch.equal(vq.load(tmp_path / "x", into=fresh)[0].weight, model[0].weight)
-    negative = model[0].weight.detach().reshape(-1, 8) < 0
-    assert not negative[::2].any()
-    assert negative[1::2].any()
+    negative = torch.signbit(model[0].weight.detach().reshape(-1, 8))
+    assert not negative[::4].any() and negative[1::4].all()
+    assert (negative[2::4].sum(1) == 1 + parity).all() and not negative[3::4].any()
 
 
 class Chain(nn.Module):
