@@ -1,0 +1,1 @@
+"""Compute half of the accelerator: weight tiles, multiplier array, accumulators."""

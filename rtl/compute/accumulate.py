@@ -1,0 +1,98 @@
+"""Accumulators: partial sums of all positions of a layer, until their last tile has come."""
+
+from amaranth import Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from rtl.compute.array import sums_layout
+from rtl.compute.config import ArrayConfig
+
+__all__ = ["Accumulators", "tag_layout", "totals_layout"]
+
+
+def tag_layout(config: ArrayConfig) -> data.StructLayout:
+    """What accompanies a vector of sums: where it belongs."""
+    return data.StructLayout({"at": range(config.accumulators), "first": 1, "last": 1})
+
+
+def totals_layout(config: ArrayConfig) -> data.ArrayLayout:
+    """One finished sum for each output."""
+    return data.ArrayLayout(signed(32), config.rows)
+
+
+class Accumulators(wiring.Component):
+    """Add vectors of sums to their positions; hand a position on with its last vector.
+
+    One vector per cycle, also to one position in successive cycles. A sum must fit 32 bits: the
+    writer of an integer graph sees to it.
+
+    Parameters
+    ----------
+    config : ArrayConfig
+
+    Members
+    -------
+    enable : In(1)
+        The pipeline advances.
+    valid : In(1)
+        ``sums`` is a vector.
+    tag : In(tag_layout(config))
+        ``first`` starts the position anew, ``last`` ends it.
+    sums : In(sums_layout(config))
+    done : Out(1)
+        ``totals`` are complete, two cycles after their last vector.
+    at : Out(range(config.accumulators))
+        Position of ``totals``.
+    totals : Out(totals_layout(config))
+    """
+
+    def __init__(self, config: ArrayConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "enable": In(1),
+                "valid": In(1),
+                "tag": In(tag_layout(config)),
+                "sums": In(sums_layout(config)),
+                "done": Out(1),
+                "at": Out(range(config.accumulators)),
+                "totals": Out(totals_layout(config)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self._config
+        vector = totals_layout(config)
+        m.submodules.memory = memory = Memory(shape=vector, depth=config.accumulators, init=[])
+        read = memory.read_port(domain="sync")
+        write = memory.write_port()
+
+        # Cycle 1: the memory is read. Cycle 2: added, and written at its end.
+        valid = Signal()
+        tag = Signal(tag_layout(config))
+        sums = Signal.like(self.sums)
+        written = Signal()  # the position read last is the one being written: take it from here
+        added = Signal(vector)
+        m.d.comb += [
+            read.en.eq(self.enable),
+            read.addr.eq(self.tag.at),
+            write.addr.eq(tag.at),
+            write.data.eq(added),
+            write.en.eq(self.enable & valid & ~tag.last),
+        ]
+        for o in range(config.rows):
+            old = Mux(written, self.totals[o], read.data[o])
+            m.d.comb += added[o].eq(Mux(tag.first, 0, old) + sums[o])
+        with m.If(self.enable):
+            m.d.sync += [
+                valid.eq(self.valid),
+                tag.eq(self.tag),
+                sums.eq(self.sums),
+                written.eq(valid & (tag.at == self.tag.at)),
+                self.totals.eq(added),
+                self.at.eq(tag.at),
+                self.done.eq(valid & tag.last),
+            ]
+        return m
