@@ -13,7 +13,16 @@ __all__ = ["Accumulators", "tag_layout", "totals_layout"]
 
 def tag_layout(config: ArrayConfig) -> data.StructLayout:
     """What accompanies a vector of sums: where it belongs."""
-    return data.StructLayout({"at": range(config.accumulators), "first": 1, "last": 1})
+    return data.StructLayout(
+        {
+            "at": range(config.accumulators),
+            "first": 1,  # of its position
+            "last": 1,
+            "group": 8,  # in its block; only its outputs count
+            "log2_group": 3,  # outputs of a group; all of the block are group 0
+            "block": 16,  # of outputs
+        }
+    )
 
 
 def totals_layout(config: ArrayConfig) -> data.ArrayLayout:
@@ -84,7 +93,8 @@ class Accumulators(wiring.Component):
         ]
         for o in range(config.rows):
             old = Mux(written, self.totals[o], read.data[o])
-            m.d.comb += added[o].eq(Mux(tag.first, 0, old) + sums[o])
+            counts = (o >> tag.log2_group) == tag.group
+            m.d.comb += added[o].eq(Mux(counts, Mux(tag.first, 0, old) + sums[o], old))
         with m.If(self.enable):
             m.d.sync += [
                 valid.eq(self.valid),

@@ -46,7 +46,8 @@ def test_sums_over_tiles(positions, pause):
             ctx.set(sums.valid, int(now is not None))
             if now is not None:
                 t, p = now
-                ctx.set(sums.tag, {"at": p, "first": int(t == 0), "last": int(t == tiles - 1)})
+                tag = {"at": p, "first": int(t == 0), "last": int(t == tiles - 1), "log2_group": 3}
+                ctx.set(sums.tag, tag)
             if ctx.get(sums.done):
                 found[ctx.get(sums.at)] = [ctx.get(sums.totals[o]) for o in range(R)]
                 done += 1
