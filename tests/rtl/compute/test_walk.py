@@ -203,3 +203,36 @@ def run_cases(cases, idle):
         assert (vector == want).all()
         assert new == (want_facts[2] == 0 and want_facts[1] == 0)
     return found, cycles
+
+
+def single(fields, memory, count, idle=0.2):
+    base = Conv(8, 8).layer() | fields
+    found, _ = run([base], [memory], [count], idle)
+    return found
+
+
+@pytest.mark.parametrize(("channels", "before"), [(16, 8), (12, 4), (5, 0), (16, 11), (9, 13)])
+def test_shortcut_moves_channels_and_skips_positions(channels, before):
+    conv = Conv(channels, 32, size=(5, 4), stride=(2, 2))
+    x = np.random.default_rng(0).integers(-128, 128, (channels, 5, 4)).astype(np.int8)
+    fields = conv.layer() | {"group_inputs": C, "first_channel": -before, "group_blocks": 1}
+    found = single(fields, conv.memory(x), 4 * 6)
+    wide = np.zeros((32, 3, 2), np.int8)
+    kept = x[:, ::2, ::2][: 32 - before]
+    wide[before : before + channels] = kept
+    for number, (vector, (block, group, at, first, last), _) in enumerate(found):
+        assert (block, group, at) == (number // 6, 0, number % 6) and first and last
+        assert (vector == wide[block * C : block * C + C, at // 2, at % 2]).all()
+    assert len(found) == 24
+
+
+def test_pooling_adds_all_positions_to_one():
+    conv = Conv(16, 16, size=(3, 4))
+    x = np.random.default_rng(0).integers(-128, 128, (16, 3, 4)).astype(np.int8)
+    fields = conv.layer() | {"group_inputs": C, "group_blocks": 1, "pool": 1}
+    found = single(fields, conv.memory(x), 24)
+    for number, (vector, facts, new) in enumerate(found):
+        block, p = divmod(number, 12)
+        assert facts == (block, 0, 0, p == 0, p == 11) and new == (p == 0)
+        assert (vector == x[block * C : block * C + C, p // 4, p % 4]).all()
+    assert len(found) == 24
