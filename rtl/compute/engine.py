@@ -1,0 +1,144 @@
+"""Engine: layers of weights and activations in, int8 words of finished outputs out."""
+
+from amaranth import Module, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from rtl.compute.accumulate import Accumulators, tag_layout
+from rtl.compute.array import MacArray
+from rtl.compute.config import ArrayConfig
+from rtl.compute.requantize import Requantizer, block_scaling
+from rtl.compute.tile import TILE_LAYER, WeightTile
+from rtl.compute.vectors import VectorReader, input_write_layout
+from rtl.compute.walk import WALK_LAYER, Walk
+
+__all__ = ["Engine", "beat_layout", "scaling_layout"]
+
+
+def beat_layout(config: ArrayConfig) -> data.StructLayout:
+    """Weights as the decoder gives them."""
+    return data.StructLayout({"weights": data.ArrayLayout(signed(8), config.lanes)})
+
+
+def scaling_layout(config: ArrayConfig) -> data.StructLayout:
+    """How one block of outputs is requantised, and how many positions it has."""
+    return data.StructLayout(
+        {
+            "outputs": block_scaling(config),
+            "relu": 1,
+            "positions": range(config.accumulators + 1),
+        }
+    )
+
+
+class Engine(wiring.Component):
+    """Multiply tiles of weights with vectors of activations, add up, requantise.
+
+    ::
+
+        weights -> tile ------v
+        walk -> vectors -> array -> accumulators -> requantiser -> words
+                                       scaling -----^
+
+    Weights and vectors wait for each other at the array: a vector that needs a new tile enters
+    when the tile is complete, in the same cycle in which it becomes the current one. From there to
+    the requantiser the pipeline stops as a whole.
+
+    Parameters
+    ----------
+    config : ArrayConfig
+
+    Members
+    -------
+    tiles : In(stream.Signature(TILE_LAYER))
+    windows : In(stream.Signature(WALK_LAYER))
+        Each layer is given to both, in the same order; they need not be at the same layer.
+    weights : In(stream.Signature(beat_layout(config)))
+    write : In(input_write_layout(config))
+        To the activation buffer.
+    scaling : In(stream.Signature(scaling_layout(config)))
+        One for each block of each layer; taken with the block's last position.
+    words : Out(stream.Signature(ArrayLayout(signed(8), rows)))
+        Finished outputs: block by block, in each position by position.
+    busy : Out(1)
+        A vector enters the array in this cycle.
+    awaits_weights, awaits_vectors, blocked : Out(1)
+        Why none does; at most one of the four.
+    """
+
+    def __init__(self, config: ArrayConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "tiles": In(stream.Signature(TILE_LAYER)),
+                "windows": In(stream.Signature(WALK_LAYER)),
+                "weights": In(stream.Signature(beat_layout(config))),
+                "write": In(input_write_layout(config)),
+                "scaling": In(stream.Signature(scaling_layout(config))),
+                "words": Out(stream.Signature(data.ArrayLayout(signed(8), config.rows))),
+                "busy": Out(1),
+                "awaits_weights": Out(1),
+                "awaits_vectors": Out(1),
+                "blocked": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        config = self._config
+        m = Module()
+        m.submodules.tile = tile = WeightTile(config)
+        m.submodules.walk = walk = Walk(config)
+        m.submodules.reader = reader = VectorReader(config)
+        m.submodules.array = array = MacArray(config)
+        m.submodules.accumulators = sums = Accumulators(config)
+        m.submodules.requantizer = scaler = Requantizer(config)
+        connect(m, flipped(self.tiles), tile.layer)
+        connect(m, flipped(self.weights), tile.beats)
+        connect(m, flipped(self.windows), walk.layer)
+        connect(m, walk.pieces, reader.pieces)
+        connect(m, scaler.words, flipped(self.words))
+        m.d.comb += reader.write.eq(self.write)
+
+        advance = Signal()
+        vector = reader.vectors
+        wants_tile = vector.p.new_tile & ~tile.full
+        finished = sums.done & self.scaling.valid
+        m.d.comb += [
+            advance.eq(~sums.done | (self.scaling.valid & scaler.positions.ready)),
+            vector.ready.eq(advance & ~wants_tile),
+            tile.take.eq(vector.valid & vector.ready & vector.p.new_tile),
+            array.enable.eq(advance),
+            array.weights.eq(tile.weights),
+            sums.enable.eq(advance),
+            sums.sums.eq(array.sums),
+            scaler.positions.valid.eq(finished),
+            scaler.positions.p.totals.eq(sums.totals),
+            scaler.positions.p.scaling.eq(self.scaling.p.outputs),
+            scaler.positions.p.relu.eq(self.scaling.p.relu),
+            self.busy.eq(vector.valid & vector.ready),
+            self.blocked.eq(~advance),
+            self.awaits_vectors.eq(advance & ~vector.valid),
+            self.awaits_weights.eq(advance & vector.valid & wants_tile),
+        ]
+        # Beside the array's two stages, and the register in which a vector meets its tile.
+        there = [Signal(name=f"there_{i}") for i in range(3)]
+        tags = [Signal(tag_layout(config), name=f"tag_{i}") for i in range(3)]
+        with m.If(advance):
+            m.d.sync += [
+                there[0].eq(self.busy),
+                tags[0].eq(vector.p.tag),
+                array.activations.eq(vector.p.activations),
+            ]
+            for i in (1, 2):
+                m.d.sync += [there[i].eq(there[i - 1]), tags[i].eq(tags[i - 1])]
+        m.d.comb += [sums.valid.eq(there[2]), sums.tag.eq(tags[2])]
+
+        position = Signal(range(config.accumulators))
+        taken = scaler.positions.valid & scaler.positions.ready
+        block_ends = position == self.scaling.p.positions - 1
+        m.d.comb += self.scaling.ready.eq(taken & block_ends)
+        with m.If(taken):
+            m.d.sync += position.eq(position + 1)
+            with m.If(block_ends):
+                m.d.sync += position.eq(0)
+        return m

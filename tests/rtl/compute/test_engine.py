@@ -1,0 +1,193 @@
+"""Whole layers through the engine, against numpy in plain integers."""
+
+import random
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from rtl.compute.config import ArrayConfig
+from rtl.compute.engine import Engine
+from tests.rtl.compute import test_walk
+from tests.rtl.compute.test_walk import Conv
+from vq.container.order import split, to_stream
+from vq.integer import requantize
+
+CONFIG = ArrayConfig(
+    rows=8, columns=8, lanes=64, d_max=8, accumulators=64, scale_lanes=4, input_words=1024
+)
+R, C, LANES = CONFIG.rows, CONFIG.columns, CONFIG.lanes
+CASES = test_walk.CASES
+
+
+def weight_stream(weight, d, axis):
+    grid = split(weight, d, axis)
+    flat = to_stream(grid, R // d if axis == "out" else R).reshape(-1)
+    flat = np.pad(flat, (0, -len(flat) % LANES))
+    along = axis == "out"
+    return flat.reshape(-1, LANES), {
+        "log2_d": 0 if along else d.bit_length() - 1,
+        "outputs": grid.shape[0] * (d if along else 1),
+        "columns": grid.shape[1],
+        "identity": 0,
+        "tiles": 0,
+    }
+
+
+class Layer:
+    """A convolution with random weights, and everything the engine needs for it."""
+
+    def __init__(self, conv, seed, d=1, axis="in"):
+        rng = np.random.default_rng(seed)
+        self.conv = conv
+        self.x = rng.integers(-128, 128, (conv.channels, *conv.size)).astype(np.int8)
+        inputs = conv.channels // conv.groups * conv.kernel[0] * conv.kernel[1]
+        self.weight = rng.integers(-127, 128, (conv.outputs, inputs)).astype(np.int8)
+        self.bias = rng.integers(-30_000, 30_000, conv.outputs)
+        self.multiplier = rng.integers(-32767, 32768, conv.outputs)
+        self.shift = np.full(conv.outputs, 26 + inputs.bit_length() // 2)
+        self.relu = bool(rng.integers(0, 2))
+        self.beats, self.tile = weight_stream(self.weight, d, axis)
+        self.positions = conv.out[0] * conv.out[1]
+
+    def scalings(self):
+        for first in range(0, self.conv.outputs, R):
+            rows = range(first, min(first + R, self.conv.outputs))
+            yield {
+                "outputs": [
+                    {
+                        "bias": int(self.bias[o]),
+                        "multiplier": int(self.multiplier[o]),
+                        "shift": int(self.shift[o]),
+                    }
+                    for o in rows
+                ] + [{"bias": 0, "multiplier": 0, "shift": 1}] * (R - len(rows)),
+                "relu": int(self.relu),
+                "positions": self.positions,
+            }  # fmt: skip
+
+    def words(self):
+        """Outputs in the order of the engine; what lies behind the last output is None."""
+        conv = self.conv
+        padded = np.pad(self.x, ((0, 0), *zip(conv.before, conv.after, strict=True)))
+        per_group, group_outputs = conv.channels // conv.groups, conv.outputs // conv.groups
+        totals = np.zeros((conv.outputs, self.positions), np.int64)
+        for o in range(conv.outputs):
+            chosen = padded[o // group_outputs * per_group :][:per_group].astype(np.int64)
+            for at in range(self.positions):
+                oy, ox = divmod(at, conv.out[1])
+                rows = oy * conv.stride[0] + np.arange(conv.kernel[0]) * conv.dilation[0]
+                columns = ox * conv.stride[1] + np.arange(conv.kernel[1]) * conv.dilation[1]
+                window = chosen[:, rows][:, :, columns].transpose(1, 2, 0).reshape(-1)
+                totals[o, at] = window @ self.weight[o]
+        out = requantize(
+            totals + self.bias[:, None],
+            self.multiplier[:, None].astype(np.int16),
+            self.shift[:, None].astype(np.uint8),
+            relu=self.relu,
+        )
+        for first in range(0, conv.outputs, R):
+            for at in range(self.positions):
+                yield out[first : first + R, at]
+
+
+def run(layers, idle=0.0, seed=0):
+    """Words of all layers, and counts of busy and waiting cycles from first to last word."""
+    dut = Engine(CONFIG)
+    chance = random.Random(seed)
+    total = sum(-(-layer.conv.outputs // R) * layer.positions for layer in layers)
+    found, counts = [], {"busy": 0, "awaits_weights": 0, "awaits_vectors": 0, "blocked": 0}
+
+    def feeder(port, items, put):
+        async def feed(ctx):
+            for item in items:
+                while chance.random() < idle:
+                    await ctx.tick()
+                put(ctx, item)
+                ctx.set(port.valid, 1)
+                await ctx.tick().until(port.ready)
+                ctx.set(port.valid, 0)
+
+        return feed
+
+    memory = np.zeros((CONFIG.input_words, C), np.int8)
+    at = 0
+    windows = []
+    for layer in layers:  # every layer's activations have a place of their own
+        fields = layer.conv.layer()
+        used = layer.conv.memory(layer.x)
+        words = -(-layer.conv.channels // C) * layer.conv.size[0] * layer.conv.size[1]
+        start = layer.conv.first_word
+        memory[at : at + words] = used[start : start + words]
+        windows.append(fields | {"first_word": fields["first_word"] - start + at})
+        at += words
+
+    async def take(ctx):
+        for number, word in enumerate(memory[:at]):
+            value = int.from_bytes(word.tobytes(), "little")
+            ctx.set(dut.write, {"enable": 1, "word": number, "data": value})
+            await ctx.tick()
+        ctx.set(dut.write.enable, 0)
+        started = False
+        while len(found) < total:
+            ready = chance.random() >= idle
+            ctx.set(dut.words.ready, int(ready))
+            flags = {name: ctx.get(getattr(dut, name)) for name in counts}
+            assert sum(flags.values()) == 1
+            started |= bool(flags["busy"])
+            for name, value in flags.items():
+                counts[name] += value * started
+            if ready and ctx.get(dut.words.valid):
+                found.append(np.array([ctx.get(dut.words.payload[o]) for o in range(R)]))
+            await ctx.tick()
+        await ctx.tick().repeat(4)
+
+    async def windows_in(ctx):
+        await ctx.tick().repeat(at + 1)  # activations first
+        await feeder(dut.windows, windows, lambda c, f: c.set(dut.windows.payload, f))(ctx)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    beats = [beat for layer in layers for beat in layer.beats]
+    scalings = [s for layer in layers for s in layer.scalings()]
+    tiles = [layer.tile for layer in layers]
+    for process in (
+        windows_in,
+        feeder(dut.tiles, tiles, lambda c, f: c.set(dut.tiles.payload, f)),
+        feeder(dut.weights, beats, lambda c, b: c.set(dut.weights.p.weights, [int(v) for v in b])),
+        feeder(dut.scaling, scalings, lambda c, s: c.set(dut.scaling.payload, s)),
+    ):
+        simulator.add_testbench(process, background=True)
+    simulator.add_testbench(take)
+    simulator.run()
+    return found, counts
+
+
+def check(layers, idle, seed=0):
+    found, counts = run(layers, idle, seed)
+    wanted = [word for layer in layers for word in layer.words()]
+    assert len(found) == len(wanted)
+    for word, want in zip(found, wanted, strict=True):
+        assert word[: len(want)].tolist() == want.tolist()
+    return counts
+
+
+@pytest.mark.parametrize("idle", [0.0, 0.3])
+@pytest.mark.parametrize("name", CASES)
+def test_layers(name, idle):
+    check([Layer(CASES[name], 1)], idle)
+
+
+@pytest.mark.parametrize("axis", ["in", "out"])
+@pytest.mark.parametrize("d", [2, 4, 8])
+def test_layers_of_sub_vectors_follow_one_another(d, axis):
+    names = ("strided", "linear", "uneven channels", "rows of a linear")
+    check([Layer(CASES[name], i, d, axis) for i, name in enumerate(names)], 0.2, seed=d)
+
+
+def test_many_positions_keep_the_array_busy():
+    counts = check(
+        [Layer(Conv(64, 8, size=(8, 8)), 0, 8), Layer(Conv(64, 8, size=(8, 8)), 1, 8)], 0
+    )
+    assert counts["busy"] == 2 * 8 * 64
+    assert counts["busy"] / sum(counts.values()) > 0.85
