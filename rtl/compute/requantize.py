@@ -1,13 +1,13 @@
 """Requantiser: finished sums to int8."""
 
-from amaranth import Const, Module, Mux, Signal, signed
+from amaranth import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.compute.accumulate import totals_layout
 from rtl.compute.config import ArrayConfig
 
-__all__ = ["SCALING", "Requantizer", "block_scaling"]
+__all__ = ["SCALING", "Requantizer", "block_scaling", "round_shift", "word_layout"]
 
 #: Numbers of one output, from the integer graph: ``clamp((sum + bias) · multiplier >> shift)``.
 SCALING = data.StructLayout({"bias": signed(32), "multiplier": signed(16), "shift": 6})
@@ -17,6 +17,21 @@ _PRODUCT_BITS = 48
 def block_scaling(config: ArrayConfig) -> data.ArrayLayout:
     """Numbers of all outputs of a block."""
     return data.ArrayLayout(SCALING, config.rows)
+
+
+def word_layout(config: ArrayConfig) -> data.ArrayLayout:
+    """Finished outputs of one block at one position."""
+    return data.ArrayLayout(signed(8), config.rows)
+
+
+def round_shift(m: Module, value: Value, shift: Value, relu: Value, number: int) -> Value:
+    """``clamp((value + 2^(shift-1)) >> shift, low, 127)``, low being 0 or -128."""
+    half = (Const(1, _PRODUCT_BITS) << shift)[1:_PRODUCT_BITS]
+    rounded = Signal(signed(_PRODUCT_BITS), name=f"rounded_{number}")
+    shifted = Signal(signed(_PRODUCT_BITS), name=f"value_{number}")
+    m.d.comb += [rounded.eq(value + half), shifted.eq(rounded >> shift)]
+    low = Mux(relu, 0, -128)
+    return Mux(shifted > 127, 127, Mux(shifted < low, low, shifted))
 
 
 class Requantizer(wiring.Component):
@@ -33,7 +48,7 @@ class Requantizer(wiring.Component):
     positions : In(stream.Signature(...))
         ``totals``, their ``scaling`` and whether to end with a ReLU. Taken once every
         ``rows / scale_lanes`` cycles.
-    words : Out(stream.Signature(ArrayLayout(signed(8), rows)))
+    words : Out(stream.Signature(word_layout(config)))
         int8 outputs, in order, ``rows / scale_lanes + 2`` cycles later.
     """
 
@@ -45,7 +60,7 @@ class Requantizer(wiring.Component):
         super().__init__(
             {
                 "positions": In(stream.Signature(payload)),
-                "words": Out(stream.Signature(data.ArrayLayout(signed(8), config.rows))),
+                "words": Out(stream.Signature(word_layout(config))),
             }
         )
 
@@ -73,7 +88,7 @@ class Requantizer(wiring.Component):
         products = Signal(data.ArrayLayout(signed(_PRODUCT_BITS), lanes))
         shifts = Signal(data.ArrayLayout(6, lanes))
         results = Signal(data.ArrayLayout(signed(8), lanes))
-        word = Signal(data.ArrayLayout(signed(8), config.rows))
+        word = Signal(word_layout(config))
 
         with m.If(advance):
             m.d.sync += [
@@ -95,19 +110,13 @@ class Requantizer(wiring.Component):
                             total.eq(position.totals[r * lanes + lane]),
                             scaling.eq(position.scaling[r * lanes + lane]),
                         ]
-            half = (Const(1, _PRODUCT_BITS) << shifts[lane])[1:_PRODUCT_BITS]
-            rounded = Signal(signed(_PRODUCT_BITS), name=f"rounded_{lane}")
-            value = Signal(signed(_PRODUCT_BITS), name=f"value_{lane}")
-            low = Mux(multiplied.relu, 0, -128)
-            m.d.comb += [
-                rounded.eq(products[lane] + half),
-                value.eq(rounded >> shifts[lane]),
-            ]
             with m.If(advance):
                 m.d.sync += [
                     products[lane].eq((total + scaling.bias)[:32].as_signed() * scaling.multiplier),
                     shifts[lane].eq(scaling.shift),
-                    results[lane].eq(Mux(value > 127, 127, Mux(value < low, low, value))),
+                    results[lane].eq(
+                        round_shift(m, products[lane], shifts[lane], multiplied.relu, lane)
+                    ),
                 ]
         for o in range(config.rows):
             r, lane = divmod(o, lanes)
