@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vq.distillation import Distillation
     from vq.finetune import FinetuneResult, Rates, finetune_
     from vq.freezing import Freezing
-    from vq.methods import SSVQ, VQ, Int8
+    from vq.methods import SSVQ, VQ, Int2, Int3, Int4, Int8
     from vq.planning import Plan, plan
     from vq.recipe import Recipe
     from vq.refinement import Refinement
@@ -26,6 +26,9 @@ _HOME = {
     "Distillation": "vq.distillation",
     "FinetuneResult": "vq.finetune",
     "Freezing": "vq.freezing",
+    "Int2": "vq.methods",
+    "Int3": "vq.methods",
+    "Int4": "vq.methods",
     "Int8": "vq.methods",
     "Plan": "vq.planning",
     "Rates": "vq.finetune",
@@ -47,6 +50,9 @@ __all__ = [
     "Distillation",
     "FinetuneResult",
     "Freezing",
+    "Int2",
+    "Int3",
+    "Int4",
     "Int8",
     "Plan",
     "Rates",

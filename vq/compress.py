@@ -21,9 +21,11 @@ from vq.container import Geometry, Provenance, account
 from vq.container.header import canonical_json
 from vq.errors import ConfigError, WeightError, bulleted
 from vq.folding import fold_
-from vq.methods import SSVQ, Int8
+from vq.grids import range_grid
+from vq.layers import matrix_of
+from vq.methods import SSVQ, VQ, Int8
 from vq.model import set_provenance
-from vq.parametrizations import Compressed, Int8Weight, PlainVQ, SignSplit
+from vq.parametrizations import Compressed, GroupedWeight, Int8Weight, PlainVQ, SignSplit
 from vq.progress import track
 from vq.recipe import Recipe
 from vq.selection import Selected, select
@@ -105,7 +107,7 @@ def compress_(
     UnsupportedLayerError
         If the recipe selects a layer that cannot be compressed.
     WeightError
-        If a selected weight holds NaN or infinity.
+        If a selected weight holds NaN or infinity, or numbers too large for an fp16 group scale.
     ConfigError
         If a selected layer is compressed already, an importance does not fit its layer, or the
         calibration data are missing, empty or not finite.
@@ -160,6 +162,8 @@ def compress_group(
     method = group[0].method
     if isinstance(method, Int8):
         return [Int8Weight(layer.geometry, layer.weight) for layer in group]
+    if not isinstance(method, SSVQ | VQ):
+        return [_rounded(layer) for layer in group]
     clustered = cluster(
         method,
         [layer.geometry for layer in group],
@@ -172,6 +176,13 @@ def compress_group(
     return [kind(x.geometry, found, x.weight) for x, found in zip(group, clustered, strict=True)]
 
 
+def _rounded(layer: Selected) -> GroupedWeight:
+    """Round a layer's weights to the nearest levels of grids that span their groups."""
+    g = layer.geometry
+    matrix = matrix_of(layer.weight, g.op, g.axis).float()
+    return GroupedWeight(g, layer.weight, range_grid(matrix, g))
+
+
 def _replace(layer: Selected, compressed: Compressed, codebooks: dict[str, nn.Parameter]) -> None:
     """Parametrise the layer's modules: one compressed weight for all that share it."""
     originals: dict[str, nn.Parameter] = {}
@@ -182,7 +193,7 @@ def _replace(layer: Selected, compressed: Compressed, codebooks: dict[str, nn.Pa
         chain = module.get_submodule("parametrizations.weight")
         for name, own in list(chain.named_parameters(recurse=False)):
             setattr(chain, name, originals.setdefault(name, own))
-        if not isinstance(layer.method, Int8) and layer.method.shared is not None:
+        if isinstance(layer.method, SSVQ | VQ) and layer.method.shared is not None:
             name = next(iter(originals))
             originals[name] = codebooks.setdefault(layer.method.shared, originals[name])
             setattr(chain, name, originals[name])

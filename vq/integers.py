@@ -17,21 +17,25 @@ def codebook_step(codebook: Tensor) -> Tensor:
     return torch.where(peak > 0, peak / CODE_MAX, torch.ones_like(peak))
 
 
-def round_through(x: Tensor, low: int = -CODE_MAX) -> Tensor:
-    """Round to whole numbers from ``low`` to 127; the gradient passes as if nothing happened.
+def round_through(
+    x: Tensor, low: int | Tensor = -CODE_MAX, high: int | Tensor = CODE_MAX
+) -> Tensor:
+    """Round to whole numbers from ``low`` to ``high``; the gradient passes as if nothing happened.
+
+    The bounds are numbers, or tensors that both broadcast to ``x``.
 
     ``x + (round(x) - x).detach()`` would now and then miss the integer by one unit in the last
     place, and the trained weight would not be the stored one.
     """
-    rounded: Tensor = _Round.apply(x, low)  # type: ignore[no-untyped-call]
+    rounded: Tensor = _Round.apply(x, low, high)  # type: ignore[no-untyped-call]
     return rounded
 
 
 class _Round(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, low: int) -> Tensor:
-        return torch.round(x).clamp_(low, CODE_MAX)
+    def forward(ctx: Any, x: Tensor, low: Any, high: Any) -> Tensor:
+        return torch.round(x).clamp_(low, high)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return grads[0], None
+        return grads[0], None, None

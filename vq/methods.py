@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from vq.container import AXES, INDEX_BITS_MAX, SUBVECTOR_MAX, TILE_OUTPUTS, Geometry
 
-__all__ = ["SSVQ", "VQ", "Int8", "Method"]
+__all__ = ["SSVQ", "VQ", "Int2", "Int3", "Int4", "Int8", "Method"]
 
 
 @dataclass(frozen=True)
@@ -174,4 +174,80 @@ class Int8:
         )
 
 
-Method = SSVQ | VQ | Int8
+@dataclass(frozen=True)
+class _Grouped:
+    """Settings of the grouped methods: few bits, and a scale for every group of weights.
+
+    Every weight is rounded to the nearest level of its group (:mod:`vq.grids`).
+
+    Attributes
+    ----------
+    group : int
+        Weights along the inputs that share an fp16 scale. The last group of an output may be
+        shorter; where a layer has fewer inputs than this, an output is one group.
+    zeros : bool
+        Whether groups store a zero, a byte each, so that their levels need not lie evenly about 0.
+        Off by default, as in most published 4-bit checkpoints; 3 and 2 bits are worth its bytes.
+    tile_outputs : int
+        Outputs in one block of the stream order.
+    """
+
+    name: ClassVar[str]
+
+    group: int = 128
+    zeros: bool = False
+    tile_outputs: int = TILE_OUTPUTS
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with these settings by themselves."""
+        found = []
+        if self.group < 1:
+            found.append(f"group must be positive, not {self.group!r}")
+        if self.tile_outputs < 1:
+            found.append(f"tile_outputs must be positive, not {self.tile_outputs!r}")
+        return found
+
+    def misfit(self, op: str, shape: tuple[int, ...]) -> list[str]:
+        """A grouped method fits every layer."""
+        return []
+
+    def geometry(self, layer: str, op: str, shape: tuple[int, ...]) -> Geometry:
+        """Describe a compressed layer."""
+        return Geometry(
+            layer,
+            op,
+            shape,
+            self.name,
+            tile_outputs=self.tile_outputs,
+            scales=0,
+            group=self.group,
+            zeros=self.zeros,
+        )
+
+
+@dataclass(frozen=True)
+class Int4(_Grouped):
+    """Four-bit integers with a scale per group: ``4 + 16 / group`` bits per weight.
+
+    >>> Int4(group=32).geometry("fc", "linear", (64, 128)).groups
+    256
+    """
+
+    name: ClassVar[str] = "int4"
+
+
+@dataclass(frozen=True)
+class Int3(_Grouped):
+    """Three-bit integers with a scale per group: ``3 + 16 / group`` bits per weight."""
+
+    name: ClassVar[str] = "int3"
+
+
+@dataclass(frozen=True)
+class Int2(_Grouped):
+    """Two-bit integers with a scale per group: ``2 + 16 / group`` bits per weight."""
+
+    name: ClassVar[str] = "int2"
+
+
+Method = SSVQ | VQ | Int8 | Int4 | Int3 | Int2

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from vq.container import Layer, Provenance
-from vq.parametrizations import Compressed, Int8Weight, SignSplit
+from vq.parametrizations import Compressed, PlainVQ, SignSplit
 
 __all__ = [
     "CompressedLayer",
@@ -43,8 +43,8 @@ class CompressedLayer:
 
     @property
     def codebook(self) -> Tensor | None:
-        """Trainable codebook [k, d], or None for int8."""
-        return None if isinstance(self.weight, Int8Weight) else self.originals[0]
+        """Trainable codebook [k, d], or None for the int methods."""
+        return self.originals[0] if isinstance(self.weight, SignSplit | PlainVQ) else None
 
     @property
     def latent(self) -> Tensor | None:

@@ -20,10 +20,11 @@ from vq.clustering import ClusteredLayer, sub_vectors
 from vq.container import Geometry, Layer
 from vq.container.order import to_stream
 from vq.errors import ConfigError
+from vq.grids import Grid, spread
 from vq.integers import CODE_MAX, codebook_step, round_through
 from vq.layers import along_outputs, join_grid, matrix_of, weight_of
 
-__all__ = ["FROZEN", "Compressed", "Int8Weight", "PlainVQ", "SignSplit"]
+__all__ = ["FROZEN", "Compressed", "GroupedWeight", "Int8Weight", "PlainVQ", "SignSplit"]
 
 #: A latent sign of this magnitude is frozen: no optimiser step is large enough to move it.
 FROZEN = 2.0**100
@@ -287,6 +288,68 @@ class Int8Weight(Compressed):
             name,
             integers=integers.cpu().numpy().astype(np.int8),
             scale=scale.cpu().numpy(),
+            shape=g.shape,
+            op=g.op,
+            tile_outputs=g.tile_outputs,
+        )
+
+
+class GroupedWeight(Compressed):
+    """Codes of a few bits on a grid for every group: ``weight = (code - zero) * scale``.
+
+    Trains the weight itself (``original``), straight through its rounding to the nearest level.
+    The grid stays as it was given: weights that training pushes past its ends saturate.
+
+    Codes that something better than rounding has chosen go the same way: make the module's weight
+    what they decode to on their grid, and every one of them rounds to itself.
+
+    Buffers
+    -------
+    scale : [O, ceil(I / group)] float32
+        Numbers that fp16 holds.
+    zero : [O, ceil(I / group)] uint8, or None where the layer stores no zeros
+    """
+
+    scale: Tensor
+    zero: Tensor | None
+
+    def __init__(self, geometry: Geometry, weight: Tensor, grid: Grid) -> None:
+        super().__init__(geometry, weight.dtype)
+        self.register_buffer("scale", grid.scale)
+        self.register_buffer("zero", grid.zero)
+
+    def originals(self, weight: Tensor) -> tuple[Tensor, ...]:
+        return (weight.detach().float().clone(),)
+
+    def zeros(self) -> int | Tensor:
+        """Code of the weight 0: one for all, or [O, I] float32."""
+        g = self.geometry
+        return 1 << (g.b - 1) if self.zero is None else spread(self.zero.float(), g)
+
+    def integers(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Matrix of codes minus zeros, [O, I] whole numbers; ``scale`` is that of each weight."""
+        g = self.geometry
+        low = -self.zeros()
+        matrix = matrix_of(weight, g.op, g.axis)
+        # Adding 0 makes a zero of what -0.1 rounds to: a decoder knows no negative zero.
+        return round_through(matrix / scale, low, low + ((1 << g.b) - 1)) + 0.0
+
+    def forward(self, weight: Tensor) -> Tensor:
+        g = self.geometry
+        scale = spread(self.scale, g)
+        return weight_of(self.integers(weight, scale) * scale, g.shape, g.op, g.axis).to(self.dtype)
+
+    def to_layer(self, name: str, *originals: Tensor) -> Layer:
+        g = self.geometry
+        integers = self.integers(originals[0].detach(), spread(self.scale, g))
+        codes = integers + self.zeros()
+        return Layer.grouped(
+            name,
+            method=g.method,
+            codes=codes.cpu().numpy().astype(np.uint8),
+            group_scales=self.scale.cpu().numpy().astype(np.float16),
+            group_zeros=None if self.zero is None else self.zero.cpu().numpy(),
+            group=g.group,
             shape=g.shape,
             op=g.op,
             tile_outputs=g.tile_outputs,

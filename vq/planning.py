@@ -11,7 +11,7 @@ from torch import nn
 from vq.container import Geometry, LayerAccount, Provenance, account, plan_file
 from vq.container.header import canonical_json
 from vq.kmeans import ITERATIONS, kmeans
-from vq.methods import SSVQ, Int8
+from vq.methods import SSVQ, VQ, Int8
 from vq.recipe import Recipe
 from vq.selection import Selected, Selection, select
 from vq.storage import dtype_tag, tied_tensors
@@ -21,7 +21,7 @@ __all__ = ["Plan", "Skipped", "plan"]
 
 _SAMPLE_POINTS = 32_768
 _SAMPLE_ITERATIONS = 6
-_INT8_SECONDS_PER_WEIGHT = 1e-8
+_INT_SECONDS_PER_WEIGHT = 1e-8
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ class _Clock:
         """Estimate the time to cluster one codebook."""
         method = group[0].method
         geometries = [layer.geometry for layer in group]
-        if isinstance(method, Int8):
-            return _INT8_SECONDS_PER_WEIGHT * sum(g.weights for g in geometries)
+        if not isinstance(method, SSVQ | VQ):
+            return _INT_SECONDS_PER_WEIGHT * sum(g.weights for g in geometries)
         points = sum(g.N for g in geometries)
         sample = max(method.k, min(points, _SAMPLE_POINTS))
         key = (method.d, method.k, sample, _weighs_coordinates(geometries))
@@ -158,8 +158,8 @@ def _memory_bytes(group: Sequence[Selected]) -> int:
     geometries = [layer.geometry for layer in group]
     weights = sum(g.N * g.d for g in geometries)
     points = sum(g.N for g in geometries)
-    if isinstance(group[0].method, Int8):
-        return 16 * weights
+    if not isinstance(group[0].method, SSVQ | VQ):
+        return (16 if isinstance(group[0].method, Int8) else 28) * weights
     copies = 3 if len(group) == 1 else 4
     if _weighs_coordinates(geometries):
         copies += 5

@@ -7,17 +7,17 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pydantic
 import yaml
 
 from vq.errors import RecipeError, bulleted
-from vq.methods import SSVQ, VQ, Int8, Method
+from vq.methods import SSVQ, VQ, Int2, Int3, Int4, Int8, Method
 
-__all__ = ["SSVQ", "VQ", "Int8", "Method", "Recipe"]
+__all__ = ["SSVQ", "VQ", "Int2", "Int3", "Int4", "Int8", "Method", "Recipe"]
 
-_METHODS: dict[str, type[SSVQ] | type[VQ] | type[Int8]] = {m.name: m for m in (SSVQ, VQ, Int8)}
+_METHODS = {kind.name: kind for kind in get_args(Method)}
 
 
 class Recipe:
@@ -50,9 +50,8 @@ class Recipe:
             problems.append("rules must hold at least one pattern, not none")
         for key, method in rules.items():
             if method is not None and not isinstance(method, Method):
-                problems.append(
-                    f"key {key!r}: method must be SSVQ, VQ, Int8 or None, not {method!r}"
-                )
+                kinds = ", ".join(kind.__name__ for kind in get_args(Method))
+                problems.append(f"key {key!r}: method must be {kinds} or None, not {method!r}")
                 continue
             if key.startswith("re:"):
                 try:

@@ -14,7 +14,7 @@ from torch import nn
 
 import vq
 from tests.vq.models import Net
-from vq import SSVQ, VQ, Int8, Recipe
+from vq import SSVQ, VQ, Int3, Int4, Int8, Recipe
 from vq.errors import ConfigError, ContainerError, OutputError
 from vq.model import compressed_layers
 
@@ -123,12 +123,12 @@ MODELS = {
     ),
     "untied": (
         lambda: transformers.LlamaForCausalLM(llama(tie_word_embeddings=False)),
-        {"lm_head": Int8(), "*_proj": SSVQ(d=4, k=8), "*": None},
+        {"lm_head": Int8(), "*.k_proj": Int4(group=8), "*_proj": SSVQ(d=4, k=8), "*": None},
         "AutoModelForCausalLM",
     ),
     "conv1d": (
         lambda: transformers.GPT2LMHeadModel(gpt2()),
-        {"re:.*(c_attn|c_fc|c_proj)": SSVQ(d=8, k=8), "*": None},
+        {"*.c_fc": Int3(zeros=True), "re:.*(c_attn|c_proj)": SSVQ(d=8, k=8), "*": None},
         "AutoModelForCausalLM",
     ),
     "bfloat16": (

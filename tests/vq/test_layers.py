@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import vq
-from vq import SSVQ, VQ, Int8, Recipe
+from vq import SSVQ, VQ, Int2, Int4, Int8, Recipe
 from vq.container import open_container
 from vq.errors import RecipeError
 from vq.freezing import SignFreezer
@@ -47,6 +47,8 @@ METHODS = {
     "ssvq-parity": SSVQ(d=4, k=16, parity=True, axis="in"),
     "vq": VQ(d=4, k=16, scale="output"),
     "int8": Int8(),
+    "int4": Int4(group=32),
+    "int2": Int2(group=24, zeros=True),
 }
 
 

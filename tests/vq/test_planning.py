@@ -12,7 +12,7 @@ from torch import nn
 import vq
 from tests.vq.models import Net
 from tests.vq.test_layers import Chain
-from vq import SSVQ, VQ, Int8, Recipe
+from vq import SSVQ, VQ, Int2, Int3, Int4, Int8, Recipe
 from vq.container import open_container
 from vq.errors import RecipeError, UnsupportedLayerError
 
@@ -24,6 +24,7 @@ CASES = {
     "shared": (Chain, {"fc": VQ(d=4, k=16, shared="s"), "head": VQ(d=4, k=16, shared="s")}),
     "tied": (lambda: Chain(tie=True), {"embed": SSVQ(d=4, k=16), "head": SSVQ(d=4, k=16)}),
     "kept tie": (lambda: Chain(tie=True), {"fc": SSVQ(d=4, k=16)}),
+    "groups": (Net, {"fc1": Int4(group=20), "fc2": Int2(zeros=True), "head": Int3(group=7)}),
     "half": (lambda: Net().bfloat16(), {"fc*": SSVQ(d=8, k=16)}),
 }
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vq import SSVQ, VQ, Int8, Recipe
+from vq import SSVQ, VQ, Int2, Int3, Int4, Int8, Recipe
 from vq.errors import RecipeError
 
 NAMES = ["stem", "blocks.0.fc1", "blocks.0.fc2", "blocks.1.fc1", "head"]
@@ -75,7 +75,39 @@ def test_all_impossible_settings_are_reported_at_once():
         "- key 'd': tile_outputs must be positive",
         "- key 're:(': must be a valid pattern, but missing ), unterminated subpattern at "
         "position 0",
-        "- key 'e': method must be SSVQ, VQ, Int8 or None, not 'int8'",
+        "- key 'e': method must be SSVQ, VQ, Int8, Int4, Int3, Int2 or None, not 'int8'",
+    ]
+
+
+def test_grouped_methods_in_yaml():
+    text = """
+    a: {method: int4}
+    b: {method: int3, group: 64, zeros: true}
+    """
+    assert Recipe.from_yaml(text) == Recipe({"a": Int4(), "b": Int3(group=64, zeros=True)})
+    assert Recipe({"a": Int4()}).to_json() == {
+        "a": {"method": "int4", "group": 128, "zeros": False, "tile_outputs": 16}
+    }
+    with pytest.raises(RecipeError) as error:
+        Recipe.from_yaml(
+            """
+            a: {method: int-4}
+            b: {method: int2, groups: 64}
+            c: {method: int4, group: large}
+            """
+        )
+    assert str(error.value).splitlines()[1:] == [
+        "- key 'a': method must be one of ssvq, vq, int8, int4, int3, int2, not 'int-4' "
+        "(did you mean 'int4'?)",
+        "- key 'b': int2 has no setting 'groups' (did you mean 'group'?)",
+        "- key 'c': group: Input should be a valid integer, unable to parse string as an integer, "
+        "not 'large'",
+    ]
+    with pytest.raises(RecipeError) as error:
+        Recipe({"a": Int4(group=0, tile_outputs=0)})
+    assert str(error.value).splitlines()[1:] == [
+        "- key 'a': group must be positive, not 0",
+        "- key 'a': tile_outputs must be positive, not 0",
     ]
 
 
@@ -124,6 +156,9 @@ FULL = Recipe(
         "blocks.*": SSVQ(d=8, k=16, axis="out", scale="output", parity=True),
         "re:.*fc": VQ(d=4, k=256, shared="all"),
         "head": Int8(tile_outputs=8),
+        "a": Int4(),
+        "b": Int3(group=64, zeros=True),
+        "c": Int2(tile_outputs=4),
         "*": None,
     }
 )
@@ -155,7 +190,8 @@ def test_all_problems_of_a_file_are_reported_at_once():
         "- key 'a': ssvq has no setting 'kk' (did you mean 'k'?)",
         "- key 'a': d: Input should be a valid integer, unable to parse string as an integer, "
         "not 'eight'",
-        "- key 'b': method must be one of ssvq, vq, int8, not 'svq' (did you mean 'ssvq'?)",
+        "- key 'b': method must be one of ssvq, vq, int8, int4, int3, int2, not 'svq' "
+        "(did you mean 'ssvq'?)",
         "- key 'c': must be null or name its method, not 'ssvq'",
         "- key 'd': d: Input should be a valid integer, got a number with a fractional part, "
         "not 4.5",

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 import vq
 from tests.vq.models import Net, batches
-from vq import SSVQ, VQ, Int8, Recipe
+from vq import SSVQ, VQ, Int2, Int4, Int8, Recipe
 from vq.errors import ConfigError, RecipeError
 from vq.search import Choice, allocate, sensitivity
 
-CANDIDATES = [SSVQ(d=8, k=16), SSVQ(d=4, k=16), Int8()]
+CANDIDATES = [SSVQ(d=8, k=16), SSVQ(d=4, k=16), Int4(group=32), Int2(zeros=True), Int8()]
 
 
 @torch.no_grad()
