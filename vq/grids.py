@@ -56,7 +56,7 @@ def range_grid(matrix: Tensor, g: Geometry) -> Grid:
     groups = padded.reshape(g.O, count, width)
     if g.zeros:
         low, high = groups.amin(dim=2).clamp(max=0), groups.amax(dim=2).clamp(min=0)
-        scale = high / levels - low / levels  # each alone, because their difference may overflow
+        scale = (high - low) / levels
     else:
         low, high = groups.aminmax(dim=2)
         scale = torch.maximum(high, -low) / (levels / 2)

@@ -54,12 +54,12 @@ def test_symmetric_grid_by_hand(tmp_path):
 
 
 def test_asymmetric_grid_by_hand():
-    """Ranges -1 to 2, 0 to 3 and -3 to 0: 0 is always a level."""
-    matrix = [[-1, 2, 0.4], [1, 3, 2], [-1, -3, -2]]
+    """Ranges -1 to 2, 0 to 3, -3 to 0 and, between levels, -0.7 to 2.3: 0 is always a level."""
+    matrix = [[-1, 2, 0.4], [1, 3, 2], [-1, -3, -2], [-0.7, 2.3, 0.1]]
     layer, weight = rounded(matrix, Int2(zeros=True, tile_outputs=1))
-    assert layer.group_scales.tolist() == [1, 1, 1]
-    assert layer.group_zeros.tolist() == [1, 0, 3]
-    assert weight.tolist() == [[-1, 2, 0], [1, 3, 2], [-1, -3, -2]]
+    assert layer.group_scales.tolist() == [1, 1, 1, 1]
+    assert layer.group_zeros.tolist() == [1, 0, 3, 1]
+    assert weight.tolist() == [[-1, 2, 0], [1, 3, 2], [-1, -3, -2], [-1, 2, 0]]
 
 
 @st.composite
@@ -142,6 +142,9 @@ def test_scales_at_the_ends_of_fp16(zeros):
     layer, weight = rounded([[1e-7, 1e-9, -1e-38]], method)
     assert layer.group_scales.tolist() == [2.0**-24]
     assert weight.tolist() == [[2.0**-23, 0, 0]]
+    layer, weight = rounded([[-1.25e-6, 0.0]], method)  # the scale loses 0.4 of its one step
+    assert layer.group_scales.tolist() == [2.0**-24 * (1 if zeros else 3)]
+    assert weight[0, 0] == -15 * 2.0**-24 if zeros else abs(weight[0, 0] + 1.25e-6) < 1e-7
     model = nn.Sequential(nn.Linear(2, 1, bias=False))
     for value in (most * 1.001, 3e38):
         nn.init.constant_(model[0].weight, value)
