@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from vq.container import Container, ContainerError
+from vq.integer import groups
 from vq.integer.fixed import requantize
 from vq.integer.graph import Graph, Node
 
@@ -37,12 +38,21 @@ class Parameters:
         Added to the accumulator; empty but for ``linear`` and ``conv``.
     weight : int8
         [O, I] for ``linear``, [O, C, *taps] for ``conv``, else empty.
+    group : int
+        Inputs that share a group scale, where the layer has groups; else 0.
+    group_scale : [O, groups] int16
+        What the sum of each group is multiplied by; else empty.
+    group_shift : [1] uint8
+        And how far it is shifted then (:mod:`vq.integer.groups`); else empty.
     """
 
     multiplier: NDArray[np.int16]
     shift: NDArray[np.uint8]
     bias: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     weight: I8 = field(default_factory=lambda: np.empty(0, np.int8))
+    group: int = 0
+    group_scale: NDArray[np.int16] = field(default_factory=lambda: np.empty(0, np.int16))
+    group_shift: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,10 +169,13 @@ class IntegerModel:
         return np.ascontiguousarray(y.swapaxes(0, 1))
 
 
-def reach(weight: I8) -> NDArray[np.float64]:
-    """Largest magnitude that the products of each output can sum to, [O] float64."""
-    flat = np.abs(weight.reshape(len(weight), -1).astype(np.int64))
-    most: NDArray[np.float64] = (128 * flat.sum(axis=1)).astype(np.float64)
+def reach(p: Parameters) -> NDArray[np.int64]:
+    """Largest magnitude that the accumulator of each output can have without bias, [O] int64."""
+    if p.group:
+        partial = groups.partial_reach(p.weight, p.group)
+        return groups.reach(p.group_scale, int(p.group_shift[0]), partial)
+    flat = np.abs(p.weight.reshape(len(p.weight), -1).astype(np.int64))
+    most: NDArray[np.int64] = 128 * flat.sum(axis=1)
     return most
 
 
@@ -196,12 +209,26 @@ def run(container: Container, images: NDArray[np.floating] | I8) -> I8:
 
 def _product(columns: I8, p: Parameters, node: Node) -> I8:
     """Requantised products: weights [O, I] and columns [G, I, P] give [O, P]."""
-    kind = np.float32 if reach(p.weight).max() <= _FLOAT32_EXACT else np.float64
-    weight = p.weight.reshape(node.groups, len(p.weight) // node.groups, -1).astype(kind)
-    product = weight @ columns.astype(kind)  # [G, O / G, P]
-    accumulator = product.reshape(len(p.weight), -1).astype(np.int64)
+    weight = p.weight.reshape(node.groups, len(p.weight) // node.groups, -1)
+    if p.group:
+        accumulator = np.zeros((len(p.weight), columns.shape[2]), np.int64)
+        shift = int(p.group_shift[0])
+        for at, inputs in enumerate(groups.inputs_of_groups(p.weight.shape, p.group)):
+            partial = _sums(weight[:, :, inputs], columns[:, inputs])
+            accumulator += groups.rescale(partial, p.group_scale[:, at, None], shift)
+    else:
+        accumulator = _sums(weight, columns)
     accumulator += p.bias[:, None]
     return requantize(accumulator, p.multiplier[:, None], p.shift[:, None], relu=node.relu)
+
+
+def _sums(weight: I8, columns: I8) -> NDArray[np.int64]:
+    """Exact products: weights [G, O / G, I] and columns [G, I, P] give [O, P]."""
+    most = 128 * np.abs(weight.astype(np.int16)).sum(axis=2, dtype=np.int64).max()
+    kind = np.float32 if most <= _FLOAT32_EXACT else np.float64
+    product = weight.astype(kind) @ columns.astype(kind)  # [G, O / G, P]
+    sums: NDArray[np.int64] = product.reshape(-1, product.shape[2]).astype(np.int64)
+    return sums
 
 
 def _columns(node: Node, x: I8, kernel: tuple[int, ...]) -> tuple[I8, tuple[int, ...]]:

@@ -1,16 +1,15 @@
 """The data model of an integer graph: nodes in execution order, as canonical JSON."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from vq.container import ContainerError, Geometry
 from vq.container.header import canonical_json, is_sha256, parse_json
 
-__all__ = ["CHOICES", "OPS", "VERSION", "Graph", "Node"]
+__all__ = ["CHOICES", "OPS", "Graph", "Node", "version_for"]
 
-VERSION = 1
 #: Operations and the number of their inputs.
 OPS = {
     "input": 0, "linear": 1, "conv": 1, "add": 2, "global_avgpool": 1,
@@ -83,11 +82,14 @@ class Graph:
         How activation scales were chosen, one of ``CHOICES``.
     calibration : str
         sha256 of the data they were measured on, 64 digits.
+    version : int
+        2 if a layer has groups, else 1 (:func:`version_for`).
     """
 
     nodes: tuple[Node, ...]
     choice: str = "max"
     calibration: str = "0" * 64
+    version: int = 1
 
     @property
     def input(self) -> Node:
@@ -99,7 +101,7 @@ class Graph:
 
     def to_json(self) -> str:
         """Canonical JSON; equal graphs have equal texts."""
-        return canonical_json({"version": VERSION, **asdict(self)})
+        return canonical_json(asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes, layers: Mapping[str, Geometry]) -> "Graph":
@@ -117,9 +119,10 @@ class Graph:
             raise ContainerError(
                 "integer graph must have exactly version, nodes, choice and calibration"
             )
-        if found["version"] != VERSION or type(found["version"]) is not int:
+        version = found["version"]
+        if type(version) is not int or version not in (1, 2):
             raise ContainerError(
-                f"integer graph: version must be {VERSION}, not {str(found['version'])[:40]!r}"
+                f"integer graph: version must be 1 or 2, not {str(version)[:40]!r}"
             )
         rows, choice, calibration = found["nodes"], found["choice"], found["calibration"]
         if not isinstance(rows, list):
@@ -128,7 +131,7 @@ class Graph:
             raise ContainerError(f"integer graph: choice must be one of {', '.join(CHOICES)}")
         if not is_sha256(calibration):
             raise ContainerError("integer graph: calibration must be a sha256 of 64 digits")
-        graph = cls(tuple(_node(row) for row in rows), choice, calibration)
+        graph = cls(tuple(_node(row) for row in rows), choice, calibration, version)
         graph.check(layers)
         return graph
 
@@ -165,6 +168,21 @@ class Graph:
                 f"1 to {_ELEMENTS_MAX} elements", list(node.shape),
             )  # fmt: skip
             shapes[node.name] = want
+        version = version_for(self.nodes, layers)
+        if self.version != version:
+            what = "a layer has" if version == 2 else "no layer has"
+            raise ContainerError(
+                f"integer graph: version must be {version}, because {what} groups, "
+                f"not {self.version}"
+            )
+
+
+def version_for(nodes: Iterable[Node], layers: Mapping[str, Geometry]) -> int:
+    """Version of a graph of these nodes: 2 if a layer of theirs has groups, else 1.
+
+    So that readers of version 1 refuse what they cannot run by its version.
+    """
+    return 2 if any(layers[node.layer].group for node in nodes if node.layer) else 1
 
 
 def output_shape(node: Node, inputs: Sequence[Shape], g: Geometry | None) -> Shape:

@@ -10,11 +10,20 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from vq.container import Container, ContainerError, FilePlan, Kept, Layer, write_container
+from vq.container import (
+    Container,
+    ContainerError,
+    FilePlan,
+    Geometry,
+    Kept,
+    Layer,
+    write_container,
+)
 from vq.container.order import from_matrix, to_stream
 from vq.integer.fixed import ACCUMULATOR_MAX, MULTIPLIER_MAX, SHIFT_MAX
 from vq.integer.golden import IntegerModel, Parameters, reach
 from vq.integer.graph import Graph, Node
+from vq.integer.groups import GROUP_SHIFT_MAX, partial_reach
 
 __all__ = ["PREFIX", "is_integer_tensor", "read_integer", "store_integer"]
 
@@ -32,8 +41,8 @@ def is_integer_tensor(name: str) -> bool:
 def read_integer(container: Container) -> IntegerModel:
     """Read and check the integer graph of an open container, weights included.
 
-    What is returned cannot overflow: for every output, the bias and 128 times the sum of the
-    weights' magnitudes stay within int32.
+    What is returned cannot overflow: for every output, the bias and the most that the products can
+    add up to stay within int32, and so does the sum of every group.
 
     Raises
     ------
@@ -55,11 +64,17 @@ def _read(container: Container) -> IntegerModel:
     kept = {n: container.kept(n) for n in container.kept_names if is_integer_tensor(n)}
     layers = {entry.geometry.name: entry.geometry for entry in container.layers}
     graph = Graph.from_json(_array(kept, _GRAPH, "U8").tobytes(), layers)
-    wanted = {_GRAPH, _SCALES} | {name for node in graph.nodes for name in _names(node)}
+    wanted = {_GRAPH, _SCALES} | {
+        f"{PREFIX}{node.name}.{field}"
+        for node in graph.nodes
+        for field in _fields(node, layers.get(node.layer))
+    }
     for name in sorted(kept.keys() - wanted):
         raise ContainerError(f"tensor {name!r}: must belong to a node of the integer graph")
     parameters = {
-        node.name: _parameters(container, node, kept) for node in graph.nodes if _fields(node)
+        node.name: _parameters(container, node, kept)
+        for node in graph.nodes
+        if "shift" in _fields(node, None)
     }
     first = f"{PREFIX}{graph.input.name}"
     channels = (graph.input.shape[0],)
@@ -75,31 +90,41 @@ def _read(container: Container) -> IntegerModel:
     return model
 
 
-def _fields(node: Node) -> dict[str, str]:
-    """Tensors of a node that requantises, and their dtypes."""
-    fields = {"multiplier": "I16", "shift": "U8"}
-    if node.op in ("linear", "conv"):
-        return fields | {"bias": "I32"}
-    return fields if node.op in ("add", "global_avgpool") else {}
-
-
-def _names(node: Node) -> list[str]:
-    fields = ("gain", "offset") if node.op == "input" else tuple(_fields(node))
-    return [f"{PREFIX}{node.name}.{field}" for field in fields]
+def _fields(node: Node, g: Geometry | None) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Tensors of a node, their dtypes and shapes; ``g`` is its layer, if it has one."""
+    if node.op == "input":
+        return dict.fromkeys(("gain", "offset"), ("F32", node.shape[:1]))
+    if node.op not in ("linear", "conv", "add", "global_avgpool"):
+        return {}
+    outputs = g.O if g else 1
+    multipliers = 2 if node.op == "add" else outputs
+    fields: dict[str, tuple[str, tuple[int, ...]]] = {
+        "multiplier": ("I16", (multipliers,)),
+        "shift": ("U8", (outputs,)),
+    }
+    if g:
+        fields["bias"] = "I32", (outputs,)
+    if g and g.group:
+        fields["group_scale"] = "I16", (outputs, g.groups // g.O)
+        fields["group_shift"] = "U8", (1,)
+    return fields
 
 
 def _parameters(container: Container, node: Node, kept: Mapping[str, Kept]) -> Parameters:
-    outputs = container.geometry(node.layer).O if node.layer else 1
-    found = {}
-    for field, dtype in _fields(node).items():
-        count = 2 if (node.op, field) == ("add", "multiplier") else outputs
-        found[field] = _array(kept, f"{PREFIX}{node.name}.{field}", dtype, (count,))
+    g = container.geometry(node.layer) if node.layer else None
+    found = {
+        field: _array(kept, f"{PREFIX}{node.name}.{field}", dtype, shape)
+        for field, (dtype, shape) in _fields(node, g).items()
+    }
     weight = weight_of_layer(container, node.layer) if node.layer else np.empty(0, np.int8)
     p = Parameters(
         found["multiplier"].astype(np.int16),
         found["shift"].astype(np.uint8),
         found.get("bias", np.empty(0)).astype(np.int32),
         weight,
+        g.group if g else 0,
+        found.get("group_scale", np.empty(0)).astype(np.int16),
+        found.get("group_shift", np.empty(0)).astype(np.uint8),
     )
     check_parameters(node, p)
     return p
@@ -113,14 +138,26 @@ def check_parameters(node: Node, p: Parameters) -> None:
     ContainerError
     """
     where = f"integer graph: node {node.name!r}"
-    if p.multiplier.size and int(p.multiplier.min()) < -MULTIPLIER_MAX:
-        raise ContainerError(f"{where}: multiplier must be at least {-MULTIPLIER_MAX}")
+    for field in ("multiplier", "group_scale"):
+        values = getattr(p, field)
+        if values.size and int(values.min()) < -MULTIPLIER_MAX:
+            raise ContainerError(f"{where}: {field} must be at least {-MULTIPLIER_MAX}")
     if p.shift.size and not 1 <= int(p.shift.min()) <= int(p.shift.max()) <= SHIFT_MAX:
         raise ContainerError(
             f"{where}: shift must be 1 to {SHIFT_MAX}, not {p.shift.min()} to {p.shift.max()}"
         )
+    if p.group:
+        if int(p.group_shift[0]) > GROUP_SHIFT_MAX:
+            raise ContainerError(
+                f"{where}: group_shift must be 0 to {GROUP_SHIFT_MAX}, not {p.group_shift[0]}"
+            )
+        partial = partial_reach(p.weight, p.group)
+        if (partial > ACCUMULATOR_MAX).any():
+            raise ContainerError(
+                f"{where}: sum of a group must fit int32, but can reach {int(partial.max())}"
+            )
     if node.layer:
-        most = reach(p.weight) + np.abs(p.bias.astype(np.float64))
+        most = reach(p) + np.abs(p.bias.astype(np.int64))
         if (most > ACCUMULATOR_MAX).any():
             raise ContainerError(
                 f"{where}: accumulator of output {int(most.argmax())} must fit int32, "
@@ -129,11 +166,8 @@ def check_parameters(node: Node, p: Parameters) -> None:
 
 
 def weight_of_layer(container: Container, layer: str) -> NDArray[np.int8]:
+    """Integer weights as :class:`Parameters` hold them."""
     g = container.geometry(layer)
-    if g.group:
-        raise ContainerError(
-            f"layer {layer!r}: method must be ssvq, vq or int8 in an integer graph, not {g.method}"
-        )
     return np.ascontiguousarray(from_matrix(container.integers(layer), g.shape, g.axis))
 
 
@@ -187,9 +221,10 @@ def _to_kept(model: IntegerModel) -> dict[str, Kept]:
     first = f"{PREFIX}{model.graph.input.name}"
     arrays |= {f"{first}.gain": model.gain, f"{first}.offset": model.offset}
     for node in model.graph.nodes:
-        for field in _fields(node):
-            p = model.parameters[node.name]
-            arrays[f"{PREFIX}{node.name}.{field}"] = getattr(p, field)
+        p = model.parameters.get(node.name)
+        for field in ("multiplier", "shift", "bias", "group_scale", "group_shift"):
+            if p is not None and getattr(p, field).size:
+                arrays[f"{PREFIX}{node.name}.{field}"] = getattr(p, field)
     return {name: Kept.from_numpy(array) for name, array in arrays.items()}
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vq
-from vq import SSVQ, VQ, Int8, Recipe
+from vq import SSVQ, VQ, Int2, Int3, Int4, Int8, Recipe
 from vq.integer import IntegerModel, add_integer
 
 
@@ -71,6 +71,16 @@ RECIPES: dict[type[nn.Module], Recipe] = {
     ),
     Wave: Recipe({"conv": VQ(d=2, k=8, scale="output"), "*": SSVQ(d=2, k=4)}),
 }  # fmt: skip
+#: The same with groups: ragged ones, one for each input, one for an output, with zeros or without.
+GROUPED: dict[type[nn.Module], Recipe] = {
+    Small: Recipe(
+        {
+            "stem": Int4(group=5), "depth": Int2(group=2, zeros=True), "group": Int3(group=3),
+            "down": Int4(group=8, zeros=True), "fc": Int4(),
+        }
+    ),
+    Wave: Recipe({"conv": Int4(group=4), "fc1": Int3(group=1, zeros=True), "fc2": Int8()}),
+}  # fmt: skip
 
 
 def inputs(kind: type[nn.Module], count: int = 3, batch: int = 5) -> list[Tensor]:
@@ -79,7 +89,7 @@ def inputs(kind: type[nn.Module], count: int = 3, batch: int = 5) -> list[Tensor
 
 
 def stored(
-    kind: type[nn.Module], folder: Path, choice: str = "max"
+    kind: type[nn.Module], folder: Path, choice: str = "max", recipe: Recipe | None = None
 ) -> tuple[Path, nn.Module, IntegerModel]:
     """A container with an integer graph, the dense model that it decodes to, and the graph."""
     torch.manual_seed(3)
@@ -91,7 +101,7 @@ def stored(
             nn.init.normal_(norm.running_mean)
             nn.init.uniform_(norm.running_var, 0.5, 2)
             norm.weight.data[1] = 0  # an output that is its bias alone
-    vq.compress_(model, RECIPES[kind])
+    vq.compress_(model, recipe or RECIPES[kind])
     path = folder / f"{kind.__name__}.vq.safetensors"
     vq.save(model, path)
     integer = add_integer(path, kind(), inputs(kind), choice=choice)

@@ -42,13 +42,32 @@ def finish(node, accumulator: int, multiplier: int, shift: int) -> int:
     return max(0 if node["relu"] else -128, min(127, value))
 
 
+def accumulate(file, node, o: int, products: list[tuple[int, int]]) -> int:
+    """Sum of products, given with the columns of their weights in the container's matrix."""
+    g = file.geometry(node["layer"])
+    if not g.group:
+        return sum(product for _, product in products)
+    count = -(-g.I // g.group)
+    scales = numbers(file, node, "group_scale")[o * count : (o + 1) * count]
+    (shift,) = numbers(file, node, "group_shift")
+    total = 0
+    for at, scale in enumerate(scales):
+        partial = sum(product for column, product in products if column // g.group == at)
+        assert -(2**31) < partial < 2**31
+        product = partial * scale + (2 ** (shift - 1) if shift else 0)
+        assert -(2**47) <= product < 2**47
+        total += product // 2**shift  # rounds down
+    return total
+
+
 def linear(file, node, x):
     weight = file.integers(node["layer"]).tolist()
     fields = [numbers(file, node, f) for f in ("bias", "multiplier", "shift")]
     out = np.zeros(node["shape"], np.int8)
     for row in np.ndindex(*x.shape[:-1]):
         for o, (bias, multiplier, shift) in enumerate(zip(*fields, strict=True)):
-            total = bias + sum(int(v) * w for v, w in zip(x[row], weight[o], strict=True))
+            products = [int(v) * w for v, w in zip(x[row], weight[o], strict=True)]
+            total = bias + accumulate(file, node, o, list(enumerate(products)))
             out[(*row, o)] = finish(node, total, multiplier, shift)
     return out
 
@@ -62,7 +81,7 @@ def conv(file, node, x):
     per_group = outputs // node["groups"]
     taps = list(itertools.product(*map(range, kernel)))
     for o, *position in np.ndindex(*node["shape"]):
-        total = fields[0][o]
+        products = []
         for c in range(inputs):
             channel = o // per_group * inputs + c
             for t, tap in enumerate(taps):
@@ -75,7 +94,8 @@ def conv(file, node, x):
                 )  # fmt: skip
                 if all(0 <= i < n for i, n in zip(at, x.shape[1:], strict=True)):
                     column = c * len(taps) + t if g.axis == "kernel" else t * inputs + c
-                    total += int(x[(channel, *at)]) * int(matrix[o, column])
+                    products.append((column, int(x[(channel, *at)]) * int(matrix[o, column])))
+        total = fields[0][o] + accumulate(file, node, o, products)
         out[(o, *position)] = finish(node, total, fields[1][o], fields[2][o])
     return out
 

@@ -5,18 +5,20 @@ import pytest
 import torch
 
 from tests.vq.integer import naive
-from tests.vq.integer.models import SHAPES, Small, Wave, inputs, stored
+from tests.vq.integer.models import GROUPED, RECIPES, SHAPES, Small, Wave, inputs, stored
 from vq.container import ContainerError, open_container
 from vq.integer import Graph, IntegerModel, Node, read_integer, run
 from vq.integer.golden import Parameters
 from vq.integer.store import check_parameters
 
 KINDS = pytest.mark.parametrize("kind", [Small, Wave])
+RECIPE = pytest.mark.parametrize("recipes", [RECIPES, GROUPED], ids=["plain", "grouped"])
 
 
+@RECIPE
 @KINDS
-def test_every_node_equals_the_loops(tmp_path, kind):
-    path, _, _ = stored(kind, tmp_path)
+def test_every_node_equals_the_loops(tmp_path, kind, recipes):
+    path, _, _ = stored(kind, tmp_path, recipe=recipes[kind])
     rng = np.random.default_rng(0)
     images = rng.integers(-128, 128, (3, *SHAPES[kind])).astype(np.int8)
     images[1], images[2] = 127, -128  # the greatest sums
@@ -32,20 +34,22 @@ def test_every_node_equals_the_loops(tmp_path, kind):
     assert np.array_equal(model.run(images), traced[model.graph.output.name])
 
 
+@RECIPE
 @KINDS
-def test_batches_do_not_meet(tmp_path, kind):
+def test_batches_do_not_meet(tmp_path, kind, recipes):
     """More images than are computed at a time, and none."""
-    _, _, model = stored(kind, tmp_path)
+    _, _, model = stored(kind, tmp_path, recipe=recipes[kind])
     images = np.random.default_rng(0).integers(-128, 128, (37, *SHAPES[kind])).astype(np.int8)
     whole = model.run(images)
     assert np.array_equal(whole, np.concatenate([model.run(images[i : i + 1]) for i in range(37)]))
     assert model.run(images[:0]).shape == (0, *model.graph.output.shape)
 
 
+@RECIPE
 @KINDS
 @pytest.mark.parametrize("choice", ["max", "percentile", "mse"])
-def test_outputs_are_near_the_real_model(tmp_path, kind, choice):
-    _, dense, model = stored(kind, tmp_path, choice)
+def test_outputs_are_near_the_real_model(tmp_path, kind, choice, recipes):
+    _, dense, model = stored(kind, tmp_path, choice, recipes[kind])
     for x in inputs(kind):
         want = dense(x).detach().numpy()
         found = model.dequantize(model.run(model.quantize(x.numpy())))

@@ -12,7 +12,7 @@ import torch
 import vq
 from tests.golden import make
 from tests.vq.container.samples import KEPT, one_of_each
-from tests.vq.integer.models import SHAPES, Small, inputs, stored
+from tests.vq.integer.models import GROUPED, SHAPES, Small, inputs, stored
 from vq.container import ContainerError, Kept, open_container, write_container
 from vq.integer import IntegerModel, add_integer, read_integer, store_integer
 from vq.integer.store import _layer
@@ -135,7 +135,9 @@ HOSTILE = {
     "not an object": (lambda k: k.update({GRAPH: Kept("U8", (2,), b"[]")}), "must have exactly"),
     "dtype": (lambda k: k.update({GRAPH: Kept("I8", (2,), b"{}")}), "must be U8"),
     "float": (field("x", "shape", [2.0, 9, 7]), "must hold no number like"),
-    "version": (edited(lambda f, n: f.update(version=2)), "version must be 1, not '2'"),
+    "version": (edited(lambda f, n: f.update(version=2)), "must be 1, because no layer has groups"),
+    "other version": (edited(lambda f, n: f.update(version=3)), "must be 1 or 2, not '3'"),
+    "no version": (edited(lambda f, n: f.update(version=True)), "must be 1 or 2, not 'True'"),
     "choice": (edited(lambda f, n: f.update(choice="best")), "choice must be one of max"),
     "calibration": (edited(lambda f, n: f.update(calibration="")), "must be a sha256"),
     "no nodes": (edited(lambda f, n: f.update(nodes=[])), "must hold 2 to 65536 nodes"),
@@ -234,26 +236,82 @@ def test_the_bound_on_accumulators_is_exact(case, tmp_path, sign):
     refused(rewrite(path, tmp_path, values(name, bias.astype(np.int32))), message)
 
 
-def test_grouped_methods_are_refused(tmp_path):
-    path = tmp_path / "x.vq.safetensors"
-    node = {
-        "op": "linear", "inputs": ["x"], "layer": "f", "relu": False, "kernel": [], "stride": [],
-        "padding": [], "dilation": [], "groups": 1, "channels": [], "name": "f", "shape": [6],
-    }  # fmt: skip
-    first = {**node, "op": "input", "inputs": [], "layer": "", "name": "x", "shape": [10]}
-    graph = {"version": 1, "choice": "max", "calibration": "0" * 64, "nodes": [first, node]}
-    kept = {
-        "_integer.graph": np.frombuffer(json.dumps(graph).encode(), np.uint8),
-        "_integer.scales": np.ones(2, np.float32),
-        "_integer.x.gain": np.ones(10, np.float32),
-        "_integer.x.offset": np.ones(10, np.float32),
-        "_integer.f.multiplier": np.ones(6, np.int16),
-        "_integer.f.shift": np.ones(6, np.uint8),
-        "_integer.f.bias": np.ones(6, np.int32),
-    }
-    layers = [s.layer for s in one_of_each()]
-    write_container(path, layers, {n: Kept.from_numpy(a) for n, a in kept.items()})
-    refused(path, "layer 'f': method must be ssvq, vq or int8 in an integer graph, not int4")
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    return stored(Small, tmp_path_factory.mktemp("grouped"), recipe=GROUPED[Small])
+
+
+def test_graphs_with_groups_are_read_as_written(grouped):
+    path, _, model = grouped
+    with open_container(path) as file:
+        file.verify()
+        found = read_integer(file)
+        names = [n for n in file.kept_names if n.startswith("_integer.down.")]
+    assert found.graph == model.graph and found.graph.version == 2
+    assert json.loads(found.graph.to_json())["version"] == 2
+    assert names == [
+        f"_integer.down.{f}" for f in ("multiplier", "shift", "bias", "group_scale", "group_shift")
+    ]
+    for name, want in model.parameters.items():
+        for field in ("multiplier", "shift", "bias", "weight", "group_scale", "group_shift"):
+            a, b = getattr(found.parameters[name], field), getattr(want, field)
+            assert a.dtype == b.dtype and np.array_equal(a, b), (name, field)
+        assert found.parameters[name].group == want.group
+    assert model.parameters["down"].group_scale.shape == (12, 4)
+
+
+def test_graphs_without_groups_are_what_they_were(case):
+    """Version 1 with the same tensors, whatever version 2 adds."""
+    path, _, model = case
+    with open_container(path) as file:
+        assert json.loads(file.kept(GRAPH).data)["version"] == 1
+        assert not any("group_" in name for name in file.kept_names)
+    assert model.graph.version == 1
+
+
+DOWN = "_integer.down.group_scale"
+GROUP_NUMBERS = {
+    "version": (edited(lambda f, n: f.update(version=1)), "must be 2, because a layer has groups"),
+    "no scales": (lambda k: k.pop(DOWN) and None, f"'{DOWN}': must be in the"),
+    "no shift": (lambda k: k.pop("_integer.fc.group_shift") and None, "group_shift': must be in"),
+    "shape": (values(DOWN, np.ones((4, 12), np.int16)), "must be I16 [12, 4], not I16 [4, 12]"),
+    "dtype": (values(DOWN, np.ones((12, 4), np.int8)), "must be I16 [12, 4], not I8 [12, 4]"),
+    "scale": (
+        values(DOWN, np.full((12, 4), -(2**15), np.int16)), "group_scale must be at least -32767",
+    ),
+    "shift": (
+        values("_integer.down.group_shift", np.uint8([32])), "group_shift must be 0 to 31, not 32",
+    ),
+    "overflow": (
+        values("_integer.down.bias", np.full(12, 2**31 - 1, np.int32)),
+        "node 'down': accumulator of output",
+    ),
+    "stray": (values("_integer.add.group_shift", np.uint8([1])), "must belong to a node"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", GROUP_NUMBERS)
+def test_impossible_groups_are_refused(grouped, tmp_path, what):
+    change, message = GROUP_NUMBERS[what]
+    refused(rewrite(grouped[0], tmp_path, change), message)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_bound_on_rescaled_sums_is_exact(grouped, tmp_path, sign):
+    """The most that the spec's formula gives fits; one step more of bias is refused."""
+    path = grouped[0]
+    with open_container(path) as file:
+        weight = np.abs(file.integers("down").astype(int)).reshape(12, 4, 8).sum(axis=2)
+        p = read_integer(file).parameters["down"]
+    t, scale = int(p.group_shift[0]), np.abs(p.group_scale.astype(int))
+    most = ((128 * weight * scale + (2**t >> 1)) >> t).sum(axis=1)
+    bias = sign * (2**31 - 1 - most)
+    name = "_integer.down.bias"
+    with open_container(rewrite(path, tmp_path, values(name, bias.astype(np.int32)))) as file:
+        assert read_integer(file).parameters["down"].bias.tolist() == bias.tolist()
+    bias[3] += sign
+    message = "accumulator of output 3 must fit int32, but can reach 2147483648"
+    refused(rewrite(path, tmp_path, values(name, bias.astype(np.int32))), message)
 
 
 def test_running_a_graph_needs_no_torch(case):
