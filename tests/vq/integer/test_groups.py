@@ -46,6 +46,12 @@ def test_the_shift_leaves_room_for_a_bias():
         assert 2**27 < reach(numbers, shift, factor * partial)[0] <= 2**28
 
 
+def test_the_shift_ends_where_hardware_does():
+    """The check on reading refuses such a layer; choosing its numbers must not fail before."""
+    numbers, shift, _ = to_groups(np.array([[1.0]]), np.array([[2**47]]))
+    assert (shift, reach(numbers, shift, np.array([[2**47]])).tolist()) == (31, [32767 * 2**16])
+
+
 @PROPERTY
 @given(
     st.integers(-ACCUMULATOR_MAX, ACCUMULATOR_MAX),
