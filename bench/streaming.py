@@ -5,6 +5,7 @@ part of ``signbook demo``; here are a layer of a million weights and a chain of 
 """
 
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,17 +22,37 @@ LARGE, SMALL = [(1024, 1024)], [(256, 256)]
 CHAIN = [(64, 64), (192, 64), (256, 64)] * 8
 
 
-def random_layer(name: str, shape: tuple[int, int], d: int, k: int) -> Layer:
+def random_layer(
+    name: str, shape: tuple[int, int], d: int, k: int, *, parity: bool = False
+) -> Layer:
     """A layer of random indices and signs: cycles do not depend on the values."""
     rng = np.random.default_rng(0)
     n = shape[0] * shape[1] // d
+    signs = rng.random((n, d)) < 0.5
+    if parity:
+        signs[:, -1] = signs[:, :-1].sum(axis=1) % 2
     return Layer.ssvq(
         name,
         codebook=rng.integers(0, 128, (k, d)).astype(np.int8),
         indices=rng.integers(0, k, n),
-        signs=rng.random((n, d)) < 0.5,
+        signs=signs,
+        parity=parity,
         scale=np.ones(1, np.float32),
         shape=shape,
+    )
+
+
+def codes_layer(name: str, shape: tuple[int, int], bits: int, *, zeros: bool = False) -> Layer:
+    """A layer of random codes in groups of 64."""
+    rng = np.random.default_rng(0)
+    groups = (shape[0], shape[1] // 64)
+    return Layer.grouped(
+        name,
+        method=f"int{bits}",
+        codes=rng.integers(0, 1 << bits, shape).astype(np.uint8),
+        group_scales=np.ones(groups, np.float16),
+        group_zeros=rng.integers(0, 1 << bits, groups).astype(np.uint8) if zeros else None,
+        group=64,
     )
 
 
@@ -61,7 +82,7 @@ def stream(layers: list[Layer], bus_bits: int) -> tuple[Result, float]:
 
 
 def measure_work(bench: Bench, work: str, shapes: list[tuple[int, int]], bus_bits: int) -> None:
-    """Measure int8 and SSVQ with 16 and 256 codewords on one list of layers and one bus."""
+    """Measure int8 and every compressed format on one list of layers and one bus."""
     int8, int8_bpw = stream([int8_layer(f"l{i}", s) for i, s in enumerate(shapes)], bus_bits)
 
     def baseline() -> dict[str, float]:
@@ -71,8 +92,8 @@ def measure_work(bench: Bench, work: str, shapes: list[tuple[int, int]], bus_bit
             "bits_per_weight": int8_bpw,
         }
 
-    def compressed(k: int) -> dict[str, float]:
-        layers = [random_layer(f"l{i}", s, 8, k) for i, s in enumerate(shapes)]
+    def compressed(layer: Callable[[str, tuple[int, int]], Layer]) -> dict[str, float]:
+        layers = [layer(f"l{i}", s) for i, s in enumerate(shapes)]
         ours, bpw = stream(layers, bus_bits)
         traffic_ratio = int8.bus.read_bytes / ours.bus.read_bytes
         speedup = int8.cycles / ours.cycles
@@ -86,8 +107,16 @@ def measure_work(bench: Bench, work: str, shapes: list[tuple[int, int]], bus_bit
         }
 
     bench.measure(work, "int8", 0, baseline)
-    for k in (16, 256):
-        bench.measure(work, f"ssvq d=8 k={k}", 0, partial(compressed, k))
+    formats = {
+        "ssvq d=8 k=16": partial(random_layer, d=8, k=16),
+        "ssvq d=8 k=256": partial(random_layer, d=8, k=256),
+        "ssvq d=8 k=16 parity": partial(random_layer, d=8, k=16, parity=True),
+        "int4": partial(codes_layer, bits=4),
+        "int4 zeros": partial(codes_layer, bits=4, zeros=True),
+        "int2": partial(codes_layer, bits=2),
+    }
+    for name, layer in formats.items():
+        bench.measure(work, name, 0, partial(compressed, layer))
 
 
 def main() -> None:

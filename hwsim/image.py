@@ -10,11 +10,16 @@ from vq.container import (
     GRANULE_BYTES,
     ConfigError,
     Container,
+    Geometry,
     LayerEntry,
     bulleted,
 )
 
 __all__ = ["ImageLayer", "check_layers", "layers_of", "pack_descriptor"]
+
+_METHODS = {"ssvq": Method.SSVQ, "vq": Method.VQ, "int8": Method.INT8} | dict.fromkeys(
+    ("int4", "int3", "int2"), Method.CODES
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class ImageLayer:
         What the host gives the streamer.
     codebook_bytes : int
         Payload of the codebook that this layer loads; 0 if it has none or keeps the last one.
+    zero_bytes : int
+        Payload of the group zeros that the layer reads.
     read_bytes : int
         Bytes that the streamer reads for the layer, padding included.
     """
@@ -36,6 +43,7 @@ class ImageLayer:
     entry: LayerEntry
     descriptor: int
     codebook_bytes: int
+    zero_bytes: int
     read_bytes: int
 
     def output_weights(self, lanes: int) -> int:
@@ -48,7 +56,8 @@ class ImageLayer:
     @property
     def padding_bytes(self) -> int:
         """Bytes read that carry nothing."""
-        return self.read_bytes - self.codebook_bytes - self.entry.geometry.payload_bytes
+        payload = self.codebook_bytes + self.zero_bytes + self.entry.geometry.payload_bytes
+        return self.read_bytes - payload
 
 
 def layers_of(container: Container, config: StreamerConfig) -> list[ImageLayer]:
@@ -68,12 +77,25 @@ def layers_of(container: Container, config: StreamerConfig) -> list[ImageLayer]:
     for entry in container.layers:
         g, span = entry.geometry, entry.codebook
         fields: dict[str, Any] = {
-            "method": Method.__members__[g.method.upper()],
+            "method": _METHODS[g.method],
             "codebook_mode": CodebookMode.NONE,
             "stream_granules": entry.stream.nbytes // GRANULE_BYTES,
             "stream_address": entry.stream.offset,
         }
-        codebook_granules = 0
+        read_granules = 0  # beside the stream
+        if g.group:
+            fields |= {"index_bits": g.b, "chunks": g.chunks}
+        if g.zeros:
+            zeros = container.tensor_spans()[f"{g.name}.group_zeros"]
+            read_granules = -(-zeros.nbytes // GRANULE_BYTES)
+            inputs_per_beat = config.bus_bits // config.tile_outputs
+            fields |= {
+                "codebook_mode": CodebookMode.ZEROS,
+                "codebook_address": zeros.offset,
+                "codebook_granules": read_granules,
+                "group_beats": -(-min(g.group, g.I) // inputs_per_beat),
+                "block_beats": g.I // inputs_per_beat,
+            }
         if span is not None:
             fields |= {
                 "codebook_mode": CodebookMode.KEEP if span == loaded else CodebookMode.LOAD,
@@ -82,19 +104,25 @@ def layers_of(container: Container, config: StreamerConfig) -> list[ImageLayer]:
                 "chunks": g.chunks,
                 "last_granules": g.last_granules,
             }
+            if g.sign_bits == g.d - 1 and g.sign_bits:
+                fields |= {
+                    "method": Method.SSVQ_PARITY,
+                    "last_sign_granules": g.last_sign_part_bytes // GRANULE_BYTES,
+                }
             if span != loaded:
-                codebook_granules = -(-span.nbytes // GRANULE_BYTES)
+                read_granules = -(-span.nbytes // GRANULE_BYTES)
                 fields |= {
                     "codebook_address": span.offset,
-                    "codebook_granules": codebook_granules,
+                    "codebook_granules": read_granules,
                 }
                 loaded = span
         layers.append(
             ImageLayer(
                 entry,
                 pack_descriptor(fields),
-                g.k * g.d if codebook_granules else 0,
-                codebook_granules * GRANULE_BYTES + entry.stream.nbytes,
+                g.k * g.d if read_granules else 0,
+                g.groups if g.zeros else 0,
+                read_granules * GRANULE_BYTES + entry.stream.nbytes,
             )
         )
     return layers
@@ -118,9 +146,6 @@ def check_layers(entries: Sequence[LayerEntry], config: StreamerConfig) -> None:
 
 def _limits(entry: LayerEntry, config: StreamerConfig) -> list[str]:
     g = entry.geometry
-    if g.method.upper() not in Method.__members__:
-        known = ", ".join(name.lower() for name in Method.__members__)
-        return [f"method must be one of {known}, not {g.method!r}"]
     problems = []
     if entry.stream.offset + entry.stream.nbytes > 1 << config.address_bits:
         problems.append(
@@ -129,7 +154,9 @@ def _limits(entry: LayerEntry, config: StreamerConfig) -> list[str]:
         )
     if max(g.chunks, entry.stream.nbytes // GRANULE_BYTES) >= 1 << 32:
         problems.append(f"stream must be shorter than 2**32 granules, not {g.stream_bytes} bytes")
-    if g.method == "int8":
+    if g.zeros:
+        problems += _limits_of_zeros(g, config)
+    if not g.k:
         return problems
     if g.in_rom:
         problems.append("codebook must be in the file, not in ROM")
@@ -139,6 +166,25 @@ def _limits(entry: LayerEntry, config: StreamerConfig) -> list[str]:
         )
     if g.b > config.index_bits_max:
         problems.append(f"k must be at most {1 << config.index_bits_max}, not {g.k}")
-    if g.sign_bits not in (0, g.d):
-        problems.append(f"signs must be stored for every weight, not {g.sign_bits} of {g.d}")
     return problems
+
+
+def _limits_of_zeros(g: Geometry, config: StreamerConfig) -> list[str]:
+    """Every output beat must lie in one group, and lane l belong to output l mod tile_outputs."""
+    tile, inputs_per_beat = config.tile_outputs, config.bus_bits // config.tile_outputs
+    granules = -(-g.groups // GRANULE_BYTES)
+    checks = [
+        (g.tile == tile, f"tile_outputs must be {tile}, as that of the accelerator, not {g.tile}"),
+        (g.O % tile == 0, f"outputs must be a multiple of {tile} (tile_outputs), not {g.O}"),
+        (
+            g.I % inputs_per_beat == 0,
+            f"inputs must be a multiple of {inputs_per_beat} (bus_bits / tile_outputs), not {g.I}",
+        ),
+        (
+            g.group >= g.I or g.group % inputs_per_beat == 0,
+            f"group must be a multiple of {inputs_per_beat} (bus_bits / tile_outputs), "
+            f"not {g.group}",
+        ),
+        (granules < 1 << 16, f"zeros must be at most {64 * 0xFFFF} bytes, not {g.groups}"),
+    ]
+    return [f"with group zeros, {problem}" for holds, problem in checks if not holds]

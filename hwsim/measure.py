@@ -104,12 +104,15 @@ def simulate(
 
 
 def _as_int8(container: Container) -> list[Layer]:
-    """The decoded integers of every layer, as int8 layers of the same names and shapes."""
+    """The decoded integers of every layer, as int8 layers of the same names and shapes.
+
+    Group scales have no place there; the hardware reads none.
+    """
     return [
         Layer.int8(
             g.name,
             integers=container.integers(g.name),
-            scale=container.scale(g.name),
+            scale=np.ones(1, np.float32) if g.group else container.scale(g.name),
             shape=g.shape,
             op=g.op,
             tile_outputs=g.tile_outputs,
@@ -186,7 +189,7 @@ def _document(
         "bytes_by": {
             "weights": sum(layer.entry.geometry.payload_bytes for layer in layers),
             "codebooks": sum(layer.codebook_bytes for layer in layers),
-            "scales": 0,
+            "scales": sum(layer.zero_bytes for layer in layers),
             "activations": 0,
             "descriptors": 0,
             "padding": sum(layer.padding_bytes for layer in layers),

@@ -1,8 +1,9 @@
 """Hardware: a generator for weight streamers that decode ``vqstream/1`` from memory.
 
 One component per file, from the bus inwards: :mod:`rtl.dma` with its two :mod:`rtl.channel`,
-:mod:`rtl.router`, :mod:`rtl.planes`, :mod:`rtl.loader`, :mod:`rtl.codebook`,
-:mod:`rtl.sequencer`, :mod:`rtl.signs`, :mod:`rtl.gather`, joined in :mod:`rtl.decoder`;
+:mod:`rtl.router`, :mod:`rtl.planes`, :mod:`rtl.loader`, :mod:`rtl.codebook`, :mod:`rtl.zeros`,
+:mod:`rtl.sequencer`, :mod:`rtl.parity`, :mod:`rtl.signs`, :mod:`rtl.codes`, :mod:`rtl.gather`,
+joined in :mod:`rtl.decoder`;
 :mod:`rtl.checker` and :mod:`rtl.counters` beside them, all in :mod:`rtl.streamer`.
 """
 

@@ -4,6 +4,7 @@ from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl.codes import CODE_BITS_MAX
 from rtl.config import StreamerConfig
 from rtl.descriptor import DESCRIPTOR, CodebookMode, Method, Status
 from vq.container import GRANULE_BYTES
@@ -52,13 +53,21 @@ class DescriptorChecker(wiring.Component):
 
         quantised = Signal()
         loads = Signal()
-        expected = index_granules + Mux(layer.method == Method.SSVQ, sign_granules, 0)
-        bad_length = self._bad_length(layer, quantised, expected)
+        codes = Signal()
+        parity = Signal()
+        signed = Signal()
+        expected = index_granules + Mux(signed, sign_granules, 0)
+        bad_length = self._bad_length(layer, quantised, parity, codes, expected)
         m.d.comb += [
-            quantised.eq((layer.method == Method.SSVQ) | (layer.method == Method.VQ)),
+            codes.eq(layer.method == Method.CODES),
+            parity.eq(layer.method == Method.SSVQ_PARITY),
+            signed.eq((layer.method == Method.SSVQ) | parity),
+            quantised.eq(signed | (layer.method == Method.VQ)),
             loads.eq(quantised & (layer.codebook_mode == CodebookMode.LOAD)),
             self.verdict.p.descriptor.eq(layer),
-            self.verdict.p.status.eq(self._status(layer, quantised, loads, bad_length, book)),
+            self.verdict.p.status.eq(
+                self._status(layer, quantised, codes, loads, bad_length, book)
+            ),
         ]
 
         with m.FSM():
@@ -73,7 +82,9 @@ class DescriptorChecker(wiring.Component):
                         sum(Mux(layer.index_bits[i], layer.chunks << i, 0) for i in range(4))
                     ),
                     sign_granules.eq(
-                        ((layer.chunks - 1)[:32] << layer.log2_d[:3]) + layer.last_granules
+                        ((layer.chunks - 1)[:32] << layer.log2_d[:3])
+                        - Mux(parity, (layer.chunks - 1)[:32], 0)
+                        + Mux(parity, layer.last_sign_granules, layer.last_granules)
                     ),
                 ]
                 m.next = "JUDGE"
@@ -90,43 +101,75 @@ class DescriptorChecker(wiring.Component):
         return m
 
     def _status(
-        self, layer: data.View, quantised: Value, loads: Value, bad_length: Value, book: data.View
+        self,
+        layer: data.View,
+        quantised: Value,
+        codes: Value,
+        loads: Value,
+        bad_length: Value,
+        book: data.View,
     ) -> Value:
         """Outcome of the checks, the first failing one in the order of the codes."""
         config = self._config
         log2_d_min, log2_d_max = config.d_min.bit_length() - 1, config.d_max.bit_length() - 1
+        zeros = codes & (layer.codebook_mode == CodebookMode.ZEROS)
         ascending = [
-            (~quantised & (layer.method != Method.INT8), Status.METHOD),
+            (~quantised & ~codes & (layer.method != Method.INT8), Status.METHOD),
             (
                 quantised & ((layer.log2_d < log2_d_min) | (layer.log2_d > log2_d_max)),
                 Status.SUB_VECTOR,
             ),
             (
-                quantised & ((layer.index_bits == 0) | (layer.index_bits > config.index_bits_max)),
+                (quantised & ((layer.index_bits == 0) | (layer.index_bits > config.index_bits_max)))
+                | (codes & ((layer.index_bits < 2) | (layer.index_bits > CODE_BITS_MAX))),
                 Status.INDEX_BITS,
             ),
             (bad_length, Status.LENGTH),
             (
                 self._bad_region(layer.stream_address, layer.stream_granules)
-                | (loads & self._bad_region(layer.codebook_address, layer.codebook_granules)),
+                | (
+                    (loads | zeros)
+                    & self._bad_region(layer.codebook_address, layer.codebook_granules)
+                ),
                 Status.ADDRESS,
             ),
-            (self._bad_codebook(layer, quantised, loads, book), Status.CODEBOOK),
+            (self._bad_codebook(layer, quantised, loads, zeros, book), Status.CODEBOOK),
         ]
         status = Value.cast(Status.OK)
         for condition, code in reversed(ascending):
             status = Mux(condition, code, status)
         return status
 
-    def _bad_length(self, layer: data.View, quantised: Value, expected_granules: Value) -> Value:
+    def _bad_length(
+        self,
+        layer: data.View,
+        quantised: Value,
+        parity: Value,
+        codes: Value,
+        expected_granules: Value,
+    ) -> Value:
         d = Const(1, 8) << layer.log2_d[:3]
-        return (layer.stream_granules == 0) | (
-            quantised
-            & (
-                (layer.chunks == 0)
-                | (layer.last_granules == 0)
-                | (layer.last_granules > d)
-                | (layer.stream_granules != expected_granules)
+        # ceil(R (d - 1) / 512) follows from ceil(R d / 512) but for one.
+        bad_signs = (
+            (layer.last_sign_granules == 0)
+            | (layer.last_sign_granules >= d)
+            | (
+                (layer.last_sign_granules != layer.last_granules)
+                & (layer.last_sign_granules + 1 != layer.last_granules)
+            )
+        )
+        bad_groups = (layer.codebook_mode == CodebookMode.ZEROS) & (
+            (layer.group_beats == 0) | (layer.block_beats == 0)
+        )
+        bad_last = (layer.last_granules == 0) | (layer.last_granules > d)
+        return (
+            (layer.stream_granules == 0)
+            | (quantised & bad_last)
+            | (parity & bad_signs)
+            | (codes & bad_groups)
+            | (
+                (quantised | codes)
+                & ((layer.chunks == 0) | (layer.stream_granules != expected_granules))
             )
         )
 
@@ -136,7 +179,7 @@ class DescriptorChecker(wiring.Component):
         return (address[:shift] != 0) | ((address[shift:] + granules) > top)
 
     def _bad_codebook(
-        self, layer: data.View, quantised: Value, loads: Value, book: data.View
+        self, layer: data.View, quantised: Value, loads: Value, zeros: Value, book: data.View
     ) -> Value:
         # k d bytes, padded to whole granules, must not pass the last row of the codebook RAM.
         capacity = Const(1 << self._config.index_bits_max, 11) << layer.log2_d[:3]
@@ -150,4 +193,5 @@ class DescriptorChecker(wiring.Component):
             & (layer.codebook_mode == CodebookMode.KEEP)
         )
         without = layer.codebook_mode == CodebookMode.NONE
-        return Mux(quantised, ~((loads & rows_fit) | kept), ~without)
+        has_zeros = zeros & (layer.codebook_granules != 0)
+        return Mux(quantised, ~((loads & rows_fit) | kept), ~(without | has_zeros))

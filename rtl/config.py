@@ -41,6 +41,9 @@ class StreamerConfig:
         of it, so this bounds the bytes in flight; it should be above bandwidth times latency.
     layers_in_flight : int
         Layers between the acceptance of the descriptor and that of the report, 2 to 16.
+    tile_outputs : int
+        Outputs in a block of the layers whose groups have zeros of their own: 8, 16, 32 or 64. No
+        other layer depends on it.
 
     Raises
     ------
@@ -57,6 +60,7 @@ class StreamerConfig:
     outstanding_bursts: int = 8
     fifo_bytes: int = 4096
     layers_in_flight: int = 8
+    tile_outputs: int = 16
 
     def __post_init__(self) -> None:
         problems = [
@@ -96,6 +100,7 @@ class StreamerConfig:
                 f"a power of two from {2 * self.burst_bytes} (two bursts) to {1 << 16}",
             ),
             ("layers_in_flight", 2 <= self.layers_in_flight <= 16, "2 to 16"),
+            ("tile_outputs", self.tile_outputs in (8, 16, 32, 64), "8, 16, 32 or 64"),
         ]
         return [
             f"{name} must be {requirement}, not {getattr(self, name)!r}"

@@ -12,7 +12,8 @@ from rtl.router import TRANSFER
 __all__ = ["OUTCOME", "LayerCounters"]
 
 #: Outcome of the checks of a layer, and what its report needs to know.
-OUTCOME = data.StructLayout({"status": Status, "raw": 1, "load": 1})
+#: It loads a codebook, uses the one of a layer before, or reads zeros.
+OUTCOME = data.StructLayout({"status": Status, "load": 1, "keep": 1, "zeros": 1})
 
 
 class LayerCounters(wiring.Component):
@@ -28,8 +29,9 @@ class LayerCounters(wiring.Component):
     - decoder: a weight beat is there, but the counters hold it back for the report of a refused
       layer before it (one cycle for each);
     - codebook, memory: no weight beat is there because, when it should have entered the decoder's
-      pipeline, the codebook or data from memory were missing. Start-up and the bus time of
-      indices, codebooks and int8 beats that do not complete an output beat are memory.
+      pipeline, the codebook (or the zeros of codes) or data from memory were missing. Start-up and
+      the bus time of indices, codebooks and int8 beats that do not complete an output beat are
+      memory.
 
     writeback is reserved for results and stays zero. Counters are 32 bits wide and wrap.
 
@@ -46,7 +48,7 @@ class LayerCounters(wiring.Component):
     transfer : In(stream.Signature(TRANSFER))
         What the bus did for the stream of a layer that was not refused.
     codebook_transfer : In(stream.Signature(TRANSFER))
-        What it did for the codebook of a layer that loads one.
+        What it did for the codebook or the zeros of a layer that reads them.
     offered : In(1)
         The decoder has a weight beat.
     leaves : In(1)
@@ -86,20 +88,24 @@ class LayerCounters(wiring.Component):
 
         outcome = self.outcome.payload
         finishes = Signal()
+        reads_book = outcome.load | outcome.zeros
         m.d.comb += [
             self.hold.eq(self.outcome.valid & (outcome.status != Status.OK)),
             finishes.eq(self.leaves & self.last),
             self.outcome.ready.eq(self.hold | finishes),
             self.transfer.ready.eq(finishes),
-            self.codebook_transfer.ready.eq(finishes & outcome.load),
+            self.codebook_transfer.ready.eq(finishes & reads_book),
         ]
         open_layers = Signal(range(config.layers_in_flight + 1))
         m.d.sync += open_layers.eq(open_layers + self.accepted - self.outcome.ready)
 
         # An error in a codebook is one of every layer that uses it.
         kept_error = Signal()
-        book_error = Mux(outcome.load, self.codebook_transfer.p.error, kept_error)
-        error = self.transfer.p.error | (book_error & ~outcome.raw)
+        error = (
+            self.transfer.p.error
+            | (reads_book & self.codebook_transfer.p.error)
+            | (outcome.keep & kept_error)
+        )
         with m.If(finishes & outcome.load):
             m.d.sync += kept_error.eq(self.codebook_transfer.p.error)
 
@@ -118,7 +124,7 @@ class LayerCounters(wiring.Component):
             "reserved": Const(0, 24),
         }
         for name in ("beats", "bursts"):
-            of_codebook = Mux(outcome.load, self.codebook_transfer.p[name], 0)
+            of_codebook = Mux(reads_book, self.codebook_transfer.p[name], 0)
             fields[name] = Mux(finishes, (self.transfer.p[name] + of_codebook)[:32], 0)
         for name, count in counts.items():
             # `now` includes the current cycle; `before` is what earlier cycles left.

@@ -9,6 +9,7 @@ from rtl.codebook import row_layout
 from rtl.config import StreamerConfig
 from rtl.descriptor import LAYER
 from rtl.router import TRANSFER
+from rtl.zeros import zero_beat_layout
 
 __all__ = ["CodebookLoader"]
 
@@ -16,7 +17,8 @@ __all__ = ["CodebookLoader"]
 class CodebookLoader(wiring.Component):
     """Fill one book while the decoder reads the other.
 
-    A book is loaded as soon as it is free, in advance of the layer that uses it.
+    A book is loaded as soon as it is free, in advance of the layer that uses it. The zeros of
+    groups come the same way but are used at once, so they pass.
 
     Parameters
     ----------
@@ -25,12 +27,14 @@ class CodebookLoader(wiring.Component):
     Members
     -------
     layer : In(stream.Signature(LAYER))
-        The layers, in order; those that load no codebook must be left out.
+        The layers, in order; those that load nothing must be left out.
     beats : In(stream.Signature(beat_layout(config)))
         Codewords, one after another, int8, padded to 64 bytes. The padding is written, too:
-        it lies behind the last codeword.
+        it lies behind the last codeword. Or zeros, padded likewise.
     row : Out(row_layout(config))
         To the codebook RAM.
+    zeros : Out(stream.Signature(zero_beat_layout(config)))
+        Beats of zeros.
     loaded : Out(1)
         A book is complete and not yet taken.
     take : In(1)
@@ -38,7 +42,8 @@ class CodebookLoader(wiring.Component):
     free : In(1)
         The book before the current one is no longer read. One pulse for each ``take``.
     transfer : Out(stream.Signature(TRANSFER, always_ready=True))
-        Given in the cycle of the book's last row; the receiver must have room.
+        Given in the cycle of the book's last row, or of the last beat of zeros; the receiver must
+        have room.
     """
 
     def __init__(self, config: StreamerConfig) -> None:
@@ -48,6 +53,7 @@ class CodebookLoader(wiring.Component):
                 "layer": In(stream.Signature(LAYER)),
                 "beats": In(stream.Signature(beat_layout(config))),
                 "row": Out(row_layout(config)),
+                "zeros": Out(stream.Signature(zero_beat_layout(config))),
                 "loaded": Out(1),
                 "take": In(1),
                 "free": In(1),
@@ -76,12 +82,14 @@ class CodebookLoader(wiring.Component):
         finish = Signal()
         m.d.comb += [
             self.loaded.eq(loaded_books != 0),
-            start.eq(~active & self.layer.valid & (writable_books != 0)),
+            start.eq(~active & self.layer.valid & (self.layer.p.codes | (writable_books != 0))),
             self.layer.ready.eq(start),
         ]
         m.d.sync += [
-            loaded_books.eq(loaded_books + finish - self.take),
-            writable_books.eq(writable_books - start + (self.free & any_used)),
+            loaded_books.eq(loaded_books + (finish & ~layer.codes) - self.take),
+            writable_books.eq(
+                writable_books - (start & ~self.layer.p.codes) + (self.free & any_used)
+            ),
         ]
         with m.If(self.free):
             m.d.sync += any_used.eq(1)
@@ -110,14 +118,19 @@ class CodebookLoader(wiring.Component):
                             )
                         ),
                     ]
-        moved = Signal()
+        written = Signal()
+        used = Signal()  # the last of the beat
         m.d.comb += [
-            moved.eq(active & self.beats.valid),
-            self.beats.ready.eq(active & last_step),
-            finish.eq(moved & last_step & (beats_left == 1)),
+            self.zeros.p.data.eq(self.beats.p.data),
+            self.zeros.p.last.eq(beats_left == 1),
+            self.zeros.valid.eq(active & layer.codes & self.beats.valid),
+            written.eq(active & ~layer.codes & self.beats.valid),
+            self.beats.ready.eq(active & Mux(layer.codes, self.zeros.ready, last_step)),
+            used.eq(self.beats.valid & self.beats.ready),
+            finish.eq(used & (beats_left == 1)),
         ]
-        m.d.sync += self.row.enable.eq(moved)
-        with m.If(moved):
+        m.d.sync += self.row.enable.eq(written)
+        with m.If(written):
             m.d.sync += [
                 self.row.book.eq(book),
                 self.row.row.eq(row),
@@ -128,22 +141,22 @@ class CodebookLoader(wiring.Component):
                 half.eq(long_word & ~half),
                 row.eq(row + (~long_word | half)),
             ]
-            with m.If(last_step):
-                m.d.sync += beats_left.eq(beats_left - 1)
+        with m.If(used):
+            m.d.sync += beats_left.eq(beats_left - 1)
         with m.If(finish):
-            m.d.sync += [active.eq(0), book.eq(~book)]
+            m.d.sync += [active.eq(0), book.eq(book ^ ~layer.codes)]
 
         beats = Signal(32)
         bursts = Signal(32)
         error = Signal()
         m.d.comb += [
             self.transfer.valid.eq(finish),
-            # A codebook ends with a burst. If the memory disagrees, it lost or added a beat.
+            # A region ends with a burst. If the memory disagrees, it lost or added a beat.
             self.transfer.p.error.eq(error | self.beats.p.error | (finish & ~self.beats.p.last)),
             self.transfer.p.beats.eq(beats + 1),
             self.transfer.p.bursts.eq(bursts + self.beats.p.last),
         ]
-        with m.If(moved & last_step):
+        with m.If(used):
             m.d.sync += [
                 beats.eq(self.transfer.p.beats),
                 bursts.eq(self.transfer.p.bursts),

@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from rtl.codes import CODE_BITS_MAX, code_lanes
 from rtl.config import StreamerConfig
 from rtl.router import plane_layout
 from vq.container import CHUNK_SUBVECTORS
@@ -21,7 +22,8 @@ class PlaneBuffer(wiring.Component):
     """Two chunks of ``index_bits_max`` bit-planes, one being written while the other is read.
 
     ``W / d`` consecutive sub-vectors are an aligned slice of one word of every plane, for every b:
-    reading an index is choosing a slice, never shifting by a variable amount.
+    reading an index is choosing a slice, never shifting by a variable amount. Codes are indices of
+    sub-vectors of one weight: the slice is the whole word.
 
     Parameters
     ----------
@@ -45,6 +47,8 @@ class PlaneBuffer(wiring.Component):
         Advance the output register.
     lanes : Out(index_lanes(config))
         Indices of the step, one cycle later.
+    codes : Out(code_lanes(config))
+        If ``log2_d`` is 0: the same of codes, which are as many as the lanes.
     """
 
     def __init__(self, config: StreamerConfig) -> None:
@@ -59,6 +63,7 @@ class PlaneBuffer(wiring.Component):
                 "release": In(1),
                 "enable": In(1),
                 "lanes": Out(index_lanes(config)),
+                "codes": Out(code_lanes(config)),
             }
         )
 
@@ -85,7 +90,7 @@ class PlaneBuffer(wiring.Component):
         word = Signal(range(max(2, words)))
         m.d.comb += word.eq(self.step >> self.log2_d)
 
-        planes = []
+        planes, whole = [], []
         for p in range(config.index_bits_max):
             m.submodules[f"plane_{p}"] = memory = Memory(
                 shape=config.bus_bits, depth=2 * words, init=[]
@@ -98,10 +103,13 @@ class PlaneBuffer(wiring.Component):
                 write.en.eq(stored & (self.planes.p.plane == p)),
                 read.addr.eq(Cat(word[:word_bits], read_half)),
             ]
-            planes.append(self._slice(m, Mux(p < self.index_bits, read.data, 0)))
+            whole.append(Mux(p < self.index_bits, read.data, 0))
+            planes.append(self._slice(m, whole[p]))
         with m.If(self.enable):
             for lane in range(config.banks):
                 m.d.sync += self.lanes[lane].eq(Cat(plane[lane] for plane in planes))
+            for lane in range(config.bus_bits):
+                m.d.sync += self.codes[lane].eq(Cat(word[lane] for word in whole[:CODE_BITS_MAX]))
         return m
 
     def _slice(self, m: Module, word: Value) -> Value:

@@ -51,7 +51,8 @@ class Router(wiring.Component):
     planes : Out(stream.Signature(plane_layout(config)))
         Beats of an index part, with their place.
     direct : Out(stream.Signature(config.bus_bits))
-        Beats of signs or of int8 weights.
+        Beats of signs or of int8 weights. Each beat of signs makes at least one output beat: what
+        is only padding is dropped.
     transfer : Out(stream.Signature(TRANSFER, always_ready=True))
         Given in the cycle of the layer's last beat; the receiver must have room.
     """
@@ -83,6 +84,14 @@ class Router(wiring.Component):
         granules = Signal(32)
 
         last_chunk = chunk == layer.chunks - 1
+        # Parity signs of a last chunk may end in beats that no output beat uses.
+        last_steps = Signal(5 + beat_shift)
+        used_beats = Signal(5 + beat_shift)
+        unused = Signal()
+        m.d.comb += [
+            last_steps.eq(layer.last_granules << beat_shift),
+            used_beats.eq(last_steps - (last_steps >> layer.log2_d)),
+        ]
         m.d.comb += part.eq(Mux(fresh, Mux(layer.raw, _Part.RAW, _Part.PLANES), part_now))
 
         target_ready = Signal()
@@ -97,8 +106,15 @@ class Router(wiring.Component):
                 ]
             with m.Case(_Part.SIGNS):
                 m.d.comb += [
-                    granules.eq(Mux(last_chunk, layer.last_granules, Const(1, 5) << layer.log2_d)),
-                    target_ready.eq(self.direct.ready),
+                    granules.eq(
+                        Mux(
+                            last_chunk,
+                            layer.last_sign_granules,
+                            (Const(1, 5) << layer.log2_d) - layer.parity,
+                        )
+                    ),
+                    unused.eq(layer.parity & last_chunk & (count >= used_beats)),
+                    target_ready.eq(self.direct.ready | unused),
                     part_next.eq(_Part.PLANES),
                     layer_ends.eq(last_chunk),
                 ]
@@ -124,7 +140,7 @@ class Router(wiring.Component):
             self.planes.p.last.eq(part_ends),
             self.planes.valid.eq(present & (part == _Part.PLANES)),
             self.direct.payload.eq(beat.data),
-            self.direct.valid.eq(present & ((part == _Part.SIGNS) | (part == _Part.RAW))),
+            self.direct.valid.eq(present & ~unused & ((part == _Part.SIGNS) | (part == _Part.RAW))),
         ]
         with m.If(moved):
             m.d.sync += [fresh.eq(0), part_now.eq(part), count.eq(count + 1)]

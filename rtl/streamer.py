@@ -1,6 +1,6 @@
 """Top of the design: layer descriptors and memory in, int8 weights and reports out."""
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -14,6 +14,7 @@ from rtl.descriptor import DESCRIPTOR, REPORT, CodebookMode, Method, Status
 from rtl.dma import ReadDMA
 from rtl.gather import weight_layout
 from rtl.queue import StreamQueue
+from rtl.zeros import ZeroRows
 from vq.container import GRANULE_BYTES
 
 __all__ = ["WeightStreamer", "streamer_signature"]
@@ -67,6 +68,7 @@ class WeightStreamer(wiring.Component):
         m.submodules.checker = checker = DescriptorChecker(config)
         m.submodules.dma = dma = ReadDMA(config)
         m.submodules.decoder = decoder = Decoder(config)
+        m.submodules.zero_rows = zero_rows = ZeroRows(config)
         m.submodules.counters = counters = LayerCounters(config)
         m.submodules.codebook_regions = codebook_regions = StreamQueue(
             REGION, config.layers_in_flight
@@ -93,6 +95,8 @@ class WeightStreamer(wiring.Component):
         connect(m, outcomes.get, counters.outcome)
         connect(m, dma.codebook, decoder.codebook)
         connect(m, dma.beats, decoder.beats)
+        connect(m, decoder.zero_beats, zero_rows.beats)
+        connect(m, zero_rows.rows, decoder.zero_rows)
         connect(m, decoder.transfer, counters.transfer)
         connect(m, decoder.codebook_transfer, counters.codebook_transfer)
         connect(m, counters.report, flipped(self.report))
@@ -112,15 +116,22 @@ class WeightStreamer(wiring.Component):
         shift = (GRANULE_BYTES - 1).bit_length()
         runs = Signal()
         loads = Signal()
+        zeros = Signal()
+        parity = Signal()
+        codes = Signal()
         m.d.comb += [
+            parity.eq(layer.method == Method.SSVQ_PARITY),
             verdict.ready.eq(1),
             runs.eq(verdict.valid & (verdict.p.status == Status.OK)),
             loads.eq(layer.codebook_mode == CodebookMode.LOAD),
+            zeros.eq(layer.codebook_mode == CodebookMode.ZEROS),
+            codes.eq(layer.method == Method.CODES),
             outcomes.put.valid.eq(verdict.valid),
             outcomes.put.p.status.eq(verdict.p.status),
-            outcomes.put.p.raw.eq(layer.method == Method.INT8),
             outcomes.put.p.load.eq(loads),
-            codebook_regions.put.valid.eq(runs & loads),
+            outcomes.put.p.keep.eq(layer.codebook_mode == CodebookMode.KEEP),
+            outcomes.put.p.zeros.eq(zeros),
+            codebook_regions.put.valid.eq(runs & (loads | zeros)),
             codebook_regions.put.p.granules.eq(layer.codebook_granules),
             codebook_regions.put.p.address.eq(layer.codebook_address >> shift),
             stream_regions.put.valid.eq(runs),
@@ -128,13 +139,21 @@ class WeightStreamer(wiring.Component):
             stream_regions.put.p.address.eq(layer.stream_address >> shift),
             decoder.layer.valid.eq(runs),
             decoder.layer.p.raw.eq(layer.method == Method.INT8),
-            decoder.layer.p.signed.eq(layer.method == Method.SSVQ),
-            decoder.layer.p.load.eq(loads),
-            decoder.layer.p.log2_d.eq(layer.log2_d),
+            decoder.layer.p.signed.eq((layer.method == Method.SSVQ) | parity),
+            decoder.layer.p.parity.eq(parity),
+            decoder.layer.p.codes.eq(codes),
+            decoder.layer.p.load.eq(loads | zeros),
+            decoder.layer.p.zeros.eq(zeros),
+            decoder.layer.p.log2_d.eq(Mux(codes, 0, layer.log2_d)),
             decoder.layer.p.index_bits.eq(layer.index_bits),
-            decoder.layer.p.last_granules.eq(layer.last_granules),
+            decoder.layer.p.last_granules.eq(Mux(codes, 1, layer.last_granules)),
+            decoder.layer.p.last_sign_granules.eq(
+                Mux(parity, layer.last_sign_granules, layer.last_granules)
+            ),
             decoder.layer.p.codebook_granules.eq(layer.codebook_granules),
             decoder.layer.p.stream_granules.eq(layer.stream_granules),
             decoder.layer.p.chunks.eq(layer.chunks),
+            decoder.layer.p.group_beats.eq(layer.group_beats),
+            decoder.layer.p.block_beats.eq(layer.block_beats),
         ]
         return m

@@ -46,12 +46,16 @@ class Maker:
         integers = self.rng.integers(-128, 128, shape).astype(np.int8)
         return Layer.int8(name, integers=integers, scale=self.scale(shape[0]))
 
-    def int4(self, name: str, shape: tuple[int, int]) -> Layer:
-        codes = self.rng.integers(0, 16, shape).astype(np.uint8)
-        scales = np.ones((shape[0], -(-shape[1] // 32)), np.float16)
+    def codes(
+        self, name: str, shape: tuple[int, int], bits: int, group: int, *, zeros: bool, **extra
+    ) -> Layer:
+        groups = (shape[0], -(-shape[1] // group))
+        given = self.rng.integers(0, 1 << bits, groups).astype(np.uint8) if zeros else None
         return Layer.grouped(
-            name, method="int4", codes=codes, group_scales=scales, group_zeros=None, group=32
-        )
+            name, method=f"int{bits}", group=group, group_zeros=given,
+            codes=self.rng.integers(0, 1 << bits, shape).astype(np.uint8),
+            group_scales=self.rng.uniform(0.01, 0.1, groups).astype(np.float16), **extra,
+        )  # fmt: skip
 
 
 def write(path: Path, layers: Sequence[Layer]) -> Path:

@@ -37,6 +37,32 @@ def test_descriptors(tmp_path: Path) -> None:
         assert [layer.codebook_bytes for layer in layers] == [128, 0, 0, 20]
 
 
+def test_descriptors_of_parity_signs_and_codes(tmp_path: Path) -> None:
+    make = Maker()
+    path = write(
+        tmp_path / "x.vq.safetensors",
+        [
+            make.ssvq("a", (24, 40), 8, 16, parity=True),
+            make.codes("b", (10, 63), 3, 5, zeros=False),
+            make.codes("c", (32, 72), 4, 32, zeros=True),
+            make.codes("d", (32, 72), 2, 999, zeros=True),
+        ],
+    )
+    with open_container(path) as container:
+        layers = layers_of(container, StreamerConfig())
+        spans = container.tensor_spans()
+    a, b, c, d = (DESCRIPTOR.from_bits(layer.descriptor) for layer in layers)
+    assert (a.method, a.last_granules, a.last_sign_granules) == (Method.SSVQ_PARITY, 2, 2)
+    assert (b.method, b.index_bits, b.chunks) == (Method.CODES, 3, 2)
+    assert b.codebook_mode == CodebookMode.NONE
+    assert (c.method, c.codebook_mode) == (Method.CODES, CodebookMode.ZEROS)
+    assert (c.codebook_address, c.codebook_granules) == (spans["c.group_zeros"].offset, 2)
+    assert (c.group_beats, c.block_beats) == (4, 9)
+    assert (d.group_beats, d.block_beats) == (9, 9)
+    assert [layer.zero_bytes for layer in layers] == [0, 0, 32 * 3, 32]
+    assert all(layer.padding_bytes >= 0 for layer in layers)
+
+
 def test_refused_layers_are_named_with_the_limit(tmp_path: Path) -> None:
     make = Maker()
     path = write(
@@ -46,19 +72,30 @@ def test_refused_layers_are_named_with_the_limit(tmp_path: Path) -> None:
             make.ssvq("short", (16, 16), 2, 16),
             make.ssvq("odd", (16, 18), 6, 16),
             make.vq("wide", (64, 64), 8, 300),
-            make.ssvq("parity", (16, 16), 8, 16, parity=True),
-            make.int4("grouped", (16, 64)),
+            make.ssvq("parity", (16, 48), 12, 16, parity=True),
+            make.codes("grouped", (10, 63), 4, 5, zeros=False),
+            make.codes("zeros", (20, 63), 4, 5, zeros=True),
+            make.codes("tile", (32, 64), 4, 32, zeros=True, tile_outputs=32),
+            make.codes("few", (8, 64), 4, 32, zeros=True),
         ],
     )
     with open_container(path) as container, pytest.raises(ConfigError) as caught:
         layers_of(container, StreamerConfig())
     assert str(caught.value).splitlines() == [
-        "accelerator has 5 problems:",
+        "accelerator has 9 problems:",
         "- layer 'short': d must be a power of two from 4 to 16, not 2",
         "- layer 'odd': d must be a power of two from 4 to 16, not 6",
         "- layer 'wide': k must be at most 256, not 300",
-        "- layer 'parity': signs must be stored for every weight, not 7 of 8",
-        "- layer 'grouped': method must be one of int8, ssvq, vq, not 'int4'",
+        "- layer 'parity': d must be a power of two from 4 to 16, not 12",
+        "- layer 'zeros': with group zeros, outputs must be a multiple of 16 (tile_outputs), "
+        "not 20",
+        "- layer 'zeros': with group zeros, inputs must be a multiple of 8 (bus_bits / "
+        "tile_outputs), not 63",
+        "- layer 'zeros': with group zeros, group must be a multiple of 8 (bus_bits / "
+        "tile_outputs), not 5",
+        "- layer 'tile': with group zeros, tile_outputs must be 16, as that of the accelerator, "
+        "not 32",
+        "- layer 'few': with group zeros, outputs must be a multiple of 16 (tile_outputs), not 8",
     ]
 
 

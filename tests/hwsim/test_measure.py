@@ -26,6 +26,9 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             make.ssvq(f"{block}.qkv", (192, 64), 8, 16, **shared),
             make.vq(f"{block}.proj", (64, 61), 4, 200),
             make.ssvq(f"{block}.fc", (100, 9, 3, 3), 16, 250, op="conv2d"),
+            make.ssvq(f"{block}.parity", (30, 100), 4, 16, parity=True),
+            make.codes(f"{block}.codes", (30, 100), 2 + block % 3, 7, zeros=False),
+            make.codes(f"{block}.zeros", (48, 72), 2 + block % 3, 32, zeros=True),
             make.int8(f"{block}.head", (10, 63)),
         ]
     return write(tmp_path_factory.mktemp("mixed") / "mixed.vq.safetensors", layers)
@@ -61,7 +64,8 @@ def test_document(mixed: Path) -> None:
     assert [row["name"] for row in ours["layers"]] == [row["name"] for row in int8["layers"]]
     assert {row["method"] for row in int8["layers"]} == {"int8"}
     # A shared codebook is read again when another one was loaded in between.
-    assert ours["bytes_by"]["codebooks"] == 4 * (128 + 800 + 4000)
+    assert ours["bytes_by"]["codebooks"] == 4 * (128 + 800 + 4000 + 64)
+    assert ours["bytes_by"]["scales"] == 4 * 48 * 3  # zeros of groups
     assert document["speedup"] == int8["cycles"] / ours["cycles"]
     assert document["traffic_ratio"] == int8["bytes_read"] / ours["bytes_read"]
     for name in ("compressed", "int8"):

@@ -15,10 +15,11 @@ SMALLEST = StreamerConfig(
     fifo_bytes=128,
     layers_in_flight=2,
     address_bits=64,
+    tile_outputs=64,
 )
 
 
 @pytest.fixture(params=[64, 128, 256])
 def config(request: pytest.FixtureRequest) -> StreamerConfig:
-    """Default instance of each bus width."""
-    return StreamerConfig(bus_bits=request.param)
+    """Default instance of each bus width, rows of zeros longer and shorter than a beat."""
+    return StreamerConfig(bus_bits=request.param, tile_outputs=8 if request.param == 256 else 16)

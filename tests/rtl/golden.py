@@ -29,7 +29,7 @@ def granules(bits: np.ndarray) -> bytes:
 
 
 def encode(indices: np.ndarray, signs: np.ndarray | None, b: int) -> bytes:
-    """Chunks of 512 sub-vectors: b planes of 64 bytes, then the signs."""
+    """Chunks of 512 sub-vectors: b planes of 64 bytes, then those signs that are stored."""
     stream = b""
     for at in range(0, len(indices), 512):
         for plane in bits_of(indices[at : at + 512], b).T:
@@ -78,6 +78,7 @@ class Network:
         b: int,
         *,
         signed: bool = True,
+        parity: bool = False,
         k: int | None = None,
         book: np.ndarray | None = None,
         **override: Any,
@@ -91,16 +92,20 @@ class Network:
         book_address = 0 if keep else self.place(book.tobytes())
         indices = self.rng.integers(0, k, sub_vectors)
         signs = self.rng.integers(0, 2, (sub_vectors, d)) if signed else None
+        if signs is not None and parity:
+            signs[:, -1] = signs[:, :-1].sum(axis=1) % 2
         weights = book[indices].astype(np.int16)
         if signs is not None:
             weights = np.where(signs, -weights, weights)
         # The last group of 512 weights is filled up with index 0 and positive signs.
         filling = book[np.zeros(-sub_vectors % (512 // d), int)]
         weights = np.concatenate([weights, filling])
-        stream = encode(indices, signs, b)
+        stream = encode(indices, signs[:, :-1] if signs is not None and parity else signs, b)
         chunks = -(-sub_vectors // 512)
+        last = sub_vectors - (chunks - 1) * 512
+        ssvq = Method.SSVQ_PARITY if parity else Method.SSVQ
         fields = {
-            "method": Method.SSVQ if signed else Method.VQ,
+            "method": ssvq if signed else Method.VQ,
             "codebook_mode": CodebookMode.KEEP if keep else CodebookMode.LOAD,
             "log2_d": d.bit_length() - 1,
             "index_bits": b,
@@ -109,11 +114,59 @@ class Network:
             "stream_address": self.place(stream),
             "stream_granules": len(stream) // 64,
             "chunks": chunks,
-            "last_granules": -(-(sub_vectors - (chunks - 1) * 512) * d // 512),
+            "last_granules": -(-last * d // 512),
+            "last_sign_granules": -(-last * (d - 1) // 512) if parity else 0,
         }
         self.descriptors.append(pack_descriptor(fields | override))
         self.expected.append(weights.astype(np.int8).reshape(-1))
         return book
+
+    def add_codes(self, weights: int, b: int, **override: Any) -> None:
+        """Append a layer of random codes without zeros of their own."""
+        codes = self.rng.integers(0, 1 << b, weights)
+        filled = np.pad(codes, (0, -weights % 512))  # code 0 is a weight, too
+        self._add_codes(codes, b, filled - (1 << (b - 1)), override)
+
+    def add_zeros(
+        self, blocks: int, inputs: int, group: int, b: int, config: StreamerConfig, **override: Any
+    ) -> None:
+        """Append codes with a zero for each output and group of inputs."""
+        tile = config.tile_outputs
+        codes = self.rng.integers(0, 1 << b, (blocks, inputs, tile))
+        zeros = self.rng.integers(0, 1 << b, (blocks, -(-inputs // group), tile))
+        weights = codes - np.repeat(zeros, group, axis=1)[:, :inputs]
+        data = zeros.astype(np.uint8).tobytes()
+        # Behind the last block, blocks and groups go on with the padding of the zeros, then with
+        # the last row of it.
+        rows = np.frombuffer(data + bytes(-len(data) % 64), np.uint8).reshape(-1, tile)
+        row, filling = zeros.shape[0] * zeros.shape[1], []
+        for at in range(-(blocks * inputs) % (512 // tile)):
+            if at and (at % inputs) % group == 0:
+                row += 1
+            filling.append(-rows[min(row, len(rows) - 1)].astype(int))
+        filled = np.concatenate([weights.reshape(-1), *filling])
+        fields = {
+            "codebook_mode": CodebookMode.ZEROS,
+            "codebook_address": self.place(data),
+            "codebook_granules": -(-len(data) // 64),
+            "group_beats": -(-group * tile // config.bus_bits),
+            "block_beats": inputs * tile // config.bus_bits,
+        }
+        self._add_codes(codes.reshape(-1), b, filled, fields | override)
+
+    def _add_codes(
+        self, codes: np.ndarray, b: int, expected: np.ndarray, fields: dict[str, Any]
+    ) -> None:
+        stream = encode(codes, None, b)
+        own = {
+            "method": Method.CODES,
+            "index_bits": b,
+            "stream_address": self.place(stream),
+            "stream_granules": len(stream) // 64,
+            "chunks": -(-len(codes) // 512),
+        }
+        self.descriptors.append(pack_descriptor(own | fields))
+        self.expected.append(expected.astype(np.int8))
 
     def run(
         self,

@@ -63,6 +63,99 @@ def test_refused_descriptor(override: dict, status: str, tmp_path: Path) -> None
     require(network, network.run(CONFIG, tmp_path), ["OK", status, "OK", "OK"])
 
 
+@pytest.mark.parametrize(
+    ("override", "status"),
+    [
+        ({"log2_d": 1}, "SUB_VECTOR"),
+        ({"log2_d": 0}, "SUB_VECTOR"),
+        ({"last_sign_granules": 0}, "LENGTH"),
+        ({"last_sign_granules": 6}, "LENGTH"),
+        ({"last_sign_granules": 8}, "LENGTH"),
+        ({"last_granules": 6}, "LENGTH"),
+        ({"method": Method.SSVQ}, "LENGTH"),
+        ({"stream_granules": 4 + 7 + 4 + 7 + 4 + 8}, "LENGTH"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_refused_parity_signs(override: dict, status: str, tmp_path: Path) -> None:
+    network = Network(11)
+    network.add(1500, 8, 4, parity=True)
+    network.add(1500, 8, 4, parity=True, **override)
+    network.add(1500, 4, 4, parity=True)
+    require(network, network.run(CONFIG, tmp_path), ["OK", status, "OK"])
+
+
+@pytest.mark.parametrize(
+    ("override", "status"),
+    [
+        ({"index_bits": 0}, "INDEX_BITS"),
+        ({"index_bits": 1}, "INDEX_BITS"),
+        ({"index_bits": 5}, "INDEX_BITS"),
+        ({"index_bits": 4}, "LENGTH"),
+        ({"chunks": 0}, "LENGTH"),
+        ({"chunks": 3}, "LENGTH"),
+        ({"stream_granules": 0}, "LENGTH"),
+        ({"group_beats": 0}, "LENGTH"),
+        ({"block_beats": 0}, "LENGTH"),
+        ({"codebook_address": 8}, "ADDRESS"),
+        ({"codebook_granules": 0}, "CODEBOOK"),
+        ({"codebook_mode": CodebookMode.LOAD}, "CODEBOOK"),
+        ({"codebook_mode": CodebookMode.KEEP}, "CODEBOOK"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_refused_codes(override: dict, status: str, tmp_path: Path) -> None:
+    network = Network(13)
+    book = network.add(600, 8, 4)
+    network.add_zeros(2, 32, 16, 3, CONFIG)
+    network.add_zeros(2, 32, 16, 3, CONFIG, **override)
+    network.add_codes(1000, 2)
+    network.add(600, 8, 4, book=book)
+    require(network, network.run(CONFIG, tmp_path), ["OK", "OK", status, "OK", "OK"])
+
+
+def test_zeros_are_refused_with_a_codebook(tmp_path: Path) -> None:
+    network = Network(14)
+    network.add(600, 8, 4, codebook_mode=CodebookMode.ZEROS)
+    network.add_int8(600, codebook_mode=CodebookMode.ZEROS)
+    network.add_int8(600)
+    require(network, network.run(CONFIG, tmp_path), ["CODEBOOK", "CODEBOOK", "OK"])
+
+
+def test_slave_error_in_zeros(tmp_path: Path) -> None:
+    """It belongs to the layer of the zeros, not to the codebook of the layers around it."""
+    network = Network(15)
+    book = network.add(600, 8, 4)
+    zeros = -(-len(network.image) // 64)
+    network.add_zeros(2, 32, 16, 3, CONFIG)
+    network.add(600, 8, 4, book=book)
+    result = network.run(CONFIG, tmp_path, traffic=Traffic(error_granules=(zeros,)))
+    require(network, result, ["OK", "READ_ERROR", "OK"])
+
+
+@pytest.mark.parametrize("granules", [1, 5], ids=["too few", "too many"])
+def test_rows_of_zeros_that_do_not_fit_their_layer(granules: int, tmp_path: Path) -> None:
+    """The layer ends all the same, and the next one starts with its own rows."""
+    network = Network(16)
+    network.add_zeros(4, 32, 16, 3, CONFIG)
+    network.add_zeros(4, 32, 16, 3, CONFIG, codebook_granules=granules)
+    network.add_zeros(4, 32, 16, 4, CONFIG)
+    result = network.run(CONFIG, tmp_path)
+    network.expected[1] = result.layers[1].weights
+    assert len(result.layers[1].weights) == 4 * 32 * 16
+    require(network, result, ["OK"] * 3)
+
+
+def test_contradiction_that_passes_the_checks(tmp_path: Path) -> None:
+    """Lengths that could belong together but do not leave every other layer as it was."""
+    network = Network(12)
+    network.add(430, 8, 4, parity=True)
+    network.add(430, 8, 4, parity=True, last_granules=6)  # 7; 6 granules of signs fit both
+    network.expected[1] = network.expected[1][:-512]
+    network.add(430, 8, 4, parity=True)
+    require(network, network.run(CONFIG, tmp_path), ["OK"] * 3)
+
+
 def test_unknown_method_and_int8_with_codebook(tmp_path: Path) -> None:
     network = Network(2)
     network.add_int8(100, codebook_mode=CodebookMode.LOAD)
@@ -152,4 +245,4 @@ def test_run_of_refused_layers_only(tmp_path: Path) -> None:
 
 def test_every_method_is_covered() -> None:
     """A method that is added must get its own payload tests."""
-    assert list(Method.__members__) == ["INT8", "SSVQ", "VQ"]
+    assert list(Method.__members__) == ["INT8", "SSVQ", "VQ", "SSVQ_PARITY", "CODES"]

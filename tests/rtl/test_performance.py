@@ -73,6 +73,49 @@ def test_utilisation_for_every_rate(config: StreamerConfig, d: int, b: int, tmp_
     assert streamed(network, config, tmp_path).bus.utilisation >= 0.98
 
 
+@pytest.mark.parametrize(("d", "b"), [(4, 1), (4, 8), (8, 4), (16, 1), (16, 8)])
+def test_parity_signs_make_layers_faster(
+    config: StreamerConfig, d: int, b: int, tmp_path: Path
+) -> None:
+    """W d / (b + d - 1) weights per cycle: the gear box takes no time of its own."""
+    network = Network()
+    chunks = 480 // d
+    network.add(chunks * 512, d, b, parity=True, k=min(1 << b, 32))
+    result = streamed(network, config, tmp_path)
+    assert result.bus.utilisation >= 0.98
+    start_up = 64 + b * config.granule_beats + (1 << b) * d // config.bus_bytes + (1 << b)
+    assert result.cycles <= chunks * (b + d - 1) * config.granule_beats + start_up
+
+
+@pytest.mark.parametrize("b", [2, 3, 4])
+def test_codes_at_the_rate_of_the_bus(config: StreamerConfig, b: int, tmp_path: Path) -> None:
+    """W / b weights per cycle; zeros cost the beats that they are, and a start."""
+    plain, zeros = Network(), Network()
+    blocks, inputs, group = 8, 1024, 64
+    weights = blocks * inputs * config.tile_outputs
+    plain.add_codes(weights, b)
+    zeros.add_zeros(blocks, inputs, group, b, config)
+    beats = weights * b // config.bus_bits
+    without = streamed(plain, config, tmp_path)
+    assert without.bus.beats == beats
+    assert without.bus.utilisation == 1.0
+    assert without.cycles <= beats + 64 + b * config.granule_beats
+    with_zeros = streamed(zeros, config, tmp_path)
+    more_beats = weights // group // config.bus_bytes
+    assert with_zeros.bus.beats == beats + more_beats
+    assert with_zeros.bus.utilisation == 1.0
+    assert with_zeros.cycles <= without.cycles + more_beats + 8
+
+
+@pytest.mark.parametrize(("d", "b"), [(8, 4), (16, 8)])
+def test_parity_signs_and_a_consumer_at_the_average_rate(d: int, b: int, tmp_path: Path) -> None:
+    config = StreamerConfig()
+    network = Network()
+    network.add(60 * 512, d, b, parity=True)
+    traffic = Traffic(weights_idle=1 - 1.02 * d / (b + d - 1), even_weights=True)
+    assert streamed(network, config, tmp_path, traffic=traffic).bus.utilisation >= 0.98
+
+
 @pytest.mark.parametrize(("d", "b"), [(8, 4), (8, 8), (4, 8), (16, 8)])
 def test_consumer_at_the_average_rate(d: int, b: int, tmp_path: Path) -> None:
     """The FIFO of sign beats evens out the output bursts: W d / (b + d) weights per cycle do."""

@@ -21,23 +21,38 @@ TRAFFIC = {
 }
 
 
+def grids(config: StreamerConfig) -> list[tuple[int, int, int]]:
+    """Blocks, inputs and group of codes with zeros: a beat a group, ragged groups, one group."""
+    beat = max(1, config.bus_bits // config.tile_outputs)  # inputs of an output beat
+    return [(9, beat, beat), (2, 6 * beat, beat), (3, 7 * beat, 3 * beat), (2, 2 * beat, 99 * beat)]
+
+
 def payloads(config: StreamerConfig, seed: int) -> Network:
     """Every method, d and b, ragged in every way, after one another without a reset."""
     network = Network(seed)
     lengths = [1, 511, 512, 513, 1024, 1025, 37, 700, 2049]
     lengths_int8 = [64, 65, 63, 8 * config.bus_bits, 8 * config.bus_bits + 64, 1]
+    zero_grids = grids(config)
     case = 0
     d = config.d_min
     while d <= config.d_max:
         for b in range(1, config.index_bits_max + 1):
-            for signed in (True, False):
+            for kind in (
+                {"signed": True},
+                {"signed": False},
+                {"signed": True, "parity": True},
+            ):
                 sub_vectors = lengths[case % len(lengths)]
                 k = (1 << b) - (case % 3 if b > 2 else 0)
-                book = network.add(sub_vectors, d, b, signed=signed, k=k)
+                book = network.add(sub_vectors, d, b, k=k, **kind)
+                if case % 4 == 0:
+                    network.add_codes(sub_vectors, 2 + case // 4 % 3)
+                if case % 8 == 3:
+                    network.add_zeros(*zero_grids[case // 8 % 4], 2 + case // 8 % 3, config)
                 if case % 4 == 1:
                     network.add_int8(lengths_int8[case // 4 % len(lengths_int8)])
                 if case % 5 == 2:
-                    network.add(200 + case, d, b, signed=signed, k=k, book=book)
+                    network.add(200 + case, d, b, k=k, book=book, **kind)
                 case += 1
         d *= 2
     return network
@@ -99,3 +114,35 @@ def test_books_change_while_the_output_stands(config: StreamerConfig, tmp_path: 
         network.add(64, 8, 1)
     traffic = Traffic(seed=8, weights_idle=0.9)
     check(network, network.run(config, tmp_path, traffic=traffic))
+
+
+@pytest.mark.parametrize("traffic", [TRAFFIC["free"], TRAFFIC["all"]], ids=["free", "all"])
+@pytest.mark.parametrize("d", [4, 8, 16])
+def test_every_end_of_parity_signs(
+    config: StreamerConfig, d: int, traffic: Traffic, tmp_path: Path
+) -> None:
+    """Last chunks around every length at which signs or weights take another granule.
+
+    Their signs may end in beats that no output beat needs, or before the last output beat.
+    """
+    network = Network(9)
+    book = network.add(1, d, 1, parity=True)
+    ends = {512 * n // width for n in range(1, d + 1) for width in (d, d - 1)}
+    for r in sorted({r + step for r in ends for step in (0, 1)} & set(range(1, 513))):
+        network.add(r + 512 * (r % 3 == 0), d, 1, parity=True, book=book)
+    result = network.run(config, tmp_path, traffic=traffic)
+    check(network, result, host_ahead=not traffic.descriptor_idle)
+
+
+@pytest.mark.parametrize("traffic", TRAFFIC.values(), ids=TRAFFIC.keys())
+def test_codes(config: StreamerConfig, traffic: Traffic, tmp_path: Path) -> None:
+    """All widths and lengths, with zeros and without, between layers that load codebooks."""
+    network = Network(traffic.seed)
+    for b in (2, 3, 4):
+        for weights in (1, 511, 512, 513, 1025, 3000):
+            network.add_codes(weights, b)
+        for blocks, inputs, group in grids(config):
+            network.add_zeros(blocks, inputs, group, b, config)
+            network.add(100, 8, 3, parity=group == 1)
+    result = network.run(config, tmp_path, traffic=traffic)
+    check(network, result, host_ahead=not traffic.descriptor_idle)
