@@ -60,6 +60,10 @@ class Engine(wiring.Component):
         One for each block of each layer; taken with the block's last position.
     words : Out(stream.Signature(ArrayLayout(signed(8), rows)))
         Finished outputs: block by block, in each position by position.
+    released : Out(1)
+        The activations of a layer have been read and may be overwritten.
+    layer_ends : Out(1)
+        The last vector of a layer enters the array in this cycle.
     busy : Out(1)
         A vector enters the array in this cycle.
     awaits_weights, awaits_vectors, blocked : Out(1)
@@ -76,6 +80,8 @@ class Engine(wiring.Component):
                 "write": In(input_write_layout(config)),
                 "scaling": In(stream.Signature(scaling_layout(config))),
                 "words": Out(stream.Signature(data.ArrayLayout(signed(8), config.rows))),
+                "released": Out(1),
+                "layer_ends": Out(1),
                 "busy": Out(1),
                 "awaits_weights": Out(1),
                 "awaits_vectors": Out(1),
@@ -115,6 +121,8 @@ class Engine(wiring.Component):
             scaler.positions.p.totals.eq(sums.totals),
             scaler.positions.p.scaling.eq(self.scaling.p.outputs),
             scaler.positions.p.relu.eq(self.scaling.p.relu),
+            self.released.eq(reader.released),
+            self.layer_ends.eq(self.busy & vector.p.layer_ends),
             self.busy.eq(vector.valid & vector.ready),
             self.blocked.eq(~advance),
             self.awaits_vectors.eq(advance & ~vector.valid),

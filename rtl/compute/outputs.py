@@ -11,11 +11,13 @@ from rtl.compute.residual import ADDITION, Residual
 
 __all__ = ["OUTPUT_LAYER", "OutputBuffer", "output_write_layout"]
 
-#: How finished words come, and how they are to lie: ``[position][block]``.
+#: How finished words come, and how they are to lie: ``[position][block]``. Words behind the last
+#: block of a position keep what they held.
 OUTPUT_LAYER = data.StructLayout(
     {
         "blocks": 16,
         "positions": 17,
+        "pixel_words": 16,  # from a position to the next one; at least ``blocks``
         "last_rows": 7,  # outputs of the last block; the bytes behind them are zero
         "first_word": 24,
         "addition": ADDITION,
@@ -151,7 +153,7 @@ class _Place(wiring.Component):
             self.last.eq(block_ends & (self.block == self.layer.blocks - 1)),
         ]
         with m.If(self.step):
-            m.d.sync += [position.eq(position + 1), offset.eq(offset + self.layer.blocks)]
+            m.d.sync += [position.eq(position + 1), offset.eq(offset + self.layer.pixel_words)]
             with m.If(block_ends):
                 m.d.sync += [position.eq(0), offset.eq(self.block + 1)]
                 m.d.sync += self.block.eq(self.block + 1)

@@ -18,6 +18,7 @@ def vector_layout(config: ArrayConfig) -> data.StructLayout:
         {
             "activations": data.ArrayLayout(signed(8), config.columns),
             "new_tile": 1,  # first one of its tile
+            "layer_ends": 1,  # last one of its layer
             "tag": tag_layout(config),
         }
     )
@@ -44,6 +45,8 @@ class VectorReader(wiring.Component):
     write : In(input_write_layout(config))
         A word to store. Not to be written while the walk reads it.
     pieces : In(stream.Signature(piece_layout(config)))
+    released : Out(1)
+        The last piece of a layer is read: its words may be overwritten.
     vectors : Out(stream.Signature(vector_layout(config)))
     """
 
@@ -53,6 +56,7 @@ class VectorReader(wiring.Component):
             {
                 "write": In(input_write_layout(config)),
                 "pieces": In(stream.Signature(piece_layout(config))),
+                "released": Out(1),
                 "vectors": Out(stream.Signature(vector_layout(config))),
             }
         )
@@ -78,6 +82,7 @@ class VectorReader(wiring.Component):
             write.data.eq(self.write.data),
             read.en.eq(advance),
             read.addr.eq(self.pieces.p.word),
+            self.released.eq(self.pieces.valid & advance & self.pieces.p.layer_ends),
         ]
         turn = Signal(range(columns))
         m.d.comb += turn.eq(piece.from_byte - piece.lane)
@@ -99,6 +104,7 @@ class VectorReader(wiring.Component):
                 piece_there.eq(self.pieces.valid),
                 self.vectors.valid.eq(piece_there & piece.ends),
                 self.vectors.p.new_tile.eq(piece.new_tile),
+                self.vectors.p.layer_ends.eq(piece.layer_ends),
                 self.vectors.p.tag.eq(piece.tag),
             ]
             with m.If(piece_there):

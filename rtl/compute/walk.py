@@ -56,6 +56,7 @@ def piece_layout(config: ArrayConfig) -> data.StructLayout:
             "begins": 1,  # first piece: all other lanes are zero
             "ends": 1,  # last piece of its vector
             "new_tile": 1,  # first vector of its tile
+            "layer_ends": 1,  # last vector of its layer
             "tag": tag_layout(config),
         }
     )
@@ -208,6 +209,7 @@ class Walk(wiring.Component):
                 self.pieces.p.begins.eq(vector_begins),
                 self.pieces.p.ends.eq(vector_ends),
                 self.pieces.p.new_tile.eq(first_position & (group == 0)),
+                self.pieces.p.layer_ends.eq(self.layer.ready),
                 tag.at.eq(Mux(layer.pool, 0, at)),
                 tag.first.eq(first_tile & (~layer.pool | first_position)),
                 tag.last.eq(inputs_end & groups_end & (~layer.pool | positions_end)),

@@ -21,10 +21,10 @@ def golden_sum(x, y, addition):
     return np.clip((total + (1 << shift - 1)) >> shift, 0 if relu else -128, 127)
 
 
-def case(seed, blocks, positions, last_rows, first_word, add):
+def case(seed, blocks, positions, last_rows, first_word, add, unused=0):
     rng = np.random.default_rng(seed)
     words = rng.integers(-128, 128, (blocks, positions, R)).astype(np.int8)
-    old = rng.integers(-128, 128, (positions, blocks, R)).astype(np.int8)
+    old = rng.integers(-128, 128, (positions, blocks + unused, R)).astype(np.int8)
     addition = {
         "own": int(rng.integers(-32767, 32768)),
         "other": int(rng.integers(-32767, 32768)),
@@ -32,14 +32,15 @@ def case(seed, blocks, positions, last_rows, first_word, add):
         "relu": int(rng.integers(0, 2)),
         "enable": int(add),
     }
-    want = words.transpose(1, 0, 2)
+    new = words.transpose(1, 0, 2)
     if add:
-        want = golden_sum(want, old, addition)
-    want = want.astype(np.int8)
-    want[:, -1, last_rows:] = 0
+        new = golden_sum(new, old[:, :blocks], addition)
+    want = old.copy()
+    want[:, :blocks] = new
+    want[:, blocks - 1, last_rows:] = 0
     layer = {
-        "blocks": blocks, "positions": positions, "last_rows": last_rows,
-        "first_word": first_word, "addition": addition,
+        "blocks": blocks, "positions": positions, "pixel_words": blocks + unused,
+        "last_rows": last_rows, "first_word": first_word, "addition": addition,
     }  # fmt: skip
     return layer, words.reshape(-1, R), old.reshape(-1, R), want.reshape(-1, R)
 
@@ -52,6 +53,8 @@ def test_words_find_their_places(idle):
         case(2, 1, 1, 8, 40, add=True),
         case(3, 4, 1, 1, 45, add=False),
         case(4, 3, 6, 8, 60, add=True),
+        case(5, 3, 5, 6, 100, add=False, unused=1),
+        case(6, 2, 4, 8, 140, add=True, unused=2),
     ]
     dut = OutputBuffer(CONFIG)
     chance = random.Random(1)
