@@ -9,7 +9,7 @@ from hwsim.memory import MemoryModel
 from hwsim.pins import reader, writer
 from hwsim.traffic import Traffic
 
-__all__ = ["AxiReadSlave", "ProtocolError"]
+__all__ = ["AxiReadSlave", "AxiWriteSlave", "LiteMaster", "ProtocolError"]
 
 _INCR = 1
 _OKAY, _SLVERR, _DECERR = 0, 2, 3
@@ -176,3 +176,223 @@ class AxiReadSlave:
         self._valid = True
         if not was_valid:
             self._set_rvalid(1)
+
+
+class AxiWriteSlave:
+    """Take bursts into an image, at the times a memory model gives, and check the protocol.
+
+    Call :meth:`step` as that of :class:`AxiReadSlave`, in the same cycles.
+
+    Parameters
+    ----------
+    dut : simulation handle
+        Has the ports ``m_axi_aw*``, ``m_axi_w*`` and ``m_axi_b*``.
+    image : bytearray
+        Bursts that reach behind its end get a decode error and change nothing.
+    memory : MemoryModel
+    traffic : Traffic
+    bus_bits : int
+
+    Attributes
+    ----------
+    beats, bursts : int
+        Data beats and bursts taken.
+    """
+
+    def __init__(
+        self, dut: Any, image: bytearray, memory: MemoryModel, traffic: Traffic, bus_bits: int
+    ) -> None:
+        self._image = image
+        self._memory = memory
+        self._traffic = traffic
+        self._beat_bytes = bus_bits // 8
+        self._random = random.Random(traffic.seed + 3)
+        self._errors = frozenset(traffic.error_granules)
+        self._awvalid = reader(dut.m_axi_awvalid)
+        self._aw = [
+            reader(getattr(dut, f"m_axi_aw{field}")) for field in ("addr", "len", "size", "burst")
+        ]
+        self._wvalid = reader(dut.m_axi_wvalid)
+        self._w = [reader(getattr(dut, f"m_axi_w{field}")) for field in ("data", "last")]
+        self._strobe = reader(dut.m_axi_wstrb)
+        self._bready = reader(dut.m_axi_bready)
+        self._set_awready = writer(dut.m_axi_awready)
+        self._set_wready = writer(dut.m_axi_wready)
+        self._set_bvalid, self._set_bresp = writer(dut.m_axi_bvalid), writer(dut.m_axi_bresp)
+        self._awready = self._wready = self._bvalid = False
+        self._waiting_aw: list[int] | None = None
+        self._waiting_w: list[int] | None = None
+        self._bursts: deque[_Burst] = deque()
+        self._responses: deque[tuple[int, int]] = deque()
+        self.beats = 0
+        self.bursts = 0
+        for write in (self._set_awready, self._set_wready, self._set_bvalid, self._set_bresp):
+            write(0)
+
+    def step(self, cycle: int) -> bool:
+        """Take part in one cycle; true if anything was transferred."""
+        moved = False
+        if self._bvalid and self._bready():
+            moved = True
+            self._responses.popleft()
+            self._bvalid = False
+            self._set_bvalid(0)
+        # An address comes before its data, or with the first of them.
+        if self._awvalid():
+            moved |= self._address(cycle)
+        elif self._waiting_aw is not None:
+            raise ProtocolError(f"cycle {cycle}: awvalid must be held until awready")
+        if self._wvalid():
+            moved |= self._data(cycle)
+        elif self._waiting_w is not None:
+            raise ProtocolError(f"cycle {cycle}: wvalid must be held until wready")
+        self._drive(cycle + 1)
+        return moved
+
+    def _address(self, cycle: int) -> bool:
+        fields = [read() for read in self._aw]
+        if self._waiting_aw not in (None, fields):
+            raise ProtocolError(
+                f"cycle {cycle}: AW must be stable until awready, not {self._waiting_aw} "
+                f"then {fields}"
+            )
+        self._waiting_aw = fields
+        if not self._awready:
+            return False
+        self._waiting_aw = None
+        address, length, size, burst = fields
+        nbytes = (length + 1) * self._beat_bytes
+        for holds, rule in (
+            (1 << size == self._beat_bytes, f"awsize must be the full bus, not {1 << size} bytes"),
+            (burst == _INCR, f"awburst must be INCR, not {burst}"),
+            (address % self._beat_bytes == 0, f"awaddr must be aligned, not {address:#x}"),
+            (
+                address // _PAGE_BYTES == (address + nbytes - 1) // _PAGE_BYTES,
+                f"burst must not cross 4 KiB, not {address:#x} with {nbytes} bytes",
+            ),
+        ):
+            if not holds:
+                raise ProtocolError(f"cycle {cycle}: {rule}")
+        response = _OKAY
+        if address + nbytes > len(self._image):
+            response = _DECERR
+        elif self._errors and not self._errors.isdisjoint(
+            range(address // _GRANULE_BYTES, -(-(address + nbytes) // _GRANULE_BYTES))
+        ):
+            response = _SLVERR
+        self._bursts.append(_Burst(address, length + 1, response))
+        self.bursts += 1
+        return True
+
+    def _data(self, cycle: int) -> bool:
+        data, last = (read() for read in self._w)
+        if self._waiting_w not in (None, [data, last]):
+            raise ProtocolError(f"cycle {cycle}: W must be stable until wready")
+        self._waiting_w = [data, last]
+        if not self._wready:
+            return False
+        self._waiting_w = None
+        if not self._bursts:
+            raise ProtocolError(f"cycle {cycle}: W must not come before its address")
+        if self._strobe() != (1 << self._beat_bytes) - 1:
+            raise ProtocolError(f"cycle {cycle}: wstrb must be all ones")
+        burst = self._bursts[0]
+        burst.beats_left -= 1
+        if last != (burst.beats_left == 0):
+            raise ProtocolError(f"cycle {cycle}: wlast must end the burst, and only end it")
+        if burst.response == _OKAY:
+            self._image[burst.address : burst.address + self._beat_bytes] = data.to_bytes(
+                self._beat_bytes, "little"
+            )
+        burst.address += self._beat_bytes
+        due = self._memory.write(cycle, burst.address - self._beat_bytes, self._beat_bytes)
+        self.beats += 1
+        if last:
+            self._bursts.popleft()
+            self._responses.append((due, burst.response))
+        return True
+
+    def _drive(self, next_cycle: int) -> None:
+        traffic = self._traffic
+        ready = not traffic.ar_idle or self._random.random() >= traffic.ar_idle
+        if ready != self._awready:
+            self._awready = ready
+            self._set_awready(ready)
+        # Data wait for a cycle in which the address has come: simple, and never slower than AW.
+        ready = not traffic.r_idle or self._random.random() >= traffic.r_idle
+        ready = ready and (bool(self._bursts) or self._awready)
+        if ready != self._wready:
+            self._wready = ready
+            self._set_wready(ready)
+        if not self._bvalid and self._responses and self._responses[0][0] <= next_cycle:
+            self._bvalid = True
+            self._set_bvalid(1)
+            self._set_bresp(self._responses[0][1])
+
+
+class LiteMaster:
+    """A host's accesses by AXI4-Lite, one at a time.
+
+    Parameters
+    ----------
+    dut : simulation handle
+        Has the ports ``s_axi_*``.
+    tick : callable
+        Awaitable that passes one cycle.
+    """
+
+    def __init__(self, dut: Any, tick: Any) -> None:
+        self._tick = tick
+        self._set = {
+            name: writer(getattr(dut, f"s_axi_{name}"))
+            for name in (
+                "awvalid", "awaddr", "awprot", "wvalid", "wdata", "wstrb", "bready",
+                "arvalid", "araddr", "arprot", "rready",
+            )
+        }  # fmt: skip
+        self._get = {
+            name: reader(getattr(dut, f"s_axi_{name}"))
+            for name in ("awready", "wready", "bvalid", "bresp", "arready", "rvalid", "rdata",
+                         "rresp")
+        }  # fmt: skip
+        for write in self._set.values():
+            write(0)
+
+    async def write(self, address: int, value: int) -> int:
+        """Write a register; return the response."""
+        put, get = self._set, self._get
+        put["awaddr"](address)
+        put["wdata"](value)
+        put["wstrb"](0b1111)
+        put["bready"](1)
+        waiting = {"awready": "awvalid", "wready": "wvalid"}
+        for valid in waiting.values():
+            put[valid](1)
+        while waiting:
+            await self._tick()
+            for ready, valid in list(waiting.items()):
+                if get[ready]():
+                    put[valid](0)
+                    del waiting[ready]
+        while not get["bvalid"]():
+            await self._tick()
+        response = get["bresp"]()
+        put["bready"](0)
+        return response
+
+    async def read(self, address: int) -> tuple[int, int]:
+        """Read a register; return its value and the response."""
+        put, get = self._set, self._get
+        put["araddr"](address)
+        put["arvalid"](1)
+        put["rready"](1)
+        while True:
+            await self._tick()
+            if get["arready"]():
+                break
+        put["arvalid"](0)
+        while not get["rvalid"]():
+            await self._tick()
+        found = get["rdata"](), get["rresp"]()
+        put["rready"](0)
+        return found

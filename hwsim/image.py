@@ -60,8 +60,10 @@ class ImageLayer:
         return self.read_bytes - payload
 
 
-def layers_of(container: Container, config: StreamerConfig) -> list[ImageLayer]:
-    """Describe all layers of a container, in execution order.
+def layers_of(
+    container: Container, config: StreamerConfig, entries: Sequence[LayerEntry] | None = None
+) -> list[ImageLayer]:
+    """Describe layers of a container in the order of ``entries``; all of them if left out.
 
     Addresses are file offsets: the memory image is the file itself. A layer whose codebook is
     that of the last layer that had one keeps it, any other codebook is loaded.
@@ -71,10 +73,11 @@ def layers_of(container: Container, config: StreamerConfig) -> list[ImageLayer]:
     ConfigError
         If the instance cannot run a layer. All such layers are named, each with the limit.
     """
-    check_layers(container.layers, config)
+    entries = container.layers if entries is None else entries
+    check_layers(list(dict.fromkeys(entries)), config)
     layers = []
     loaded = None
-    for entry in container.layers:
+    for entry in entries:
         g, span = entry.geometry, entry.codebook
         fields: dict[str, Any] = {
             "method": _METHODS[g.method],

@@ -32,6 +32,9 @@ class MemoryModel(Protocol):
     def pop(self) -> None:
         """Count the next beat as transferred."""
 
+    def write(self, cycle: int, address: int, nbytes: int) -> int:
+        """Take data that the bus transferred in ``cycle``; return when they are in memory."""
+
     def describe(self) -> dict[str, Any]:
         """Name and settings, as reports print them."""
 
@@ -88,6 +91,13 @@ class IdealMemory:
         burst[2] -= 1
         if burst[2] == 0:
             self._bursts.popleft()
+
+    def write(self, cycle: int, address: int, nbytes: int) -> int:
+        """See :class:`MemoryModel`. Writes take their part of the bandwidth, behind what has been
+        requested."""
+        start = max(cycle * self._unit, self._free)
+        self._free = start + nbytes * self._byte_time
+        return self.latency_cycles + (self._free - 1) // self._unit
 
     def describe(self) -> dict[str, Any]:
         """See :class:`MemoryModel`."""

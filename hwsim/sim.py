@@ -11,24 +11,24 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hwsim.job import Job, Result
 from hwsim.toolchain import Toolchain, find_toolchain
-from rtl import REPORT, TOP, StreamerConfig, emit_verilog
+from rtl import REPORT, Config, StreamerConfig, emit_verilog, top_of
 from vq.container import OutputError, SimulationError
 
-__all__ = ["build", "cache_folder", "lint", "run"]
+__all__ = ["Finished", "build", "cache_folder", "lint", "run", "simulate_job"]
 
 _log = logging.getLogger(__name__)
 _LOG_TAIL_LINES = 15
 _POLL_SECONDS = 0.1
 #: Only the ports of the top are public: Verilator may optimise all other signals away.
-_PORTS_ONLY = f'`verilator_config\npublic_flat_rw -module "{TOP}" -var "*"\n'
+_PORTS_ONLY = '`verilator_config\npublic_flat_rw -module "{top}" -var "*"\n'
 _FLAGS = (
-    "-cc", "--exe", "--vpi", "--prefix", "Vtop", "--top-module", TOP, "-o", TOP,
-    "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "-Wno-lint", "-Wno-style",
+    "-cc", "--exe", "--vpi", "--prefix", "Vtop", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "-Wno-lint", "-Wno-style",
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SIGNBOOK_CACHE") or Path.home() / ".cache" / "signbook")
 
 
-def build(config: StreamerConfig) -> Path:
+def build(config: Config) -> Path:
     """Build an instance, or find it already built.
 
     A build is named by a hash of its Verilog, flags and tool versions, and appears in the cache as
@@ -56,19 +56,19 @@ def build(config: StreamerConfig) -> Path:
         If the cache folder cannot be written.
     """
     tools = find_toolchain()
-    source = emit_verilog(config)
+    source, top = emit_verilog(config), top_of(config)
     key = hashlib.sha256(
         "\0".join(
-            (source, _PORTS_ONLY, *_FLAGS, tools.versions, str(tools.cocotb_library_dir))
+            (source, top, _PORTS_ONLY, *_FLAGS, tools.versions, str(tools.cocotb_library_dir))
         ).encode()
     ).hexdigest()[:20]
-    program = cache_folder() / f"{TOP}-{key}" / TOP
+    program = cache_folder() / f"{top}-{key}" / top
     if program.exists():
         return program
     with _locked(program.parent.with_suffix(".lock")):
         if not program.exists():
             _log.info("building %s (%d-bit bus)", program.parent.name, config.bus_bits)
-            _compile(tools, source, program)
+            _compile(tools, top, source, program)
     return program
 
 
@@ -87,24 +87,24 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _compile(tools: Toolchain, source: str, program: Path) -> None:
+def _compile(tools: Toolchain, top: str, source: str, program: Path) -> None:
     """Build in a temporary folder and move the program to its place."""
     with tempfile.TemporaryDirectory(dir=program.parent.parent, prefix=".build-") as name:
         folder = Path(name)
-        (folder / f"{TOP}.v").write_text(source)
-        (folder / "ports.vlt").write_text(_PORTS_ONLY)
+        (folder / f"{top}.v").write_text(source)
+        (folder / "ports.vlt").write_text(_PORTS_ONLY.format(top=top))
         libraries = tools.cocotb_library_dir
         link = f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"
         jobs = str(min(4, os.cpu_count() or 1))
         for command in (
-            ["verilator", *_FLAGS, "-Mdir", ".", "-LDFLAGS", link,
-             "ports.vlt", str(tools.cocotb_main), f"{TOP}.v"],
+            ["verilator", *_FLAGS, "--top-module", top, "-o", top, "-Mdir", ".", "-LDFLAGS", link,
+             "ports.vlt", str(tools.cocotb_main), f"{top}.v"],
             ["make", "-j", jobs, "-f", "Vtop.mk"],
         ):  # fmt: skip
             _tool(tools, command, folder)
         finished = folder / "finished"
         finished.mkdir()
-        shutil.move(folder / TOP, finished / TOP)
+        shutil.move(folder / top, finished / top)
         finished.rename(program.parent)
 
 
@@ -132,7 +132,7 @@ def _tool(tools: Toolchain, command: list[str], folder: Path) -> str:
     return done.stdout
 
 
-def lint(config: StreamerConfig, waivers: Path) -> None:
+def lint(config: Config, waivers: Path) -> None:
     """Check an instance with ``verilator --lint-only -Wall`` and a file of waivers.
 
     Raises
@@ -142,9 +142,10 @@ def lint(config: StreamerConfig, waivers: Path) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="signbook-") as name:
         folder = Path(name)
-        (folder / f"{TOP}.v").write_text(emit_verilog(config))
-        command = ["verilator", "--lint-only", "-Wall", "--top-module", TOP]
-        _tool(find_toolchain(), [*command, str(waivers.resolve()), f"{TOP}.v"], folder)
+        top = top_of(config)
+        (folder / f"{top}.v").write_text(emit_verilog(config))
+        command = ["verilator", "--lint-only", "-Wall", "--top-module", top]
+        _tool(find_toolchain(), [*command, str(waivers.resolve()), f"{top}.v"], folder)
 
 
 def run(
@@ -166,12 +167,35 @@ def run(
         If the run breaks a protocol rule, stands still, or does not end properly. The message
         ends with the last lines of the simulator's log.
     """
+    with simulate_job(config, "hwsim.testbench", job.to_json(config.bus_bits), progress) as done:
+        packed = json.loads((done.folder / "result.json").read_text())["reports"]
+        reports = [unpack_report(report) for report in packed]
+        return Result.load(done.folder, reports, config.bus_bits, done.wall_seconds)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A simulation that came to its end: what its testbench wrote, and how long it took."""
+
+    folder: Path
+    wall_seconds: float
+
+
+@contextmanager
+def simulate_job(
+    config: Config, testbench: str, job: str, progress: Callable[[int], None] | None
+) -> Iterator[Finished]:
+    """Run a testbench module with a job's text; its folder is there inside the context.
+
+    A testbench writes ``result.json`` when it is content, ``error`` when the design broke a rule,
+    and ``progress``, a number, from time to time.
+    """
     program = build(config)
     tools = find_toolchain()
     with tempfile.TemporaryDirectory(prefix="signbook-") as name:
         folder = Path(name)
-        (folder / "job.json").write_text(job.to_json(config.bus_bits))
-        environment = tools.run_environment(TOP, "hwsim.testbench", folder / "results.xml")
+        (folder / "job.json").write_text(job)
+        environment = tools.run_environment(top_of(config), testbench, folder / "results.xml")
         environment["SIGNBOOK_JOB"] = str(folder / "job.json")
         start = time.monotonic()
         status = _supervise(program, environment, folder, progress)
@@ -183,8 +207,7 @@ def run(
             raise SimulationError(
                 f"simulation must end properly, not with status {status}:\n{_tail(log)}"
             )
-        packed = json.loads((folder / "result.json").read_text())["reports"]
-        return Result.load(folder, [unpack_report(p) for p in packed], config.bus_bits, seconds)
+        yield Finished(folder, seconds)
 
 
 def _supervise(

@@ -7,6 +7,7 @@ joined in :mod:`rtl.decoder`;
 :mod:`rtl.checker` and :mod:`rtl.counters` beside them, all in :mod:`rtl.streamer`.
 """
 
+from rtl.accelerator_config import AcceleratorConfig
 from rtl.config import StreamerConfig
 from rtl.descriptor import (
     DESCRIPTOR,
@@ -16,20 +17,22 @@ from rtl.descriptor import (
     Method,
     Status,
 )
-from rtl.emit import TOP, emit_verilog, manifest, write_verilog
+from rtl.emit import Config, emit_verilog, manifest, top_of, write_verilog
 from rtl.streamer import WeightStreamer
 
 __all__ = [
     "DESCRIPTOR",
     "REPORT",
     "STALL_CAUSES",
-    "TOP",
+    "AcceleratorConfig",
     "CodebookMode",
+    "Config",
     "Method",
     "Status",
     "StreamerConfig",
     "WeightStreamer",
     "emit_verilog",
     "manifest",
+    "top_of",
     "write_verilog",
 ]

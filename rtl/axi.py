@@ -76,3 +76,52 @@ class ReadSignature(wiring.Signature):
                 "rlast": In(1),
             }
         )
+
+
+class LiteSignature(wiring.Signature):
+    """AXI4-Lite with 32-bit data, seen from the master.
+
+    Parameters
+    ----------
+    address_bits : int
+        Width of a byte address.
+
+    Members
+    -------
+    awvalid, awready, awaddr, awprot
+        Write address.
+    wvalid, wready, wdata, wstrb
+        Write data; ``wstrb`` has a bit for each byte.
+    bvalid, bready, bresp
+        Write response.
+    arvalid, arready, araddr, arprot
+        Read address.
+    rvalid, rready, rdata, rresp
+        Read data.
+    """
+
+    def __init__(self, *, address_bits: int) -> None:
+        self.address_bits = address_bits
+        super().__init__(
+            {
+                "awvalid": Out(1),
+                "awready": In(1),
+                "awaddr": Out(address_bits),
+                "awprot": Out(3),
+                "wvalid": Out(1),
+                "wready": In(1),
+                "wdata": Out(32),
+                "wstrb": Out(4),
+                "bvalid": In(1),
+                "bready": Out(1),
+                "bresp": In(2),
+                "arvalid": Out(1),
+                "arready": In(1),
+                "araddr": Out(address_bits),
+                "arprot": Out(3),
+                "rvalid": In(1),
+                "rready": Out(1),
+                "rdata": In(32),
+                "rresp": In(2),
+            }
+        )

@@ -30,6 +30,8 @@ class ReadChannel(wiring.Component):
     Parameters
     ----------
     config : StreamerConfig
+    fifo_bytes : int, optional
+        Buffer, at least ``config.burst_bytes``; ``config.fifo_bytes`` if left out.
 
     Members
     -------
@@ -46,8 +48,9 @@ class ReadChannel(wiring.Component):
         All beats, in order.
     """
 
-    def __init__(self, config: StreamerConfig) -> None:
+    def __init__(self, config: StreamerConfig, fifo_bytes: int | None = None) -> None:
         self._config = config
+        self._fifo_beats = (fifo_bytes or config.fifo_bytes) // config.bus_bytes
         super().__init__(
             {
                 "region": In(stream.Signature(REGION)),
@@ -64,12 +67,12 @@ class ReadChannel(wiring.Component):
         m = Module()
         # The buffered FIFO keeps one entry in its output register, beside the memory.
         m.submodules.fifo = fifo = SyncFIFOBuffered(
-            width=beat_layout(config).size, depth=config.fifo_beats + 1
+            width=beat_layout(config).size, depth=self._fifo_beats + 1
         )
         beat_shift = (config.granule_beats - 1).bit_length()
         address = Signal(58)
         remaining = Signal(32)
-        free_beats = Signal(range(config.fifo_beats + 1), init=config.fifo_beats)
+        free_beats = Signal(range(self._fifo_beats + 1), init=self._fifo_beats)
 
         to_boundary = burst_granules - (address & (burst_granules - 1))
         granules = Mux(remaining < to_boundary, remaining, to_boundary)

@@ -1,6 +1,8 @@
-"""Read DMA: two channels, codebooks and streams, on one AXI4 read port."""
+"""Read DMA: several channels on one AXI4 read port."""
 
-from amaranth import Module, Mux, Signal
+from collections.abc import Sequence
+
+from amaranth import Module, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -14,68 +16,78 @@ __all__ = ["ReadDMA"]
 
 
 class ReadDMA(wiring.Component):
-    """Fetch codebooks and streams ahead of use.
+    """Fetch what each channel asks for, ahead of use.
 
-    Each channel reads its regions in order and has its own buffer, so a codebook that waits for
-    its RAM never holds up a stream, nor the other way round. Codebook bursts go first: they are
-    few, and a layer cannot start without its codebook. A burst is only requested when its channel
-    has room for all of its beats: ``rready`` is constant one and the memory never waits.
+    Each channel reads its regions in order and has its own buffer, so one that waits never holds
+    up another. Bursts of earlier channels go first: the few and urgent come before the long
+    streams. A burst is only requested when its channel has room for all of its beats: ``rready`` is
+    constant one and the memory never waits.
 
     Parameters
     ----------
     config : StreamerConfig
+    fifo_bytes : sequence of int
+        Buffer of each channel, at least ``config.burst_bytes``; two channels or more.
 
     Members
     -------
-    codebook_region, stream_region : In(stream.Signature(REGION))
+    regions : In(stream.Signature(REGION)).array(channels)
         What to read.
     m_axi : Out(ReadSignature)
         To the memory.
-    codebook, beats : Out(stream.Signature(beat_layout(config)))
-        Beats of codebooks and of streams. ``error`` marks a slave or decode error, ``last`` the
-        end of a burst.
+    beats : Out(stream.Signature(beat_layout(config))).array(channels)
+        ``error`` marks a slave or decode error, ``last`` the end of a burst.
     """
 
-    def __init__(self, config: StreamerConfig) -> None:
+    def __init__(self, config: StreamerConfig, fifo_bytes: Sequence[int]) -> None:
         self._config = config
+        self._fifo_bytes = tuple(fifo_bytes)
+        channels = len(self._fifo_bytes)
+        memory = ReadSignature(address_bits=config.address_bits, data_bits=config.bus_bits)
         super().__init__(
             {
-                "codebook_region": In(stream.Signature(REGION)),
-                "stream_region": In(stream.Signature(REGION)),
-                "m_axi": Out(
-                    ReadSignature(address_bits=config.address_bits, data_bits=config.bus_bits)
-                ),
-                "codebook": Out(stream.Signature(beat_layout(config))),
-                "beats": Out(stream.Signature(beat_layout(config))),
+                "regions": In(stream.Signature(REGION)).array(channels),
+                "m_axi": Out(memory),
+                "beats": Out(stream.Signature(beat_layout(config))).array(channels),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         config = self._config
         m = Module()
-        m.submodules.codebook_channel = books = ReadChannel(config)
-        m.submodules.stream_channel = streams = ReadChannel(config)
+        channels = [ReadChannel(config, size) for size in self._fifo_bytes]
         # Whose burst each outstanding one is; data return in the order of the requests.
-        m.submodules.owners = owners = StreamQueue(1, config.outstanding_bursts)
-        connect(m, flipped(self.codebook_region), books.region)
-        connect(m, flipped(self.stream_region), streams.region)
-        connect(m, books.beats, flipped(self.codebook))
-        connect(m, streams.beats, flipped(self.beats))
-
+        owner = range(len(channels))
+        m.submodules.owners = owners = StreamQueue(
+            (len(channels) - 1).bit_length(), config.outstanding_bursts
+        )
         axi = self.m_axi
         granule_shift = (GRANULE_BYTES - 1).bit_length()
         beat_shift = (config.granule_beats - 1).bit_length()
         free = Signal()
         issue = Signal()
-        burst = Mux(books.burst.valid, books.burst.payload, streams.burst.payload)
-        chosen = Signal(books.burst.payload.shape())
+        chosen = Signal.like(channels[0].burst.payload)
+        number = Signal(owner)
+        m.d.comb += free.eq((~axi.arvalid | axi.arready) & owners.put.ready)
+        waiting: Value = free
+        for i, channel in enumerate(channels):
+            m.submodules[f"channel_{i}"] = channel
+            connect(m, flipped(self.regions[i]), channel.region)
+            connect(m, channel.beats, flipped(self.beats[i]))
+            m.d.comb += [
+                channel.burst.ready.eq(waiting),
+                channel.arrived.eq(axi.rvalid & (owners.get.payload == i)),
+                channel.beat.data.eq(axi.rdata),
+                channel.beat.error.eq(axi.rresp[1]),
+                channel.beat.last.eq(axi.rlast),
+            ]
+            waiting = waiting & ~channel.burst.valid
+        for i, channel in reversed(list(enumerate(channels))):
+            with m.If(channel.burst.valid):
+                m.d.comb += [chosen.eq(channel.burst.payload), number.eq(i), issue.eq(free)]
+
         m.d.comb += [
-            free.eq((~axi.arvalid | axi.arready) & owners.put.ready),
-            issue.eq(free & (books.burst.valid | streams.burst.valid)),
-            chosen.eq(burst),
-            books.burst.ready.eq(free),
-            streams.burst.ready.eq(free & ~books.burst.valid),
-            owners.put.payload.eq(books.burst.valid),
+            owners.put.payload.eq(number),
             owners.put.valid.eq(issue),
             owners.get.ready.eq(axi.rvalid & axi.rlast),
             axi.arsize.eq((config.bus_bytes - 1).bit_length()),
@@ -83,15 +95,7 @@ class ReadDMA(wiring.Component):
             axi.arcache.eq(0b0011),
             axi.arprot.eq(0),
             axi.rready.eq(1),
-            books.arrived.eq(axi.rvalid & owners.get.payload),
-            streams.arrived.eq(axi.rvalid & ~owners.get.payload),
         ]
-        for channel in (books, streams):
-            m.d.comb += [
-                channel.beat.data.eq(axi.rdata),
-                channel.beat.error.eq(axi.rresp[1]),
-                channel.beat.last.eq(axi.rlast),
-            ]
         with m.If(axi.arready):
             m.d.sync += axi.arvalid.eq(0)
         with m.If(issue):

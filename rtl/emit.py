@@ -13,14 +13,25 @@ from amaranth.back import verilog
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
+from rtl.accelerator import Accelerator
+from rtl.accelerator_config import AcceleratorConfig
 from rtl.config import StreamerConfig
-from rtl.streamer import WeightStreamer, streamer_signature
+from rtl.streamer import WeightStreamer
 from vq.container import LAYOUT, atomic_file
 
-__all__ = ["TOP", "emit_verilog", "manifest", "write_verilog"]
+__all__ = ["Config", "emit_verilog", "manifest", "top_of", "write_verilog"]
 
-#: Name of the top module.
-TOP = "signbook_streamer"
+#: What an instance is generated from.
+Config = AcceleratorConfig | StreamerConfig
+
+
+def top_of(config: Config) -> str:
+    """Name of the top module of an instance."""
+    return f"signbook_{'accelerator' if isinstance(config, AcceleratorConfig) else 'streamer'}"
+
+
+def _design(config: Config) -> Accelerator | WeightStreamer:
+    return (Accelerator if isinstance(config, AcceleratorConfig) else WeightStreamer)(config)  # type: ignore[arg-type]
 
 
 def _ports(signature: wiring.Signature, interface: Any) -> dict[str, tuple[Value, str]]:
@@ -34,7 +45,7 @@ def _ports(signature: wiring.Signature, interface: Any) -> dict[str, tuple[Value
 
 
 @lru_cache(maxsize=8)
-def emit_verilog(config: StreamerConfig) -> str:
+def emit_verilog(config: Config) -> str:
     """Generate the Verilog of one instance.
 
     The text depends on the configuration and the library versions only, so its hash names a
@@ -43,21 +54,23 @@ def emit_verilog(config: StreamerConfig) -> str:
     Returns
     -------
     str
-        Verilog source; the top module is ``TOP``, clocked by ``clk``, with synchronous reset
+        Verilog source; the top module is ``top_of(config)``, clocked by ``clk``, with synchronous reset
         ``rst``, active high.
     """
-    design = WeightStreamer(config)
+    design = _design(config)
     # None: Amaranth derives a port's direction from what drives it.
     ports = {name: (signal, None) for name, (signal, _) in _ports(design.signature, design).items()}
-    return verilog.convert(design, name=TOP, ports=ports, emit_src=False, strip_internal_attrs=True)
+    return verilog.convert(
+        design, name=top_of(config), ports=ports, emit_src=False, strip_internal_attrs=True
+    )
 
 
-def manifest(config: StreamerConfig, source: str) -> dict[str, Any]:
+def manifest(config: Config, source: str) -> dict[str, Any]:
     """Describe an emitted instance: configuration, ports with direction and width, versions."""
-    signature = streamer_signature(config)
+    signature = _design(config).signature
     return {
         "schema": "signbook.rtl/1",
-        "top": TOP,
+        "top": top_of(config),
         "layout": LAYOUT,
         "config": config.to_mapping(),
         "ports": {
@@ -69,7 +82,7 @@ def manifest(config: StreamerConfig, source: str) -> dict[str, Any]:
     }
 
 
-def write_verilog(config: StreamerConfig, path: str | os.PathLike[str]) -> Path:
+def write_verilog(config: Config, path: str | os.PathLike[str]) -> Path:
     """Write an instance's Verilog, and its manifest beside it as ``*.json``.
 
     Both texts exist before the first file is touched and replace it as a whole, so a failure

@@ -66,7 +66,7 @@ class WeightStreamer(wiring.Component):
         config = self.config
         m = Module()
         m.submodules.checker = checker = DescriptorChecker(config)
-        m.submodules.dma = dma = ReadDMA(config)
+        m.submodules.dma = dma = ReadDMA(config, (config.fifo_bytes, config.fifo_bytes))
         m.submodules.decoder = decoder = Decoder(config)
         m.submodules.zero_rows = zero_rows = ZeroRows(config)
         m.submodules.counters = counters = LayerCounters(config)
@@ -90,11 +90,11 @@ class WeightStreamer(wiring.Component):
         ]
 
         connect(m, dma.m_axi, flipped(self.m_axi))
-        connect(m, codebook_regions.get, dma.codebook_region)
-        connect(m, stream_regions.get, dma.stream_region)
+        connect(m, codebook_regions.get, dma.regions[0])
+        connect(m, stream_regions.get, dma.regions[1])
         connect(m, outcomes.get, counters.outcome)
-        connect(m, dma.codebook, decoder.codebook)
-        connect(m, dma.beats, decoder.beats)
+        connect(m, dma.beats[0], decoder.codebook)
+        connect(m, dma.beats[1], decoder.beats)
         connect(m, decoder.zero_beats, zero_rows.beats)
         connect(m, zero_rows.rows, decoder.zero_rows)
         connect(m, decoder.transfer, counters.transfer)

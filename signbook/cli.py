@@ -296,11 +296,11 @@ def rtl(
     settings: Settings = None,
 ) -> None:
     """Generate the weight streamer as Verilog, with a manifest of its parameters and ports."""
-    from rtl import TOP, StreamerConfig, write_verilog
+    from rtl import StreamerConfig, top_of, write_verilog
     from signbook.files import make_folder
 
     config = StreamerConfig.from_mapping(_mapping(settings))
-    typer.echo(write_verilog(config, make_folder(out) / f"{TOP}.v"))
+    typer.echo(write_verilog(config, make_folder(out) / f"{top_of(config)}.v"))
 
 
 @app.command()

@@ -9,7 +9,7 @@ import pytest
 
 import rtl
 from hwsim.sim import lint
-from rtl import TOP, StreamerConfig, emit_verilog, write_verilog
+from rtl import StreamerConfig, emit_verilog, write_verilog
 from tests.rtl.conftest import SMALLEST
 from vq.container import OutputError, SimulationError
 
@@ -24,7 +24,7 @@ def test_ports_have_vendor_names(tmp_path: Path) -> None:
     assert facts["ports"]["m_axi_araddr"] == {"direction": "output", "bits": 40}
     assert facts["ports"]["m_axi_rdata"] == {"direction": "input", "bits": 64}
     assert facts["ports"]["weights_payload"] == {"direction": "output", "bits": 513}
-    header = re.search(rf"module {TOP}\((.*?)\);", source, re.DOTALL)
+    header = re.search(rf"module signbook_streamer\((.*?)\);", source, re.DOTALL)
     assert header is not None
     assert {name.strip() for name in header[1].split(",")} == {*facts["ports"], "clk", "rst"}
 

@@ -1,0 +1,140 @@
+"""Testbench of the accelerator: a host, a memory, and a program between them.
+
+Runs inside the simulator. One coroutine wakes once per cycle, at the rising edge. Values read
+there are those of the cycle that ends; values written there are seen in the next cycle.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import RisingEdge
+
+from hwsim.axi import AxiReadSlave, AxiWriteSlave, LiteMaster, ProtocolError
+from hwsim.memory import parse_memory
+from hwsim.pins import reader
+from hwsim.traffic import Traffic
+from rtl.control.registers import REGISTERS, register_map
+
+_RESET_CYCLES = 4
+#: Cycles watched after the interrupt: nothing more may be transferred.
+_SETTLE_CYCLES = 64
+_PROGRESS_CYCLES = 5_000
+
+
+@cocotb.test()  # type: ignore[untyped-decorator]
+async def run_program(dut: Any) -> None:
+    """Run the job in the file that ``SIGNBOOK_JOB`` names; write results beside it."""
+    path = Path(os.environ["SIGNBOOK_JOB"])
+    job = json.loads(path.read_text())
+    image = bytearray(Path(job["image"]).read_bytes())
+    system = _System(dut, job, image, path.parent / "progress")
+    try:
+        runs = []
+        await system.reset()
+        for reset_after in job["resets"]:
+            await system.start()
+            await system.pass_cycles(reset_after)
+            await system.reset()
+        for _ in range(job["runs"]):
+            runs.append(await system.run())
+    except ProtocolError as error:
+        (path.parent / "error").write_text(str(error))
+        raise
+    (path.parent / "image.bin").write_bytes(image)
+    (path.parent / "result.json").write_text(json.dumps({"runs": runs}))
+
+
+class _System:
+    """The design with its memory and its host."""
+
+    def __init__(self, dut: Any, job: dict[str, Any], image: bytearray, progress: Path) -> None:
+        self._dut, self._job, self._image, self._progress = dut, job, image, progress
+        self._edge = RisingEdge(dut.clk)
+        self._irq = reader(dut.irq)
+        self._addresses = register_map()
+        self._moved_at = 0
+        self.cycle = 0
+        self._host = LiteMaster(dut, self._tick)
+        self._connect()
+        Clock(dut.clk, 2, unit="step").start()
+
+    def _connect(self) -> None:
+        """A memory without anything under way."""
+        job = self._job
+        memory = parse_memory(job["memory"])
+        traffic = Traffic(**job["traffic"])
+        self._reads = AxiReadSlave(self._dut, self._image, memory, traffic, job["bus_bits"])
+        self._writes = AxiWriteSlave(self._dut, self._image, memory, traffic, job["bus_bits"])
+
+    async def reset(self) -> None:
+        """Reset the design and forget what the memory was asked for."""
+        self._dut.rst.value = 1
+        for _ in range(_RESET_CYCLES):
+            await self._edge
+        self._connect()
+        self._host = LiteMaster(self._dut, self._tick)
+        await self._edge
+        self._dut.rst.value = 0
+        self.cycle = self._moved_at = 0
+
+    async def _tick(self) -> None:
+        await self._edge
+        self.cycle += 1
+        moved = self._reads.step(self.cycle)
+        if self._writes.step(self.cycle) or moved:
+            self._moved_at = self.cycle
+        if self.cycle % _PROGRESS_CYCLES == 0:
+            self._progress.write_text(str(self._reads.beats))
+
+    async def pass_cycles(self, count: int) -> None:
+        """Let the design run."""
+        for _ in range(count):
+            await self._tick()
+
+    async def start(self) -> None:
+        """Write the registers, the start last."""
+        job = self._job
+        for name, value in (
+            ("PROGRAM_LOW", job["program"] & 0xFFFFFFFF),
+            ("PROGRAM_HIGH", job["program"] >> 32),
+            ("LAYERS", job["layers"]),
+            ("TIMEOUT", job["timeout_cycles"]),
+            ("CONTROL", 0b11),
+        ):
+            if await self._host.write(self._addresses[name], value):
+                raise ProtocolError(f"register {name} must take a write, not refuse it")
+
+    async def run(self) -> dict[str, Any]:
+        """One run to its interrupt; what the registers and the memory then say."""
+        before = [self._reads.beats, self._reads.bursts, self._writes.beats, self._writes.bursts]
+        await self.start()
+        started = self._moved_at = self.cycle
+        limit = self._job["idle_limit_cycles"]
+        while not self._irq():
+            await self._tick()
+            if self.cycle - self._moved_at > limit:
+                raise ProtocolError(
+                    f"cycle {self.cycle}: run must go on, not stand still for {limit} cycles"
+                )
+        cycles = self.cycle - started
+        registers = {}
+        for register in REGISTERS:
+            value, response = await self._host.read(self._addresses[register.name])
+            if response:
+                raise ProtocolError(f"register {register.name} must be readable, not refused")
+            registers[register.name] = value
+        quiet = self.cycle
+        await self.pass_cycles(_SETTLE_CYCLES)
+        if self._moved_at > quiet and registers["STATUS"] >> 8 & 0xFF != _STALLED:
+            raise ProtocolError(f"cycle {self._moved_at}: nothing may move after the interrupt")
+        after = [self._reads.beats, self._reads.bursts, self._writes.beats, self._writes.bursts]
+        counts = [b - a for a, b in zip(before, after, strict=True)]
+        names = ("beats_read", "read_bursts", "beats_written", "write_bursts")
+        return {"registers": registers, "cycles": cycles, **dict(zip(names, counts, strict=True))}
+
+
+_STALLED = 12

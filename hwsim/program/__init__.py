@@ -1,0 +1,7 @@
+"""Programs for the accelerator: from an integer graph, or from layers alone, to bytes in memory."""
+
+from hwsim.program.assemble import Program, ProgramLayer, assemble
+from hwsim.program.graph import steps_of_graph
+from hwsim.program.step import Numbers, Step, Tensor
+
+__all__ = ["Numbers", "Program", "ProgramLayer", "Step", "Tensor", "assemble", "steps_of_graph"]

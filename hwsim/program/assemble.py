@@ -1,0 +1,341 @@
+"""Assembler: steps to descriptors, parameters and places in memory."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwsim.image import ImageLayer, layers_of
+from hwsim.program.fields import tile_fields, walk_fields
+from hwsim.program.limits import step_problems
+from hwsim.program.memory import Place, Space
+from hwsim.program.numbers import parameter_slots
+from hwsim.program.step import Step, Tensor
+from rtl import AcceleratorConfig
+from rtl.program import PROGRAM_BYTES, PROGRAM_LAYER, PROGRAM_VERSION
+from rtl.transfer.load import SLOTS
+from vq.container import GRANULE_BYTES, ConfigError, Container, bulleted
+
+__all__ = ["Program", "ProgramLayer", "assemble"]
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Rows of a step's target that one descriptor gives, and the rows of the source it needs."""
+
+    step: Step
+    first_row: int
+    rows: int
+    first_input_row: int
+    input_rows: int
+
+    @property
+    def positions(self) -> int:
+        """Sums that are kept at once."""
+        return 1 if self.step.pool else self.rows * self.step.target.width
+
+
+@dataclass(frozen=True, eq=False)
+class ProgramLayer:
+    """One descriptor: its step, and what the accelerator reads and writes for it.
+
+    ``weights`` is None for a step without weights. Bytes include padding to granules.
+    """
+
+    step: Step
+    rows: int
+    weights: ImageLayer | None
+    parameter_bytes: int
+    activation_bytes: int
+    written_bytes: int
+
+    @property
+    def macs(self) -> int:
+        """Products of real weights with activations."""
+        return self.step.macs * self.rows // max(1, self.step.target.height)
+
+    @property
+    def read_bytes(self) -> int:
+        """All that is read, the descriptor included."""
+        weights = self.weights.read_bytes if self.weights else 0
+        return PROGRAM_BYTES + weights + self.parameter_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """All that the accelerator needs beside the file.
+
+    Attributes
+    ----------
+    layers : list of ProgramLayer
+        One per descriptor.
+    address : int
+        Of the first descriptor.
+    records : int
+        Address of the first record; one granule for each descriptor.
+    places : dict of Tensor to Place
+    """
+
+    layers: list[ProgramLayer]
+    address: int
+    records: int
+    places: dict[Tensor, Place]
+    _file: bytes
+    _tail: bytes
+    _nbytes: int
+
+    def image(self) -> bytearray:
+        """Memory from address 0: the file, the program, and room for tensors and records."""
+        image = bytearray(self._nbytes)
+        image[: len(self._file)] = self._file
+        start = self._nbytes - len(self._tail)
+        image[start:] = self._tail
+        return image
+
+
+def assemble(steps: Sequence[Step], container: Container, config: AcceleratorConfig) -> Program:
+    """Lay out a program behind a container's file.
+
+    A step whose positions or activations exceed the buffers becomes several descriptors of some
+    rows each, which read its weights again.
+
+    Raises
+    ------
+    ConfigError
+        If the instance cannot run a step. All such steps are named, each with the limit.
+    """
+    problems = [
+        f"layer {step.name!r}: {problem}"
+        for step in steps
+        for problem in step_problems(step, container, config)
+    ]
+    if problems:
+        raise ConfigError(bulleted("accelerator", list(dict.fromkeys(problems))))
+    file = container.path.read_bytes()
+    space = Space.behind(len(file))
+    for tensor in _tensors(steps):
+        space.place(tensor, config)
+    strips = [strip for step in steps for strip in _strips(step, space, config)]
+    weights = iter(
+        layers_of(
+            container,
+            config.streamer,
+            [strip.step.entry for strip in strips if strip.step.entry is not None],
+        )
+    )
+    parameters = {step: parameter_slots(step, container, config) for step in steps}
+    records = space.take(GRANULE_BYTES * len(strips))
+    tail_address = space.end
+    parameter_address = {step: space.take(len(raw)) for step, raw in parameters.items()}
+    address = space.take(PROGRAM_BYTES * len(strips))
+    tail = b"".join(raw + bytes(-len(raw) % GRANULE_BYTES) for raw in parameters.values())
+
+    layers, rows = [], []
+    plan = _Slots(space, config)
+    produced: set[Tensor] = set()
+    for number, strip in enumerate(strips):
+        step = strip.step
+        image = next(weights) if step.entry is not None else None
+        inputs, load = plan.input(strip)
+        word, residual = plan.output(strip)
+        place = space.place(step.target, config)
+        row_granules = -(-strip.rows * place.row_bytes // GRANULE_BYTES)
+        first = place.address + strip.first_row * place.row_bytes
+        needs = {step.source, *([step.addition.tensor] if step.addition else [])}
+        granules = len(parameters[step]) // GRANULE_BYTES
+        blocks = -(-step.target.channels // config.rows)
+        last_rows = step.target.channels - (blocks - 1) * config.rows
+        groups = step.numbers.group_scale.shape[1] if step.numbers.group_scale.size else 0
+        addition = step.addition
+        fields: dict[str, Any] = {
+            "version": PROGRAM_VERSION,
+            "weighted": int(image is not None),
+            "frees_input": 1,
+            "relu": int(step.relu),
+            "groups": groups,
+            "group_shift": step.numbers.group_shift,
+            "parameters": parameter_address[step] // GRANULE_BYTES,
+            "parameter_granules": granules,
+            "tile": tile_fields(step, config),
+            "walk": walk_fields(
+                step,
+                config,
+                out_rows=strip.rows,
+                in_rows=strip.input_rows,
+                first_y=strip.first_row * step.stride[0] - step.before[0] - strip.first_input_row,
+                first_word=inputs,
+                source=space.place(step.source, config),
+            ),
+            "load": {
+                "input": load,
+                "residual": residual,
+                "after_writes": int(bool(needs & produced)),
+            },
+            "output": {
+                "blocks": blocks,
+                "positions": strip.positions,
+                "pixel_words": place.pixel_bytes // config.rows,
+                "last_rows": last_rows,
+                "first_word": word,
+                "addition": {
+                    "own": addition.own,
+                    "other": addition.other,
+                    "shift": addition.shift,
+                    "relu": int(addition.relu),
+                    "enable": 1,
+                }
+                if addition
+                else {},
+            },
+            "store": {
+                "region": {"granules": row_granules, "address": first // GRANULE_BYTES},
+                "record": records // GRANULE_BYTES + number,
+                "word": word,
+                "early": int(strip.positions == 1),
+            },
+        }
+        produced.add(step.target)
+        rows.append((fields, image))
+        layers.append(
+            ProgramLayer(
+                step,
+                strip.rows,
+                image,
+                granules * GRANULE_BYTES,
+                GRANULE_BYTES
+                * sum(p["region"]["granules"] for p in (load, residual) if p.get("enable")),
+                GRANULE_BYTES * (row_granules + 1),
+            )
+        )
+    # Activations that the next layer uses as well are loaded once.
+    for (fields, _), (following, _) in itertools.pairwise(rows):
+        fields["frees_input"] = following["load"]["input"].get("enable", 0)
+    tail += b"".join(pack(fields, image) for fields, image in rows)
+    assert tail_address + len(tail) == space.end
+    return Program(layers, address, records, space.places, file, tail, space.end)
+
+
+def pack(fields: dict[str, Any], image: ImageLayer | None) -> bytes:
+    """The bytes of one descriptor."""
+    value = int(PROGRAM_LAYER.const(fields).as_value().value)
+    if image is not None:
+        value |= image.descriptor << PROGRAM_LAYER["weights"].offset
+    return value.to_bytes(PROGRAM_BYTES, "little")
+
+
+def _tensors(steps: Sequence[Step]) -> Iterator[Tensor]:
+    for step in steps:
+        yield step.source
+        yield step.target
+
+
+def _strips(step: Step, space: Space, config: AcceleratorConfig) -> Iterator[Strip]:
+    """Cut a step along its rows, so that positions and buffers suffice."""
+    rows = rows_at_once(step, config)
+    height = step.target.height
+    for first in range(0, height, rows):
+        count = min(rows, height - first)
+        yield _strip(step, first, count)
+
+
+def rows_at_once(step: Step, config: AcceleratorConfig) -> int:
+    """Rows of the target that one descriptor can give; 0 if not even one."""
+    target = Place(step.target, 0, _pixel(step.target, config))
+    source = Place(step.source, 0, _pixel(step.source, config))
+    # A strip must begin on a granule.
+    unit = GRANULE_BYTES // math.gcd(target.row_bytes, GRANULE_BYTES)
+
+    def fits(rows: int) -> bool:
+        strip = _strip(step, 0, rows) if rows == step.target.height else _widest(step, rows)
+        granule = GRANULE_BYTES  # the first row of a strip may begin inside a granule
+        return (
+            strip.positions <= config.accumulators
+            and strip.input_rows * source.row_bytes + 2 * granule <= config.input_bytes // SLOTS
+            and rows * target.row_bytes + granule <= config.output_bytes // SLOTS
+        )
+
+    height = step.target.height
+    if fits(height):
+        return height
+    if step.pool:
+        return 0
+    candidates = [rows for rows in range(unit, height, unit) if fits(rows)]
+    return max(candidates, default=0)
+
+
+def _pixel(tensor: Tensor, config: AcceleratorConfig) -> int:
+    word = max(config.rows, config.columns)
+    return -(-tensor.channels // word) * word
+
+
+def _widest(step: Step, rows: int) -> Strip:
+    """A strip from the middle, where padding saves no input rows."""
+    reach = (rows - 1) * step.stride[0] + (_kernel(step) - 1) * step.dilation[0] + 1
+    return Strip(step, 0, rows, 0, min(reach, step.source.height))
+
+
+def _kernel(step: Step) -> int:
+    return step.kernel[0]
+
+
+def _strip(step: Step, first: int, rows: int) -> Strip:
+    if step.pool:
+        return Strip(step, first, rows, 0, step.source.height)
+    top = first * step.stride[0] - step.before[0]
+    bottom = top + (rows - 1) * step.stride[0] + (_kernel(step) - 1) * step.dilation[0] + 1
+    top, bottom = max(0, top), min(step.source.height, bottom)
+    if bottom <= top:  # windows of padding alone still need a row to walk over
+        top = min(max(0, top), step.source.height - 1)
+        bottom = top + 1
+    return Strip(step, first, rows, top, bottom - top)
+
+
+class _Slots:
+    """Which words of the buffers a descriptor uses: halves, in turn."""
+
+    def __init__(self, space: Space, config: AcceleratorConfig) -> None:
+        self._space, self._config = space, config
+        self._inputs = itertools.cycle(range(SLOTS))
+        self._outputs = itertools.cycle(range(SLOTS))
+        self._loaded: tuple[Tensor, int, int, int] | None = None
+
+    def input(self, strip: Strip) -> tuple[int, dict[str, Any]]:
+        """First word of the strip's first row, and how it comes there."""
+        config = self._config
+        place = self._space.place(strip.step.source, config)
+        key = (strip.step.source, strip.first_input_row, strip.input_rows)
+        start = place.address + strip.first_input_row * place.row_bytes
+        skipped = start % GRANULE_BYTES
+        if self._loaded is not None and self._loaded[:3] == key:
+            return self._loaded[3] + skipped // config.columns, {}
+        word = next(self._inputs) * config.array.input_words // SLOTS
+        self._loaded = (*key, word)
+        end = start + strip.input_rows * place.row_bytes
+        return word + skipped // config.columns, {
+            "region": {
+                "granules": -(-(end - start + skipped) // GRANULE_BYTES),
+                "address": start // GRANULE_BYTES,
+            },
+            "word": word,
+            "enable": 1,
+        }
+
+    def output(self, strip: Strip) -> tuple[int, dict[str, Any]]:
+        """First word of the strip's outputs, and how a residual comes there."""
+        config = self._config
+        word = next(self._outputs) * config.array.output_words // SLOTS
+        addition = strip.step.addition
+        if addition is None:
+            return word, {}
+        place = self._space.place(addition.tensor, config)
+        start = place.address + strip.first_row * place.row_bytes
+        granules = -(-strip.rows * place.row_bytes // GRANULE_BYTES)
+        return word, {
+            "region": {"granules": granules, "address": start // GRANULE_BYTES},
+            "word": word,
+            "enable": 1,
+        }

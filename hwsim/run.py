@@ -1,0 +1,176 @@
+"""Run a program on a simulated accelerator and hold its books against each other."""
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hwsim.program import Program
+from hwsim.sim import simulate_job
+from hwsim.traffic import Traffic
+from rtl import AcceleratorConfig
+from rtl.program import RECORD, STALL_CAUSES, RunStatus
+from vq.container import GRANULE_BYTES, SimulationError
+
+__all__ = ["LayerRecord", "Outcome", "Surroundings", "run_program"]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Memory and host of a run.
+
+    Attributes
+    ----------
+    memory : str
+        See :func:`hwsim.memory.parse_memory`.
+    traffic : Traffic
+    timeout_cycles : int
+        For the register TIMEOUT.
+    idle_limit_cycles : int
+        A run in which the memory sees nothing for this long has failed.
+    runs : int
+        How often the program is run, without reset between.
+    resets : tuple of int
+        Before that: start, and reset after so many cycles.
+    """
+
+    memory: str = "ideal:bytes_per_cycle=16,latency=20"
+    traffic: Traffic = field(default_factory=Traffic)
+    timeout_cycles: int = 1 << 20
+    idle_limit_cycles: int = 1 << 21
+    runs: int = 1
+    resets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """What the accelerator wrote about one descriptor."""
+
+    cycles: int
+    busy_cycles: int
+    stall_cycles: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes
+    ----------
+    status : RunStatus
+    failed_layer : int
+        Number of the descriptor that failed, if any did.
+    registers : dict of str to int
+    records : list of LayerRecord
+        One for each descriptor that was finished.
+    image : bytearray
+        Memory after the run.
+    beats_read, read_bursts, beats_written, write_bursts : int
+        Counted by the memory.
+    wall_seconds : float
+    """
+
+    status: RunStatus
+    failed_layer: int
+    registers: dict[str, int]
+    records: list[LayerRecord]
+    image: bytearray
+    beats_read: int
+    read_bursts: int
+    beats_written: int
+    write_bursts: int
+    wall_seconds: float
+
+
+def run_program(
+    config: AcceleratorConfig,
+    program: Program,
+    image: bytearray,
+    surroundings: Surroundings | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Outcome]:
+    """Simulate a program; return the outcome of each run.
+
+    Raises
+    ------
+    SimulationError
+        If the design breaks a rule of AXI, stands still, moves anything after it said done, or if
+        its counters contradict each other or the memory's.
+    """
+    around = surroundings or Surroundings()
+    with tempfile.TemporaryDirectory(prefix="signbook-") as name:
+        path = Path(name) / "image"
+        path.write_bytes(image)
+        job = {
+            "image": str(path),
+            "program": program.address,
+            "layers": len(program.layers),
+            "bus_bits": config.bus_bits,
+            **dataclasses.asdict(around),
+        }
+        with simulate_job(
+            config, "hwsim.accelerator_testbench", json.dumps(job), progress
+        ) as done:
+            runs = json.loads((done.folder / "result.json").read_text())["runs"]
+            after = bytearray((done.folder / "image.bin").read_bytes())
+            return [_outcome(run, program, after, done.wall_seconds) for run in runs]
+
+
+def _outcome(
+    run: dict[str, Any], program: Program, image: bytearray, wall_seconds: float
+) -> Outcome:
+    registers = run["registers"]
+    status = RunStatus(registers["STATUS"] >> 8 & 0xFF)
+    finished = registers["LAYERS_DONE"]
+    raw = (
+        image[program.records + GRANULE_BYTES * i :][:GRANULE_BYTES] for i in range(finished)
+    )
+    records = [_record(bytes(granule), i) for i, granule in enumerate(raw)]
+    outcome = Outcome(
+        status,
+        registers["STATUS"] >> 16,
+        registers,
+        records if status == RunStatus.OK else [],
+        image,
+        run["beats_read"],
+        run["read_bursts"],
+        run["beats_written"],
+        run["write_bursts"],
+        wall_seconds,
+    )
+    if status != RunStatus.STALLED:
+        _check_books(outcome)
+    return outcome
+
+
+def _record(granule: bytes, number: int) -> LayerRecord:
+    record = RECORD.from_bits(int.from_bytes(granule, "little"))
+    if record.layer != number:
+        raise SimulationError(f"record {number} must be of layer {number}, not {record.layer}")
+    stalls = {cause: getattr(record, f"{cause}_cycles") for cause in STALL_CAUSES}
+    if record.busy_cycles + sum(stalls.values()) != record.cycles:
+        raise SimulationError(f"record {number}: busy and stall cycles must sum to cycles")
+    return LayerRecord(record.cycles, record.busy_cycles, stalls)
+
+
+def _check_books(outcome: Outcome) -> None:
+    """Counters of the design against each other and against the memory's."""
+    r = outcome.registers
+    stalls = sum(r[f"{cause.upper()}_CYCLES"] for cause in STALL_CAUSES)
+    reads = sum(value for name, value in r.items() if name.startswith("READ_")) - r["READ_BURSTS"]
+    for what, given, want in (
+        ("busy and stall cycles", r["BUSY_CYCLES"] + stalls, r["CYCLES"]),
+        ("beats read by channel", reads, outcome.beats_read),
+        ("read bursts", r["READ_BURSTS"], outcome.read_bursts),
+        ("beats written", r["WRITTEN"], outcome.beats_written),
+        ("write bursts", r["WRITE_BURSTS"], outcome.write_bursts),
+    ):
+        if given != want:
+            raise SimulationError(f"{what} must sum to {want}, not {given}")
+    for name in ("cycles", "busy_cycles"):
+        of_layers = sum(getattr(record, name) for record in outcome.records)
+        if of_layers > r[name.upper()]:
+            raise SimulationError(f"{name} of layers must not exceed the run's, not {of_layers}")

@@ -1,0 +1,1 @@
+"""Control half of the accelerator: registers, descriptors, accounting."""

@@ -1,0 +1,86 @@
+"""Accounting: every cycle of a run belongs to one layer and to one cause."""
+
+from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from rtl.program import RECORD, STALL_CAUSES
+from rtl.queue import StreamQueue
+from rtl.transfer.load import SLOTS
+
+__all__ = ["Account"]
+
+
+class Account(wiring.Component):
+    """Count cycles by cause, for each layer and for the whole run.
+
+    A cycle belongs to the layer whose vector enters the array in it, else to the next one to give
+    a vector; what follows the last vector of the last layer belongs to no layer. In each cycle of a
+    run exactly one of ``busy`` and the causes grows.
+
+    Members
+    -------
+    start : In(1)
+        Clear all counters; a run begins with the next cycle.
+    running : In(1)
+        Count this cycle.
+    busy : In(1)
+        A vector enters the array.
+    memory, codebook, decoder, compute : In(1)
+        Why none does; the first one holds, writeback if none does.
+    layer_ends : In(1)
+        The vector is the last of its layer.
+    cycles : Out(32)
+    busy_cycles : Out(32)
+    memory_cycles, ... : Out(32)
+        Of the whole run.
+    record : Out(stream.Signature(RECORD))
+        One for each layer, the cycle after its last vector. Whoever takes them must never be more
+        than the slots of the output buffer and one more behind.
+    """
+
+    def __init__(self) -> None:
+        counters = ("cycles", "busy_cycles", *(f"{cause}_cycles" for cause in STALL_CAUSES))
+        super().__init__(
+            {
+                "start": In(1),
+                "running": In(1),
+                "busy": In(1),
+                **{cause: In(1) for cause in STALL_CAUSES[:-1]},
+                "layer_ends": In(1),
+                **{name: Out(32) for name in counters},
+                "record": Out(stream.Signature(RECORD)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.records = records = StreamQueue(RECORD, SLOTS + 2)
+        connect(m, records.get, flipped(self.record))
+        grows = {"cycles": self.running, "busy_cycles": self.running & self.busy}
+        free = self.running & ~self.busy
+        for cause in STALL_CAUSES[:-1]:
+            grows[f"{cause}_cycles"] = free & getattr(self, cause)
+            free = free & ~getattr(self, cause)
+        grows[f"{STALL_CAUSES[-1]}_cycles"] = free
+
+        layer = Signal(32)
+        fields = {"layer": layer}
+        for name, now in grows.items():
+            total = getattr(self, name)
+            of_layer = Signal(32, name=f"layer_{name}")
+            with_now = Signal(32, name=f"{name}_with_now")
+            m.d.comb += with_now.eq(of_layer + now)
+            m.d.sync += [
+                total.eq(Mux(self.start, 0, total + now)),
+                of_layer.eq(Mux(self.start | self.layer_ends, 0, with_now)),
+            ]
+            fields[name] = with_now
+        m.d.sync += layer.eq(Mux(self.start, 0, layer + self.layer_ends))
+        m.d.comb += [
+            records.put.payload.eq(
+                Cat(*fields.values(), Const(0, RECORD["unused"].width))
+            ),
+            records.put.valid.eq(self.layer_ends),
+        ]
+        return m

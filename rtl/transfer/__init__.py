@@ -1,0 +1,1 @@
+"""What moves between memory and the buffers of the array."""
