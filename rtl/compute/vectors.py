@@ -94,7 +94,9 @@ class VectorReader(wiring.Component):
             word = turned
         vector = Signal(data.ArrayLayout(8, columns))
         for lane in range(columns):
-            here = (lane >= piece.lane) & (lane < piece.lane + piece.count)
+            here = lane < piece.lane + piece.count
+            if lane < columns - 1:
+                here &= lane >= piece.lane
             kept = Mux(piece.begins, 0, merged[lane])
             m.d.comb += vector[lane].eq(Mux(here, word.word_select(lane, 8), kept))
 
