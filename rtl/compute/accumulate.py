@@ -1,4 +1,4 @@
-"""Accumulators: partial sums of all positions of a layer, until their last tile has come."""
+"""Accumulators: sums of all positions of a layer, until the last tile of each sum has come."""
 
 from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
@@ -16,8 +16,11 @@ def tag_layout(config: ArrayConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "at": range(config.accumulators),
-            "first": 1,  # of its position
+            "first": 1,  # of its sum: that of its position, or of a group of inputs there
             "last": 1,
+            "partial": 1,  # the sum is one of a group of inputs that has scales of its own
+            "first_partial": 1,  # group of its position
+            "last_partial": 1,
             "group": 8,  # in its block; only its outputs count
             "log2_group": 3,  # outputs of a group; all of the block are group 0
             "block": 16,  # of outputs
@@ -47,12 +50,14 @@ class Accumulators(wiring.Component):
     valid : In(1)
         ``sums`` is a vector.
     tag : In(tag_layout(config))
-        ``first`` starts the position anew, ``last`` ends it.
+        ``first`` starts the position's sum anew, ``last`` ends it.
     sums : In(sums_layout(config))
     done : Out(1)
         ``totals`` are complete, two cycles after their last vector.
     at : Out(range(config.accumulators))
         Position of ``totals``.
+    ended : Out(tag_layout(config))
+        Tag of the last vector of ``totals``.
     totals : Out(totals_layout(config))
     """
 
@@ -66,6 +71,7 @@ class Accumulators(wiring.Component):
                 "sums": In(sums_layout(config)),
                 "done": Out(1),
                 "at": Out(range(config.accumulators)),
+                "ended": Out(tag_layout(config)),
                 "totals": Out(totals_layout(config)),
             }
         )
@@ -85,6 +91,7 @@ class Accumulators(wiring.Component):
         written = Signal()  # the position read last is the one being written: take it from here
         added = Signal(vector)
         m.d.comb += [
+            self.at.eq(self.ended.at),
             read.en.eq(self.enable),
             read.addr.eq(self.tag.at),
             write.addr.eq(tag.at),
@@ -102,7 +109,7 @@ class Accumulators(wiring.Component):
                 sums.eq(self.sums),
                 written.eq(valid & (tag.at == self.tag.at)),
                 self.totals.eq(added),
-                self.at.eq(tag.at),
+                self.ended.eq(tag),
                 self.done.eq(valid & tag.last),
             ]
         return m

@@ -1,13 +1,14 @@
 """Engine: layers of weights and activations in, int8 words of finished outputs out."""
 
-from amaranth import Module, Signal, signed
+from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from rtl.compute.accumulate import Accumulators, tag_layout
+from rtl.compute.accumulate import Accumulators, tag_layout, totals_layout
 from rtl.compute.array import MacArray
 from rtl.compute.config import ArrayConfig
 from rtl.compute.requantize import Requantizer, block_scaling
+from rtl.compute.rescale import GroupRescaler, group_scales_layout
 from rtl.compute.tile import TILE_LAYER, WeightTile
 from rtl.compute.vectors import VectorReader, input_write_layout
 from rtl.compute.walk import WALK_LAYER, Walk
@@ -37,12 +38,15 @@ class Engine(wiring.Component):
     ::
 
         weights -> tile ------v
-        walk -> vectors -> array -> accumulators -> requantiser -> words
-                                       scaling -----^
+        walk -> vectors -> array -> accumulators -----------> totals -> requantiser -> words
+                                         |-> group rescaler ---^            |
+                                  scales ------^                  scaling --^
 
     Weights and vectors wait for each other at the array: a vector that needs a new tile enters
     when the tile is complete, in the same cycle in which it becomes the current one. From there to
-    the requantiser the pipeline stops as a whole.
+    the accumulators the pipeline stops as a whole. A finished sum leaves it at once unless the one
+    before is still in the way: sums of groups of inputs pass every ``rows / scale_lanes`` cycles,
+    totals of positions likewise.
 
     Parameters
     ----------
@@ -58,6 +62,9 @@ class Engine(wiring.Component):
         To the activation buffer.
     scaling : In(stream.Signature(scaling_layout(config)))
         One for each block of each layer; taken with the block's last position.
+    scales : In(stream.Signature(group_scales_layout(config)))
+        For layers with ``scale_tiles``: one for each group of each block, groups of a block one
+        after another. Taken with the last position of its group.
     words : Out(stream.Signature(ArrayLayout(signed(8), rows)))
         Finished outputs: block by block, in each position by position.
     released : Out(1)
@@ -79,6 +86,7 @@ class Engine(wiring.Component):
                 "weights": In(stream.Signature(beat_layout(config))),
                 "write": In(input_write_layout(config)),
                 "scaling": In(stream.Signature(scaling_layout(config))),
+                "scales": In(stream.Signature(group_scales_layout(config))),
                 "words": Out(stream.Signature(data.ArrayLayout(signed(8), config.rows))),
                 "released": Out(1),
                 "layer_ends": Out(1),
@@ -97,30 +105,22 @@ class Engine(wiring.Component):
         m.submodules.reader = reader = VectorReader(config)
         m.submodules.array = array = MacArray(config)
         m.submodules.accumulators = sums = Accumulators(config)
-        m.submodules.requantizer = scaler = Requantizer(config)
         connect(m, flipped(self.tiles), tile.layer)
         connect(m, flipped(self.weights), tile.beats)
         connect(m, flipped(self.windows), walk.layer)
         connect(m, walk.pieces, reader.pieces)
-        connect(m, scaler.words, flipped(self.words))
         m.d.comb += reader.write.eq(self.write)
 
-        advance = Signal()
+        advance = self._finish(m, sums)
         vector = reader.vectors
         wants_tile = vector.p.new_tile & ~tile.full
-        finished = sums.done & self.scaling.valid
         m.d.comb += [
-            advance.eq(~sums.done | (self.scaling.valid & scaler.positions.ready)),
             vector.ready.eq(advance & ~wants_tile),
             tile.take.eq(vector.valid & vector.ready & vector.p.new_tile),
             array.enable.eq(advance),
             array.weights.eq(tile.weights),
             sums.enable.eq(advance),
             sums.sums.eq(array.sums),
-            scaler.positions.valid.eq(finished),
-            scaler.positions.p.totals.eq(sums.totals),
-            scaler.positions.p.scaling.eq(self.scaling.p.outputs),
-            scaler.positions.p.relu.eq(self.scaling.p.relu),
             self.released.eq(reader.released),
             self.layer_ends.eq(self.busy & vector.p.layer_ends),
             self.busy.eq(vector.valid & vector.ready),
@@ -140,13 +140,49 @@ class Engine(wiring.Component):
             for i in (1, 2):
                 m.d.sync += [there[i].eq(there[i - 1]), tags[i].eq(tags[i - 1])]
         m.d.comb += [sums.valid.eq(there[2]), sums.tag.eq(tags[2])]
+        return m
 
-        position = Signal(range(config.accumulators))
+    def _finish(self, m: Module, sums: Accumulators) -> Signal:
+        """From finished sums to words; the result is whether what comes behind them may advance."""
+        config = self._config
+        m.submodules.rescaler = rescaler = GroupRescaler(config)
+        m.submodules.requantizer = scaler = Requantizer(config)
+        connect(m, flipped(self.scales), rescaler.scales)
+        connect(m, scaler.words, flipped(self.words))
+
+        # A sum goes to the rescaler or is a total. Totals of groups go first: what is done now
+        # came behind them.
+        totals = Signal(totals_layout(config))
+        totals_valid = Signal()
         taken = scaler.positions.valid & scaler.positions.ready
+        free = ~totals_valid | taken
+        partial = sums.ended.partial
+        direct = Signal()
+        advance = Signal()
+        with m.If(free):
+            m.d.sync += [
+                totals.eq(Mux(rescaler.totals.valid, rescaler.totals.payload, sums.totals)),
+                totals_valid.eq(rescaler.totals.valid | direct),
+            ]
+        position = Signal(range(config.accumulators))
         block_ends = position == self.scaling.p.positions - 1
-        m.d.comb += self.scaling.ready.eq(taken & block_ends)
+        m.d.comb += [
+            direct.eq(sums.done & ~partial & rescaler.idle),
+            advance.eq(~sums.done | Mux(partial, rescaler.partials.ready, direct & free)),
+            rescaler.totals.ready.eq(free),
+            rescaler.partials.valid.eq(sums.done & partial),
+            rescaler.partials.p.sums.eq(sums.totals),
+            rescaler.partials.p.at.eq(sums.ended.at),
+            rescaler.partials.p.first.eq(sums.ended.first_partial),
+            rescaler.partials.p.last.eq(sums.ended.last_partial),
+            scaler.positions.valid.eq(totals_valid & self.scaling.valid),
+            scaler.positions.p.totals.eq(totals),
+            scaler.positions.p.scaling.eq(self.scaling.p.outputs),
+            scaler.positions.p.relu.eq(self.scaling.p.relu),
+            self.scaling.ready.eq(taken & block_ends),
+        ]
         with m.If(taken):
             m.d.sync += position.eq(position + 1)
             with m.If(block_ends):
                 m.d.sync += position.eq(0)
-        return m
+        return advance

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.compute.accumulate import tag_layout
 from rtl.compute.config import ArrayConfig
+from rtl.compute.groups import SCALE_TILES_BITS
 
 __all__ = ["WALK_LAYER", "Walk", "piece_layout"]
 
@@ -40,6 +41,9 @@ WALK_LAYER = data.StructLayout(
         "dilation_y_words": 24,
         "dilation_x_words": 24,
         "pool": 1,  # all positions add up to one
+        # Tiles of a group of inputs that has scales of its own, 0 if there are none or with `pool`.
+        # The last group of a row may have less.
+        "scale_tiles": SCALE_TILES_BITS,
     }
 )
 
@@ -120,7 +124,9 @@ class Walk(wiring.Component):
         at = Signal(range(config.accumulators))
         group, group_block, block = Signal(8), Signal(16), Signal(16)
         channel_base, block_base = Signal(signed(18)), Signal(signed(18))
-        first_tile = Signal(init=1)
+        first_tile = Signal(init=1)  # of a sum
+        scale_tile = Signal(SCALE_TILES_BITS)
+        first_partial = Signal(init=1)
         vector_begins = Signal(init=1)
 
         # A fresh layer starts from its own first values without losing a cycle.
@@ -175,6 +181,8 @@ class Walk(wiring.Component):
         first_position = (ox == 0) & (oy == 0)
         groups_end = group == layer.block_groups - 1
         tile_ends = positions_end & groups_end
+        partial = layer.scale_tiles != 0
+        sums_end = inputs_end | (partial & (scale_tile == layer.scale_tiles - 1))
         group_ends = group_block == layer.group_blocks - 1
         blocks_end = block == layer.blocks - 1
 
@@ -212,7 +220,10 @@ class Walk(wiring.Component):
                 self.pieces.p.layer_ends.eq(self.layer.ready),
                 tag.at.eq(Mux(layer.pool, 0, at)),
                 tag.first.eq(first_tile & (~layer.pool | first_position)),
-                tag.last.eq(inputs_end & groups_end & (~layer.pool | positions_end)),
+                tag.last.eq(sums_end & groups_end & (~layer.pool | positions_end)),
+                tag.partial.eq(partial),
+                tag.first_partial.eq(first_partial),
+                tag.last_partial.eq(inputs_end),
                 tag.group.eq(group),
                 tag.log2_group.eq(layer.log2_group),
                 tag.block.eq(block),
@@ -257,8 +268,11 @@ class Walk(wiring.Component):
                         channel_base.eq(Mux(fresh, base, block_base)),
                         now.eq(after),
                         begin.eq(after),
-                        first_tile.eq(inputs_end),
+                        first_tile.eq(sums_end),
+                        scale_tile.eq(Mux(sums_end, 0, scale_tile + 1)),
                     ]
+                    with m.If(sums_end):
+                        m.d.sync += first_partial.eq(inputs_end)
                     with m.If(inputs_end):
                         m.d.sync += [block.eq(block + 1), group_block.eq(group_block + 1)]
                         with m.If(group_ends):

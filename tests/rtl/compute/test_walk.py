@@ -1,13 +1,14 @@
 """Vectors of activations against windows cut out by numpy."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
 from rtl.compute.config import ArrayConfig
+from rtl.compute.groups import scale_tiles
 from rtl.compute.walk import Walk
 
 CONFIG = ArrayConfig(rows=8, columns=8, lanes=64, d_max=8, accumulators=64, input_words=1024)
@@ -28,6 +29,7 @@ class Conv:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     first_word: int = 3
+    scale_group: int = 0
 
     @property
     def out(self):
@@ -70,7 +72,13 @@ class Conv:
             "dilation_y_words": self.dilation[0] * row,
             "dilation_x_words": self.dilation[1] * pixel,
             "pool": 0,
+            "scale_tiles": scale_tiles(CONFIG, "conv", inputs=self.inputs, group=self.scale_group),
         }
+
+    @property
+    def inputs(self):
+        """Of one output."""
+        return self.channels // self.groups * self.kernel[0] * self.kernel[1]
 
     def memory(self, x):
         """Activations [channels, height, width] as they lie in the buffer, filling not zero."""
@@ -83,12 +91,17 @@ class Conv:
         return out
 
     def vectors(self, x):
-        """Vectors [C] in the order of the walk, each with its (block, group, at, first, last)."""
+        """Vectors [C] in the order of the walk.
+
+        Each with its block, group and position, whether it is the first and the last one of its
+        sum, whether that is one of a group with scales and the first and the last one there.
+        """
         padded = np.pad(x, ((0, 0), *zip(self.before, self.after, strict=True)))
         per_group = self.channels // self.groups
         fields = self.layer()
         group = 0
-        inputs = per_group * self.kernel[0] * self.kernel[1]
+        inputs = self.inputs
+        sum_inputs = -(-min(self.scale_group or inputs, inputs) // C) * C
         for block in range(fields["blocks"]):
             for tile in range(0, inputs, C):
                 for inner in range(fields["block_groups"]):
@@ -101,8 +114,12 @@ class Conv:
                         part = np.zeros(C, np.int8)
                         cut = window[tile : tile + C]
                         part[: len(cut)] = cut
-                        last = tile + C >= inputs and inner == fields["block_groups"] - 1
-                        yield part, (block, inner, at, tile == 0, last)
+                        row_ends = tile + C >= inputs
+                        first = tile % sum_inputs == 0
+                        last = row_ends or (tile + C) % sum_inputs == 0
+                        last &= inner == fields["block_groups"] - 1
+                        partial = (self.scale_group > 0, tile < sum_inputs, row_ends)
+                        yield part, (block, inner, at, first, last, *partial)
             if fields["block_groups"] > 1:
                 group += fields["block_groups"]
             elif (block + 1) % fields["group_blocks"] == 0:
@@ -143,7 +160,10 @@ def run(layers, memories, counts, idle):
                     vector[piece.lane : piece.lane + piece.count] = source
                 if piece.ends:
                     tag = piece.tag
-                    facts = (tag.block, tag.group, tag.at, bool(tag.first), bool(tag.last))
+                    flags = (
+                        tag.first, tag.last, tag.partial, tag.first_partial, tag.last_partial,
+                    )  # fmt: skip
+                    facts = (tag.block, tag.group, tag.at, *map(bool, flags))
                     found.append((vector.copy(), facts, bool(piece.new_tile)))
                     times.append(cycle)
                     if len(found) == ends[number]:
@@ -173,10 +193,38 @@ CASES = {
 }
 
 
+#: A tile, several, a short one at the end, less in all than a group.
+SCALE_GROUPS = [
+    ("linear", 8),
+    ("linear", 16),
+    ("linear", 24),
+    ("linear", 1000),
+    ("ragged linear", 8),
+    ("ragged linear", 13),
+    ("rows of a linear", 8),
+    ("rows of a linear", 16),
+    ("3x3", 24),
+    ("3x3 of three channels", 16),
+    ("strided", 32),
+    ("dilated", 8),
+    ("depthwise", 8),
+    ("depthwise", 9),
+    ("grouped", 16),
+    ("wide groups", 8),
+    ("uneven channels", 16),
+]
+
+
 @pytest.mark.parametrize("idle", [0.0, 0.4])
 @pytest.mark.parametrize("name", CASES)
 def test_vectors_are_windows(name, idle):
     run_cases([CASES[name]], idle)
+
+
+@pytest.mark.parametrize(("name", "group"), SCALE_GROUPS)
+def test_sums_end_with_groups_of_scales(name, group):
+    scaled = replace(CASES[name], scale_group=group)
+    run_cases([scaled, CASES["dilated"], scaled, scaled], 0.2)
 
 
 def test_layers_follow_one_another():
@@ -208,7 +256,8 @@ def run_cases(cases, idle):
 def single(fields, memory, count, idle=0.2):
     base = Conv(8, 8).layer() | fields
     found, _ = run([base], [memory], [count], idle)
-    return found
+    assert not any(facts[5] for _, facts, _ in found)
+    return [(vector, facts[:5], new) for vector, facts, new in found]
 
 
 @pytest.mark.parametrize(("channels", "before"), [(16, 8), (12, 4), (5, 0), (16, 11), (9, 13)])
