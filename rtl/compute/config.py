@@ -22,8 +22,10 @@ class ArrayConfig:
         Longest sub-vector, at most ``columns``.
     accumulators : int
         Positions whose sums are kept at once: output rows of a linear, pixels of a convolution.
+        Kept twice, for totals of groups too.
     scale_lanes : int
-        Outputs requantised per cycle, a power of two up to ``rows``.
+        Outputs requantised, and sums of groups of inputs rescaled, per cycle: a power of two up to
+        ``rows``.
     input_words, output_words : int
         Activation buffers, in words of ``columns`` and of ``rows`` bytes.
 
