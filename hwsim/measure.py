@@ -1,19 +1,21 @@
 """Measure a container on the generated hardware, beside the same layers as int8."""
 
 import tempfile
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hwsim.image import ImageLayer, layers_of
-from hwsim.job import Job, Result
 from hwsim.memory import parse_memory
-from hwsim.sim import run
-from rtl import STALL_CAUSES, StreamerConfig
+from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
+from hwsim.run import Outcome, Surroundings, run_program
+from rtl import AcceleratorConfig
+from rtl.program import PROGRAM_BYTES, STALL_CAUSES, RunStatus
 from vq.container import (
     ConfigError,
     Container,
@@ -22,6 +24,7 @@ from vq.container import (
     open_container,
     write_container,
 )
+from vq.integer import is_integer_tensor, read_integer
 
 __all__ = ["BASELINES", "DEFAULT_MEMORY", "simulate"]
 
@@ -29,32 +32,45 @@ __all__ = ["BASELINES", "DEFAULT_MEMORY", "simulate"]
 BASELINES = ("int8",)
 DEFAULT_MEMORY = "ideal:bytes_per_cycle=16,latency=20"
 
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Steps to run, what goes in, and what must come out."""
+
+    steps: list[Step]
+    inputs: dict[Tensor, NDArray[np.int8]]
+    outputs: dict[Tensor, NDArray[np.int8]]
+
 
 def simulate(
     path: str | PathLike[str],
     *,
-    config: StreamerConfig | None = None,
+    config: AcceleratorConfig | None = None,
     memory: str = DEFAULT_MEMORY,
+    rows: int | None = None,
     methods: Sequence[str] = BASELINES,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Stream a container through the RTL under Verilator and report what it cost.
+    """Run a container on the RTL under Verilator and report what it cost.
 
-    The file's own bytes are the memory. Every decoded weight is compared with the software
-    decoder. With ``methods=("int8",)`` the same integer weights run once more as an int8
-    container, on the same instance, bus and memory.
-
-    The instance streams weights and has no multipliers: ``m`` and ``macs`` are 0, nothing is
-    written, and ``energy_pj`` is None.
+    The file's own bytes are the memory. A file with an integer graph runs as a whole network on
+    one random input, and every value of the graph is compared with numpy; of any other file, or if
+    ``rows`` is given, every layer's matrix multiplies that many rows of random activations
+    (default 1). With ``methods=("int8",)`` the same integer weights run once more as an int8
+    container, on the same instance, bus, memory and activations.
 
     Parameters
     ----------
     path : path
         A ``*.vq.safetensors`` file.
-    config : StreamerConfig, optional
+    config : AcceleratorConfig, optional
         The instance; default values if left out.
     memory : str
         Memory model, see :func:`hwsim.memory.parse_memory`.
+    rows : int, optional
+        Rows M of activations for each layer.
     methods : sequence of str
         Baselines to run as well, of ``BASELINES``. Without int8, ``speedup`` and
         ``traffic_ratio`` are None.
@@ -76,21 +92,24 @@ def simulate(
     SimulationError
         If a tool is missing, or the hardware reports an error or breaks a rule.
     """
-    config = config or StreamerConfig()
+    config = config or AcceleratorConfig()
     described = parse_memory(memory).describe()
     for method in methods:
         if method not in BASELINES:
             raise ConfigError(f"methods must be of {', '.join(BASELINES)}, not {method!r}")
-    one_run = partial(_run, config=config, memory=memory, progress=progress)
+    if rows is not None and rows < 1:
+        raise ConfigError(f"rows must be at least 1, not {rows}")
     with open_container(path) as container:
-        layers_of(container, config)
-        runs = {"compressed": one_run(container, "compressed")}
-        for method in dict.fromkeys(methods):
-            with tempfile.TemporaryDirectory(prefix="signbook-") as folder:
-                baseline = Path(folder) / f"{method}.vq.safetensors"
-                write_container(baseline, layers=_as_int8(container))
-                with open_container(baseline) as other:
-                    runs[method] = one_run(other, method)
+        plans = [("compressed", container)]
+        with _baselines(container, dict.fromkeys(methods)) as others:
+            plans += others
+            # All programs exist before the first one is simulated.
+            work = {name: _work(one, container, rows) for name, one in plans}
+            programs = {name: assemble(work[name].steps, one, config) for name, one in plans}
+            runs = {
+                name: _run(name, programs[name], work[name], config, memory, progress)
+                for name, _ in plans
+            }
     ours, int8 = runs["compressed"], runs.get("int8")
     return {
         "schema": "signbook.simulate/1",
@@ -103,16 +122,54 @@ def simulate(
     }
 
 
-def _as_int8(container: Container) -> list[Layer]:
+def _work(container: Container, original: Container, rows: int | None) -> _Work:
+    """What to run; the graph and its numbers are those of the original file."""
+    if rows is None and any(is_integer_tensor(name) for name in original.kept_names):
+        model = read_integer(original)
+        steps = steps_of_graph(model, container)
+        x = np.random.default_rng(0).integers(-128, 128, (1, *model.graph.input.shape))
+        values = model.trace(x.astype(np.int8))
+        return _Work(
+            steps,
+            {step.source: values[step.source.name][0] for step in steps[:1]},
+            {step.target: values[step.name][0] for step in steps},
+        )
+    works = work_of_layers(container, rows or 1)
+    return _Work(
+        [work.step for work in works],
+        {work.step.source: work.inputs for work in works},
+        {work.step.target: work.outputs for work in works},
+    )
+
+
+@contextmanager
+def _baselines(
+    container: Container, methods: Sequence[str] | dict[str, None]
+) -> Iterator[list[tuple[str, Container]]]:
+    """The same integers in other methods, in files that live as long as the context."""
+    with tempfile.TemporaryDirectory(prefix="signbook-") as folder:
+        opened = []
+        try:
+            for method in methods:
+                path = Path(folder) / f"{method}.vq.safetensors"
+                write_container(path, layers=as_int8(container))
+                opened.append((method, open_container(path)))
+            yield opened
+        finally:
+            for _, other in opened:
+                other.close()
+
+
+def as_int8(container: Container) -> list[Layer]:
     """The decoded integers of every layer, as int8 layers of the same names and shapes.
 
-    Group scales have no place there; the hardware reads none.
+    Group scales have no place there; an accelerator gets them with the parameters of a layer.
     """
     return [
         Layer.int8(
             g.name,
             integers=container.integers(g.name),
-            scale=np.ones(1, np.float32) if g.group else container.scale(g.name),
+            scale=np.ones(1, np.float32) if g.group or not g.scales else container.scale(g.name),
             shape=g.shape,
             op=g.op,
             tile_outputs=g.tile_outputs,
@@ -122,94 +179,99 @@ def _as_int8(container: Container) -> list[Layer]:
 
 
 def _run(
-    container: Container,
     name: str,
-    *,
-    config: StreamerConfig,
+    program: Program,
+    work: _Work,
+    config: AcceleratorConfig,
     memory: str,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     """One RUN of the document."""
-    layers = layers_of(container, config)
-    beats = sum(layer.read_bytes for layer in layers) // config.bus_bytes
-    job = Job(container.path, [layer.descriptor for layer in layers], memory)
-    result = run(config, job, progress=progress and (lambda done: progress(name, done, beats)))
+    image = program.image()
+    for tensor, value in work.inputs.items():
+        program.places[tensor].write(image, value)
+    beats = sum(layer.read_bytes for layer in program.layers) // config.bus_bytes
+    (outcome,) = run_program(
+        config,
+        program,
+        image,
+        Surroundings(memory=memory),
+        progress and (lambda done: progress(name, done, beats)),
+    )
+    if outcome.status != RunStatus.OK:
+        failed = program.layers[outcome.failed_layer].step.name
+        raise SimulationError(f"layer {failed!r}: status must be OK, not {outcome.status.name}")
     if progress is not None:
         progress(name, beats, beats)
-    return _document(container, layers, result, config)
+    return _document(program, work, outcome, config)
 
 
 def _document(
-    container: Container, layers: Sequence[ImageLayer], result: Result, config: StreamerConfig
+    program: Program, work: _Work, outcome: Outcome, config: AcceleratorConfig
 ) -> dict[str, Any]:
-    rows, exact = [], True
-    for layer, outcome in zip(layers, result.layers, strict=True):
-        g, report = layer.entry.geometry, outcome.report
-        _check(layer, report, config)
-        expected = container.stream_order(g.name)
-        exact &= len(outcome.weights) == layer.output_weights(result.lanes)
-        exact &= np.array_equal(outcome.weights[: len(expected)], expected)
-        rows.append(
-            {
-                "name": g.name,
-                "method": g.method,
-                "weights": g.weights,
-                "macs": 0,
-                "m": 0,
-                "cycles": report["cycles"],
-                "bytes_read": report["beats"] * config.bus_bytes,
-                "busy_cycles": report["busy_cycles"],
-                "stall_cycles": {cause: report[f"{cause}_cycles"] for cause in STALL_CAUSES},
-            }
+    exact = all(
+        np.array_equal(
+            program.places[tensor].read(outcome.image).reshape(want.shape), want
         )
-    bus = result.bus
-    charged = {
-        "cycles": (sum(row["cycles"] for row in rows), result.cycles),
-        "bytes": (sum(row["bytes_read"] for row in rows), bus.read_bytes),
-        "bursts": (sum(outcome.report["bursts"] for outcome in result.layers), bus.bursts),
-    }
-    for quantity, (inside, outside) in charged.items():
-        if inside != outside:
-            raise SimulationError(
-                f"{quantity} counted by the hardware must be those of the memory, "
-                f"{outside}, not {inside}"
-            )
+        for tensor, want in work.outputs.items()
+    )
+    read_bytes = outcome.beats_read * config.bus_bytes
+    expected = sum(layer.read_bytes for layer in program.layers)
+    if read_bytes != expected:
+        raise SimulationError(f"bytes read must be {expected}, not {read_bytes}")
+    registers = outcome.registers
+    weights = [layer.weights for layer in program.layers if layer.weights]
+    parameters = sum(layer.parameter_bytes for layer in program.layers)
     return {
-        "cycles": result.cycles,
-        "bytes_read": bus.read_bytes,
-        "bytes_written": 0,
-        "bursts": bus.bursts,
-        "stall_cycles": {
-            cause: sum(row["stall_cycles"][cause] for row in rows) for cause in STALL_CAUSES
-        },
-        "busy_cycles": sum(row["busy_cycles"] for row in rows),
+        "cycles": registers["CYCLES"],
+        "bytes_read": read_bytes,
+        "bytes_written": outcome.beats_written * config.bus_bytes,
+        "bursts": outcome.read_bursts + outcome.write_bursts,
+        "stall_cycles": {cause: registers[f"{cause.upper()}_CYCLES"] for cause in STALL_CAUSES},
+        "busy_cycles": registers["BUSY_CYCLES"],
         "bit_exact": bool(exact),
-        "wall_seconds": result.wall_seconds,
+        "wall_seconds": outcome.wall_seconds,
         "energy_pj": None,
         "bytes_by": {
-            "weights": sum(layer.entry.geometry.payload_bytes for layer in layers),
-            "codebooks": sum(layer.codebook_bytes for layer in layers),
-            "scales": sum(layer.zero_bytes for layer in layers),
-            "activations": 0,
-            "descriptors": 0,
-            "padding": sum(layer.padding_bytes for layer in layers),
+            "weights": sum(layer.entry.geometry.payload_bytes for layer in weights),
+            "codebooks": sum(layer.codebook_bytes for layer in weights),
+            "scales": parameters + sum(layer.zero_bytes for layer in weights),
+            "activations": sum(layer.activation_bytes for layer in program.layers),
+            "descriptors": PROGRAM_BYTES * len(program.layers),
+            "padding": sum(layer.padding_bytes for layer in weights),
         },
-        "layers": rows,
+        "layers": _layers(program, outcome),
     }
 
 
-def _check(layer: ImageLayer, report: dict[str, Any], config: StreamerConfig) -> None:
-    """Require that the hardware ran a layer as asked and charged each of its cycles once."""
-    name = layer.entry.geometry.name
-    if report["status"] != "OK":
-        raise SimulationError(f"layer {name!r}: status must be OK, not {report['status']}")
-    if report["beats"] * config.bus_bytes != layer.read_bytes:
-        raise SimulationError(
-            f"layer {name!r}: bytes read must be {layer.read_bytes}, "
-            f"not {report['beats'] * config.bus_bytes}"
+def _layers(program: Program, outcome: Outcome) -> list[dict[str, Any]]:
+    """One row per step. What follows the last vector of all is the last step's writeback."""
+    rows: dict[Step, dict[str, Any]] = {}
+    for layer, record in zip(program.layers, outcome.records, strict=True):
+        step = layer.step
+        g = step.entry.geometry if step.entry else None
+        row = rows.setdefault(
+            step,
+            {
+                "name": step.name,
+                "method": g.method if g else "none",
+                "weights": g.weights if g else 0,
+                "macs": 0,
+                "m": step.target.positions,
+                "cycles": 0,
+                "bytes_read": 0,
+                "busy_cycles": 0,
+                "stall_cycles": dict.fromkeys(STALL_CAUSES, 0),
+            },
         )
-    charged = report["busy_cycles"] + sum(report[f"{cause}_cycles"] for cause in STALL_CAUSES)
-    if charged != report["cycles"]:
-        raise SimulationError(
-            f"layer {name!r}: busy and stall cycles must sum to {report['cycles']}, not {charged}"
-        )
+        row["macs"] += layer.macs
+        row["cycles"] += record.cycles
+        row["bytes_read"] += layer.read_bytes
+        row["busy_cycles"] += record.busy_cycles
+        for cause, cycles in record.stall_cycles.items():
+            row["stall_cycles"][cause] += cycles
+    last = rows[program.layers[-1].step]
+    drain = outcome.registers["CYCLES"] - sum(row["cycles"] for row in rows.values())
+    last["cycles"] += drain
+    last["stall_cycles"]["writeback"] += drain
+    return list(rows.values())

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from rtl.accelerator_config import AcceleratorConfig
 from rtl.axi import LiteSignature, ReadSignature
 from rtl.channel import REGION
-from rtl.compute.engine import Engine
+from rtl.compute.engine import Engine, scaling_layout
 from rtl.compute.outputs import OUTPUT_LAYER, OutputBuffer
 from rtl.compute.tile import TILE_LAYER
 from rtl.compute.walk import WALK_LAYER
@@ -156,7 +156,11 @@ class Accelerator(wiring.Component):
         for i, (region, sink) in enumerate(zip(regions, sinks, strict=True)):
             connect(m, region, reads.regions[i])
             connect(m, reads.beats[i], sink)
-        connect(m, parameters.scaling, engine.scaling)
+        # The numbers of a block wait here, so that the next block's group scales can pass.
+        m.submodules.scalings = scalings = StreamQueue(scaling_layout(array), 2)
+        connect(m, parameters.scaling, scalings.put)
+        connect(m, scalings.get, engine.scaling)
+        connect(m, parameters.scales, engine.scales)
         m.d.comb += [engine.write.eq(loader.input), outputs.load.eq(loader.output)]
 
         # A layer is walked over once its activations are there.
@@ -255,7 +259,7 @@ class Accelerator(wiring.Component):
             account.layer_ends.eq(engine.layer_ends),
             account.memory.eq(
                 (awaits_beat & ~weights.awaits_codebook)
-                | (engine.blocked & ~parameters.scaling.valid)
+                | (engine.blocked & ~engine.scaling.valid)
                 | (engine.awaits_vectors & ~loader.awaits_writes & (loaded == 0) & to_come)
             ),
             account.codebook.eq(awaits_beat & weights.awaits_codebook),

@@ -78,6 +78,11 @@ class AcceleratorConfig:
             raise ConfigError(bulleted("accelerator configuration", dict.fromkeys(problems)))
 
     @property
+    def bus_bytes(self) -> int:
+        """Bytes of one beat."""
+        return self.bus_bits // 8
+
+    @property
     def streamer(self) -> StreamerConfig:
         """The part that fetches and decodes weights."""
         shared = {field.name for field in dataclasses.fields(StreamerConfig)}

@@ -294,12 +294,16 @@ def export(
 def rtl(
     out: Annotated[Path, typer.Option(help="Folder for the Verilog and its manifest.")],
     settings: Settings = None,
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="The streamer of decoded weights alone.")
+    ] = False,
 ) -> None:
-    """Generate the weight streamer as Verilog, with a manifest of its parameters and ports."""
-    from rtl import StreamerConfig, top_of, write_verilog
+    """Generate the accelerator as Verilog, with a manifest and a map of its registers."""
+    from rtl import AcceleratorConfig, StreamerConfig, top_of, write_verilog
     from signbook.files import make_folder
 
-    config = StreamerConfig.from_mapping(_mapping(settings))
+    kind = StreamerConfig if weights_only else AcceleratorConfig
+    config = kind.from_mapping(_mapping(settings))
     typer.echo(write_verilog(config, make_folder(out) / f"{top_of(config)}.v"))
 
 
@@ -308,20 +312,28 @@ def simulate(
     file: Annotated[Path, typer.Argument(help="A *.vq.safetensors file.")],
     settings: Settings = None,
     memory: Annotated[str, typer.Option(help=MEMORY_HELP)] = "ideal:bytes_per_cycle=16,latency=20",
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows of random activations for each layer on its own. Left out, a file with an "
+            "integer graph runs as a network, any other with one row."
+        ),
+    ] = None,
     methods: Annotated[
         str, typer.Option(help="Baselines to run beside the file, or 'none'.")
     ] = "int8",
     json: Json = None,
 ) -> None:
-    """Stream a container through the RTL under Verilator and measure bytes and cycles."""
-    from rtl import StreamerConfig
+    """Run a container on the RTL under Verilator and measure bytes and cycles."""
+    from rtl import AcceleratorConfig
     from signbook.files import write_json
     from signbook.streaming import stream
 
     document = stream(
         file,
-        config=StreamerConfig.from_mapping(_mapping(settings)),
+        config=AcceleratorConfig.from_mapping(_mapping(settings)),
         memory=memory,
+        rows=rows,
         methods=() if methods == "none" else tuple(methods.split(",")),
     )
     columns = ("name", "method", "weights", "bytes_read", "cycles", "busy_cycles")

@@ -13,7 +13,7 @@ from torch import nn
 
 import vq
 from hwsim.toolchain import find_toolchain
-from rtl import StreamerConfig
+from rtl import AcceleratorConfig
 from signbook.files import make_folder, write_json, write_text
 from signbook.inspection import inspect_file
 from signbook.report import render_demo
@@ -92,7 +92,7 @@ def run_demo(out: Path, *, seed: int = 0, json_path: Path | None = None) -> Demo
         _require_lossless(compressed, files[arm], DigitsViT())
         demo.inspections[arm] = inspect_file(files[arm])
     with _timed(seconds, "simulate"):
-        config = StreamerConfig(bus_bits=BUS_BITS)
+        config = AcceleratorConfig(bus_bits=BUS_BITS)
         measured = stream(files["ssvq"], config=config, memory=MEMORY)
     demo.document = {
         "schema": "signbook.demo/1",

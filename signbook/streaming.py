@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hwsim.measure import simulate
-from rtl import StreamerConfig
+from rtl import AcceleratorConfig
 from vq.progress import bar
 
 __all__ = ["stream"]
@@ -16,14 +16,15 @@ _STEPS = 1000
 def stream(
     path: str | os.PathLike[str],
     *,
-    config: StreamerConfig,
+    config: AcceleratorConfig,
     memory: str,
+    rows: int | None = None,
     methods: Sequence[str] = ("int8",),
 ) -> dict[str, Any]:
     """Run :func:`hwsim.measure.simulate` and show how far each run is.
 
-    The first run of a configuration also generates and builds its simulator, for half a minute
-    or so; later ones find it in the cache.
+    The first run of a configuration also generates and builds its simulator, for a minute
+    or two; later ones find it in the cache.
     """
     with bar("simulating the RTL", _STEPS * (1 + len(methods))) as advance:
         seen: dict[str, int] = {}
@@ -34,4 +35,6 @@ def stream(
             seen[run] = reached
 
         advance(0, note="building, if this configuration is new")
-        return simulate(path, config=config, memory=memory, methods=methods, progress=show)
+        return simulate(
+            path, config=config, memory=memory, rows=rows, methods=methods, progress=show
+        )

@@ -2,6 +2,17 @@
 
 from hwsim.program.assemble import Program, ProgramLayer, assemble
 from hwsim.program.graph import steps_of_graph
+from hwsim.program.layers import LayerWork, work_of_layers
 from hwsim.program.step import Numbers, Step, Tensor
 
-__all__ = ["Numbers", "Program", "ProgramLayer", "Step", "Tensor", "assemble", "steps_of_graph"]
+__all__ = [
+    "LayerWork",
+    "Numbers",
+    "Program",
+    "ProgramLayer",
+    "Step",
+    "Tensor",
+    "assemble",
+    "steps_of_graph",
+    "work_of_layers",
+]

@@ -5,6 +5,7 @@ from typing import Any
 from hwsim.program.memory import Place
 from hwsim.program.step import Step
 from rtl import AcceleratorConfig
+from rtl.compute.groups import scale_tiles
 
 __all__ = ["tile_fields", "walk_fields"]
 
@@ -81,4 +82,12 @@ def walk_fields(
         "dilation_y_words": step.dilation[0] * row,
         "dilation_x_words": step.dilation[1] * pixel,
         "pool": int(step.pool),
+        "scale_tiles": _scale_tiles(step, config),
     }
+
+
+def _scale_tiles(step: Step, config: AcceleratorConfig) -> int:
+    if step.entry is None:
+        return 0
+    g = step.entry.geometry
+    return scale_tiles(config.array, step.name, inputs=g.I, group=g.group)

@@ -49,10 +49,7 @@ def work_of_layers(
 
 def _work(container: Container, entry: LayerEntry, rows: int, seed: int) -> LayerWork:
     g = entry.geometry
-    weight = container.integers(g.name).reshape(g.O, -1)
-    if len(g.shape) > 2:  # channels innermost, as the stream has them
-        shape = (g.O, g.shape[1], math.prod(g.shape[2:]))
-        weight = weight.reshape(shape).transpose(0, 2, 1).reshape(g.O, -1)
+    weight = container.integers(g.name)
     rng = np.random.default_rng([seed, zlib.crc32(g.name.encode())])
     x = rng.integers(-128, 128, (rows, g.I)).astype(np.int8)
     bias = rng.integers(-1000, 1000, g.O).astype(np.int32)

@@ -8,9 +8,21 @@ from rtl.accelerator_config import AcceleratorConfig
 from rtl.control.multiply import SerialMultiplier
 from rtl.descriptor import Method
 from rtl.program import PROGRAM_LAYER, PROGRAM_VERSION, RunStatus
+from rtl.transfer.parameters import GROUPS_PER_SLOT, PARAMETER_BYTES
 from vq.container import CHUNK_SUBVECTORS, GRANULE_BYTES
 
 __all__ = ["ShapeChecker"]
+
+
+class _Products:
+    """What the checks multiply."""
+
+    def __init__(self) -> None:
+        self.inputs = Signal(32)  # of an output
+        self.positions = Signal(32)
+        self.weights = Signal(72)  # in the stream, the filling of sub-vectors included
+        self.tiles = Signal(40)  # of a block, if its last group were complete
+        self.slots = Signal(32)
 
 
 class ShapeChecker(wiring.Component):
@@ -49,8 +61,9 @@ class ShapeChecker(wiring.Component):
         m.submodules.multiplier = multiplier = SerialMultiplier(32, 40)
         layer = self.layer
         walk, tile = layer.walk, layer.tile
-        inputs, positions, weights = Signal(32), Signal(32), Signal(72)
-        m.d.comb += self.status.eq(self._status(m, inputs, positions, weights))
+        slots_of_block = ((layer.groups + GROUPS_PER_SLOT - 1) >> 2) + 1
+        found = _Products()
+        m.d.comb += self.status.eq(self._status(m, found))
 
         def multiply(state: str, a: Value, b: Value, result: Signal, following: str) -> None:
             """Two states: start, and wait for the result."""
@@ -71,13 +84,15 @@ class ShapeChecker(wiring.Component):
                 with m.If(self.start):
                     m.d.comb += self.done.eq(0)
                     m.next = "WINDOW"
-            multiply("WINDOW", walk.kernel_y, walk.kernel_x, inputs, "INPUTS")
-            multiply("INPUTS", walk.group_inputs, inputs, inputs, "POSITIONS")
-            multiply("POSITIONS", walk.out_height, walk.out_width, positions, "WEIGHTS")
-            multiply("WEIGHTS", tile.columns, tile.outputs << tile.log2_d, weights, "IDLE")
+            multiply("WINDOW", walk.kernel_y, walk.kernel_x, found.inputs, "INPUTS")
+            multiply("INPUTS", walk.group_inputs, found.inputs, found.inputs, "POSITIONS")
+            multiply("POSITIONS", walk.out_height, walk.out_width, found.positions, "WEIGHTS")
+            multiply("WEIGHTS", tile.columns, tile.outputs << tile.log2_d, found.weights, "GROUPS")
+            multiply("GROUPS", layer.groups, walk.scale_tiles, found.tiles, "SLOTS")
+            multiply("SLOTS", slots_of_block, walk.blocks, found.slots, "IDLE")
         return m
 
-    def _status(self, m: Module, inputs: Value, positions: Value, weights: Value) -> Value:
+    def _status(self, m: Module, found: "_Products") -> Value:
         config, layer = self._config, self.layer
         array = config.array
         top = 1 << (config.address_bits - (GRANULE_BYTES - 1).bit_length())
@@ -92,7 +107,7 @@ class ShapeChecker(wiring.Component):
         load, store, output = layer.load, layer.store, layer.output
         ascending = [
             (layer.version != PROGRAM_VERSION, RunStatus.VERSION),
-            (self._bad_shape(m, inputs, positions, weights), RunStatus.SHAPE),
+            (self._bad_shape(m, found), RunStatus.SHAPE),
             (
                 (output.positions > config.accumulators)
                 | (
@@ -130,7 +145,7 @@ class ShapeChecker(wiring.Component):
             status = Mux(condition, code, status)
         return status
 
-    def _bad_shape(self, m: Module, inputs: Value, positions: Value, weights: Value) -> Value:
+    def _bad_shape(self, m: Module, found: "_Products") -> Value:
         config, layer = self._config, self.layer
         walk, tile, output = layer.walk, layer.tile, layer.output
         zero: Value = output.positions == 0
@@ -146,16 +161,16 @@ class ShapeChecker(wiring.Component):
 
         log2_rows, log2_columns = config.rows.bit_length() - 1, config.columns.bit_length() - 1
         blocks = (tile.outputs + config.rows - 1) >> log2_rows
-        tiles_of_window = (inputs + config.columns - 1) >> log2_columns
+        tiles_of_window = (found.inputs + config.columns - 1) >> log2_columns
         tiles_of_row = ((tile.columns << tile.log2_d) + config.columns - 1) >> log2_columns
         tiles_of_identity = max(1, config.rows // config.columns)
 
         stream = layer.weights
-        bits_512 = (weights + CHUNK_SUBVECTORS - 1) >> (CHUNK_SUBVECTORS - 1).bit_length()
+        bits_512 = (found.weights + CHUNK_SUBVECTORS - 1) >> (CHUNK_SUBVECTORS - 1).bit_length()
         bad_stream = Signal()
         with m.Switch(stream.method):
             with m.Case(Method.INT8):
-                granules = (weights + GRANULE_BYTES - 1) >> (GRANULE_BYTES - 1).bit_length()
+                granules = (found.weights + GRANULE_BYTES - 1) >> (GRANULE_BYTES - 1).bit_length()
                 m.d.comb += bad_stream.eq(stream.stream_granules != granules)
             with m.Case(Method.CODES):
                 m.d.comb += bad_stream.eq(stream.chunks != bits_512)
@@ -164,11 +179,24 @@ class ShapeChecker(wiring.Component):
                 m.d.comb += bad_stream.eq(before + stream.last_granules != bits_512)
         return (
             zero
-            | Mux(walk.pool, output.positions != 1, output.positions != positions)
+            | Mux(walk.pool, output.positions != 1, output.positions != found.positions)
             | (output.blocks != walk.blocks)
             | (output.pixel_words < output.blocks)
             | (output.last_rows > config.rows)
             | (layer.weighted == tile.identity)
+            | ((layer.groups == 0) != (walk.scale_tiles == 0))
+            | (walk.pool & (layer.groups != 0))
+            | (
+                (layer.groups != 0)
+                & (
+                    (found.tiles < tiles_of_window)
+                    | (found.tiles >= tiles_of_window + walk.scale_tiles)
+                )
+            )
+            | (
+                layer.parameter_granules
+                != found.slots * (config.rows * PARAMETER_BYTES // GRANULE_BYTES)
+            )
             | Mux(
                 layer.weighted,
                 (blocks != walk.blocks) | (tiles_of_row != tiles_of_window) | bad_stream,

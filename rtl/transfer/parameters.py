@@ -1,16 +1,17 @@
 """Parameter reader: what the requantiser and the group scales need, in the order of use."""
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.channel import beat_layout
 from rtl.compute.config import ArrayConfig
 from rtl.compute.engine import scaling_layout
+from rtl.compute.rescale import group_scales_layout
 from rtl.config import StreamerConfig
 from rtl.gearbox import Gearbox
 
-__all__ = ["GROUPS_PER_SLOT", "PARAMETER_BYTES", "PARAMETER_LAYER", "ParameterReader", "scales_layout"]
+__all__ = ["GROUPS_PER_SLOT", "PARAMETER_BYTES", "PARAMETER_LAYER", "ParameterReader"]
 
 #: Bytes of one output in a slot: bias (4), multiplier (2), shift (1), one unused; or the scales of
 #: four groups (2 each).
@@ -22,17 +23,6 @@ GROUPS_PER_SLOT = 4
 PARAMETER_LAYER = data.StructLayout(
     {"blocks": 16, "groups": 16, "positions": 17, "relu": 1, "group_shift": 5}
 )
-
-
-def scales_layout(array: ArrayConfig) -> data.StructLayout:
-    """Scales of one group of inputs of one block of outputs."""
-    return data.StructLayout(
-        {
-            "scales": data.ArrayLayout(signed(16), array.rows),
-            "shift": 5,
-            "positions": range(array.accumulators + 1),
-        }
-    )
 
 
 class ParameterReader(wiring.Component):
@@ -51,7 +41,7 @@ class ParameterReader(wiring.Component):
         Slots, one after another; a slot is whole granules.
     scaling : Out(stream.Signature(scaling_layout(array)))
         One for each block.
-    scales : Out(stream.Signature(scales_layout(array)))
+    scales : Out(stream.Signature(group_scales_layout(array)))
         One for each group of each block, before the block's ``scaling``.
     error : Out(1)
         A beat was an error.
@@ -64,7 +54,7 @@ class ParameterReader(wiring.Component):
                 "layer": In(stream.Signature(PARAMETER_LAYER)),
                 "beats": In(stream.Signature(beat_layout(config))),
                 "scaling": Out(stream.Signature(scaling_layout(array))),
-                "scales": Out(stream.Signature(scales_layout(array))),
+                "scales": Out(stream.Signature(group_scales_layout(array))),
                 "error": Out(1),
             }
         )
