@@ -156,7 +156,7 @@ class Accelerator(wiring.Component):
         for i, (region, sink) in enumerate(zip(regions, sinks, strict=True)):
             connect(m, region, reads.regions[i])
             connect(m, reads.beats[i], sink)
-        # The numbers of a block wait here, so that the next block's group scales can pass.
+        # A block's numbers wait here while those of the block before are in use.
         m.submodules.scalings = scalings = StreamQueue(scaling_layout(array), 2)
         connect(m, parameters.scaling, scalings.put)
         connect(m, scalings.get, engine.scaling)

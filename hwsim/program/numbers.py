@@ -11,7 +11,7 @@ __all__ = ["parameter_slots"]
 
 
 def parameter_slots(step: Step, container: Container, config: AcceleratorConfig) -> bytes:
-    """For each block of outputs: the scales of its groups, then its requantisation.
+    """For each block of outputs: its requantisation, then the scales of its groups.
 
     An output has 8 bytes in each slot: four int16 scales, or bias (int32), multiplier (int16), shift
     and one byte that is 0.
@@ -33,5 +33,5 @@ def parameter_slots(step: Step, container: Container, config: AcceleratorConfig)
         scales[:outputs, :groups] = numbers.group_scale
         by_slot = scales.reshape(blocks, rows, of_groups, GROUPS_PER_SLOT).transpose(0, 2, 1, 3)
         as_bytes = np.ascontiguousarray(by_slot).view(np.uint8)
-        slots.insert(0, as_bytes.reshape(blocks, of_groups, rows, PARAMETER_BYTES))
+        slots.append(as_bytes.reshape(blocks, of_groups, rows, PARAMETER_BYTES))
     return np.concatenate(slots, axis=1).tobytes()

@@ -18,8 +18,9 @@ __all__ = ["GROUPS_PER_SLOT", "PARAMETER_BYTES", "PARAMETER_LAYER", "ParameterRe
 PARAMETER_BYTES = 8
 GROUPS_PER_SLOT = 4
 
-#: What the reader has to know of a layer. A block of outputs has ``ceil(groups / 4)`` slots with
-#: scales of groups, then one with the numbers of the requantisation.
+#: What the reader has to know of a layer. A block of outputs has one slot with the numbers of the
+#: requantisation, then ``ceil(groups / 4)`` with scales of groups. In this order: the totals of the
+#: first positions are requantised while the last group's scale is still in use for other ones.
 PARAMETER_LAYER = data.StructLayout(
     {"blocks": 16, "groups": 16, "positions": 17, "relu": 1, "group_shift": 5}
 )
@@ -42,7 +43,7 @@ class ParameterReader(wiring.Component):
     scaling : Out(stream.Signature(scaling_layout(array)))
         One for each block.
     scales : Out(stream.Signature(group_scales_layout(array)))
-        One for each group of each block, before the block's ``scaling``.
+        One for each group of each block, behind the block's ``scaling``.
     error : Out(1)
         A beat was an error.
     """
@@ -70,6 +71,7 @@ class ParameterReader(wiring.Component):
         of_group = Signal()
         part = group[: (GROUPS_PER_SLOT - 1).bit_length()]
         last_group = group == layer.groups - 1
+        block_ends = Signal()
         taken = Signal()
         there = self.layer.valid & slot.valid
         m.d.comb += [
@@ -77,7 +79,6 @@ class ParameterReader(wiring.Component):
             gearbox.put.valid.eq(self.beats.valid),
             self.beats.ready.eq(gearbox.put.ready),
             self.error.eq(self.beats.valid & self.beats.ready & self.beats.p.error),
-            of_group.eq(group != layer.groups),
             self.scales.valid.eq(there & of_group),
             self.scales.p.shift.eq(layer.group_shift),
             self.scales.p.positions.eq(layer.positions),
@@ -86,7 +87,8 @@ class ParameterReader(wiring.Component):
             self.scaling.p.positions.eq(layer.positions),
             taken.eq(Mux(of_group, self.scales.ready, self.scaling.ready) & there),
             slot.ready.eq(taken & (~of_group | last_group | part.all())),
-            self.layer.ready.eq(taken & ~of_group & (block == layer.blocks - 1)),
+            block_ends.eq(taken & Mux(of_group, last_group, layer.groups == 0)),
+            self.layer.ready.eq(block_ends & (block == layer.blocks - 1)),
         ]
         for o in range(rows):
             entry = slot.payload.word_select(o, 8 * PARAMETER_BYTES)
@@ -98,10 +100,7 @@ class ParameterReader(wiring.Component):
                 self.scales.p.scales[o].eq(entry.word_select(part, 16).as_signed()),
             ]
         with m.If(taken):
-            with m.If(of_group):
-                m.d.sync += group.eq(group + 1)
-            with m.Else():
-                m.d.sync += [group.eq(0), block.eq(block + 1)]
-                with m.If(self.layer.ready):
-                    m.d.sync += block.eq(0)
+            m.d.sync += [of_group.eq(~block_ends), group.eq(Mux(of_group & ~last_group, group + 1, 0))]
+            with m.If(block_ends):
+                m.d.sync += block.eq(Mux(self.layer.ready, 0, block + 1))
         return m
