@@ -65,7 +65,7 @@ class Outcome:
         Number of the descriptor that failed, if any did.
     registers : dict of str to int
     records : list of LayerRecord
-        One for each descriptor that was finished.
+        One for each descriptor; none after an error.
     image : bytearray
         Memory after the run.
     beats_read, read_bursts, beats_written, write_bursts : int
@@ -128,12 +128,14 @@ def _outcome(
     raw = (
         image[program.records + GRANULE_BYTES * i :][:GRANULE_BYTES] for i in range(finished)
     )
-    records = [_record(bytes(granule), i) for i, granule in enumerate(raw)]
+    fine = status == RunStatus.OK
+    # After an error, records may be missing or in a damaged place.
+    records = [_record(bytes(granule), i) for i, granule in enumerate(raw)] if fine else []
     outcome = Outcome(
         status,
         registers["STATUS"] >> 16,
         registers,
-        records if status == RunStatus.OK else [],
+        records,
         image,
         run["beats_read"],
         run["read_bursts"],
