@@ -13,10 +13,11 @@ from amaranth.back import verilog
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from rtl.accelerator import Accelerator
+from rtl.accelerator import Accelerator, accelerator_signature
 from rtl.accelerator_config import AcceleratorConfig
 from rtl.config import StreamerConfig
-from rtl.streamer import WeightStreamer
+from rtl.control.document import register_document
+from rtl.streamer import WeightStreamer, streamer_signature
 from vq.container import LAYOUT, atomic_file
 
 __all__ = ["Config", "emit_verilog", "manifest", "top_of", "write_verilog"]
@@ -31,7 +32,15 @@ def top_of(config: Config) -> str:
 
 
 def _design(config: Config) -> Accelerator | WeightStreamer:
-    return (Accelerator if isinstance(config, AcceleratorConfig) else WeightStreamer)(config)  # type: ignore[arg-type]
+    return (
+        Accelerator(config) if isinstance(config, AcceleratorConfig) else WeightStreamer(config)
+    )
+
+
+def _signature(config: Config) -> wiring.Signature:
+    if isinstance(config, AcceleratorConfig):
+        return accelerator_signature(config)
+    return streamer_signature(config)
 
 
 def _ports(signature: wiring.Signature, interface: Any) -> dict[str, tuple[Value, str]]:
@@ -67,7 +76,7 @@ def emit_verilog(config: Config) -> str:
 
 def manifest(config: Config, source: str) -> dict[str, Any]:
     """Describe an emitted instance: configuration, ports with direction and width, versions."""
-    signature = _design(config).signature
+    signature = _signature(config)
     return {
         "schema": "signbook.rtl/1",
         "top": top_of(config),
@@ -85,7 +94,8 @@ def manifest(config: Config, source: str) -> dict[str, Any]:
 def write_verilog(config: Config, path: str | os.PathLike[str]) -> Path:
     """Write an instance's Verilog, and its manifest beside it as ``*.json``.
 
-    Both texts exist before the first file is touched and replace it as a whole, so a failure
+    An accelerator also gets a page about its registers and what it reads from memory, ``*.md``.
+    All texts exist before the first file is touched and replace it as a whole, so a failure
     leaves what was there.
 
     Returns
@@ -101,7 +111,10 @@ def write_verilog(config: Config, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     source = emit_verilog(config)
     facts = json.dumps(manifest(config, source), indent=2) + "\n"
-    for target, text in ((path, source), (path.with_suffix(".json"), facts)):
+    texts = {path: source, path.with_suffix(".json"): facts}
+    if isinstance(config, AcceleratorConfig):
+        texts[path.with_suffix(".md")] = register_document()
+    for target, text in texts.items():
         with atomic_file(target) as file:
             file.write(text.encode())
     return path

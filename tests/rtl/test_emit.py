@@ -9,7 +9,10 @@ import pytest
 
 import rtl
 from hwsim.sim import lint
-from rtl import StreamerConfig, emit_verilog, write_verilog
+from rtl import AcceleratorConfig, StreamerConfig, emit_verilog, write_verilog
+from rtl.control.document import register_document
+from rtl.program import PROGRAM_LAYER, RunStatus
+from tests.hwsim.programs import SMALL
 from tests.rtl.conftest import SMALLEST
 from vq.container import OutputError, SimulationError
 
@@ -27,6 +30,23 @@ def test_ports_have_vendor_names(tmp_path: Path) -> None:
     header = re.search(rf"module signbook_streamer\((.*?)\);", source, re.DOTALL)
     assert header is not None
     assert {name.strip() for name in header[1].split(",")} == {*facts["ports"], "clk", "rst"}
+
+
+def test_accelerator_comes_with_its_registers(tmp_path: Path) -> None:
+    write_verilog(SMALL, tmp_path / "accelerator.v")
+    facts = json.loads((tmp_path / "accelerator.json").read_text())
+    assert facts["top"] == "signbook_accelerator"
+    assert AcceleratorConfig.from_mapping(facts["config"]) == SMALL
+    assert {"m_axi_wstrb", "s_axi_awaddr", "irq"} < set(facts["ports"])
+    page = (tmp_path / "accelerator.md").read_text()
+    assert page == register_document()
+    assert all(f"`{status.name}`" in page for status in RunStatus)
+    assert f"| {PROGRAM_LAYER.size - 1}:" in page
+
+
+def test_documented_registers_are_those_of_the_hardware() -> None:
+    page = Path(rtl.__file__).parent.parent / "docs" / "registers.md"
+    assert page.read_text() == register_document(), "make it anew: see docs/accelerator.md"
 
 
 def test_same_configuration_same_text() -> None:
@@ -56,8 +76,8 @@ def test_unwritable_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("instance", [SMALLEST, StreamerConfig(), StreamerConfig(bus_bits=512)])
-def test_lint_clean(instance: StreamerConfig) -> None:
+@pytest.mark.parametrize("instance", [SMALLEST, StreamerConfig(), StreamerConfig(bus_bits=512), SMALL])
+def test_lint_clean(instance: StreamerConfig | AcceleratorConfig) -> None:
     lint(instance, WAIVERS)
 
 
