@@ -31,6 +31,7 @@ __all__ = ["BASELINES", "DEFAULT_MEMORY", "simulate"]
 #: Methods that a file can be compared with.
 BASELINES = ("int8",)
 DEFAULT_MEMORY = "ideal:bytes_per_cycle=16,latency=20"
+DEFAULT_TIMEOUT_CYCLES = 1 << 20
 
 Progress = Callable[[str, int, int], None]
 
@@ -195,7 +196,7 @@ def _run(
         config,
         program,
         image,
-        Surroundings(memory=memory),
+        Surroundings(memory=memory, timeout_cycles=DEFAULT_TIMEOUT_CYCLES),
         progress and (lambda done: progress(name, done, beats)),
     )
     if outcome.status != RunStatus.OK:

@@ -6,32 +6,26 @@ import numpy as np
 import pytest
 
 from hwsim import simulate
-from hwsim.measure import _as_int8
-from rtl import STALL_CAUSES, StreamerConfig
+from hwsim.measure import as_int8
+from rtl import STALL_CAUSES, AcceleratorConfig
 from tests.hwsim.containers import Maker, write
-from vq.container import ConfigError, Container, open_container
+from tests.hwsim.programs import SMALL, Net, every_format, network
+from vq import SSVQ, Int8, Recipe
+from vq.container import ConfigError, Container, SimulationError, open_container
 
 pytestmark = pytest.mark.rtl
+MEMORY = "ideal:bytes_per_cycle=8,latency=20"
 
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network of every method, with ragged shapes and a shared codebook."""
-    make = Maker(1)
-    book = make.codebook(16, 8, signed=False)
-    layers = []
-    for block in range(4):
-        shared = {"codebook": book, "codebook_name": "shared"} if block in (1, 2) else {}
-        layers += [
-            make.ssvq(f"{block}.qkv", (192, 64), 8, 16, **shared),
-            make.vq(f"{block}.proj", (64, 61), 4, 200),
-            make.ssvq(f"{block}.fc", (100, 9, 3, 3), 16, 250, op="conv2d"),
-            make.ssvq(f"{block}.parity", (30, 100), 4, 16, parity=True),
-            make.codes(f"{block}.codes", (30, 100), 2 + block % 3, 7, zeros=False),
-            make.codes(f"{block}.zeros", (48, 72), 2 + block % 3, 32, zeros=True),
-            make.int8(f"{block}.head", (10, 63)),
-        ]
-    return write(tmp_path_factory.mktemp("mixed") / "mixed.vq.safetensors", layers)
+    """Layers of every format, and a codebook that two of them share."""
+    make, tile = Maker(1), {"tile_outputs": SMALL.rows}
+    shared = {"codebook": make.codebook(16, 8, signed=False), "codebook_name": "shared"}
+    layers = [make.ssvq(f"{name}", (24, 64), 8, 16, **shared, **tile) for name in "ab"]
+    return write(
+        tmp_path_factory.mktemp("mixed") / "mixed.vq.safetensors", [*layers, *every_format(1)]
+    )
 
 
 def require_run(run: dict) -> None:
@@ -47,12 +41,14 @@ def require_run(run: dict) -> None:
 
 def test_document(mixed: Path) -> None:
     progress: list[tuple[str, int, int]] = []
-    document = simulate(mixed, progress=lambda *facts: progress.append(facts))
+    document = simulate(
+        mixed, config=SMALL, memory=MEMORY, progress=lambda *facts: progress.append(facts)
+    )
     assert list(document) == [
         "schema", "engine", "accelerator", "memory", "runs", "speedup", "traffic_ratio",
     ]  # fmt: skip
     assert (document["schema"], document["engine"]) == ("signbook.simulate/1", "rtl")
-    assert document["accelerator"]["bus_bits"] == 128
+    assert AcceleratorConfig(**document["accelerator"]) == SMALL
     assert document["memory"]["name"] == "ideal"
     ours, int8 = document["runs"]["compressed"], document["runs"]["int8"]
     for run in (ours, int8):
@@ -63,21 +59,34 @@ def test_document(mixed: Path) -> None:
         require_run(run)
     assert [row["name"] for row in ours["layers"]] == [row["name"] for row in int8["layers"]]
     assert {row["method"] for row in int8["layers"]} == {"int8"}
-    # A shared codebook is read again when another one was loaded in between.
-    assert ours["bytes_by"]["codebooks"] == 4 * (128 + 800 + 4000 + 64)
-    assert ours["bytes_by"]["scales"] == 4 * 48 * 3  # zeros of groups
+    assert [row["macs"] for row in ours["layers"]] == [row["weights"] for row in ours["layers"]]
+    # The shared codebook is read once, each of the others once, too.
+    books = 16 * 8 + 16 * 8 + 64 * 4 + 16 * 4 + 16 * 8 + 256 * 8
+    assert ours["bytes_by"]["codebooks"] == books
     assert document["speedup"] == int8["cycles"] / ours["cycles"]
     assert document["traffic_ratio"] == int8["bytes_read"] / ours["bytes_read"]
     for name in ("compressed", "int8"):
         last = [facts for facts in progress if facts[0] == name][-1]
-        assert last[1] == last[2] == document["runs"][name]["bytes_read"] // 16
+        assert last[1] == last[2] == document["runs"][name]["bytes_read"] // 8
 
 
-def test_without_baseline(mixed: Path) -> None:
-    document = simulate(mixed, methods=(), memory="ideal:bytes_per_cycle=4,latency=50")
+def test_rows(mixed: Path) -> None:
+    document = simulate(mixed, config=SMALL, memory=MEMORY, rows=100, methods=())
     assert list(document["runs"]) == ["compressed"]
     assert document["speedup"] is None and document["traffic_ratio"] is None
-    require_run(document["runs"]["compressed"])
+    run = document["runs"]["compressed"]
+    require_run(run)
+    assert {row["m"] for row in run["layers"]} == {100}
+    assert [row["macs"] for row in run["layers"]] == [100 * r["weights"] for r in run["layers"]]
+
+
+def test_network(tmp_path: Path) -> None:
+    recipe = Recipe({"*": SSVQ(d=4, k=16, tile_outputs=8), "stem": Int8(tile_outputs=8)})
+    document = simulate(network(tmp_path, Net(), (3, 13, 12), recipe), config=SMALL, memory=MEMORY)
+    for run in document["runs"].values():
+        require_run(run)
+        moved = [row for row in run["layers"] if row["method"] == "none"]
+        assert len(moved) == 2 and all(row["macs"] == 0 for row in moved)  # shortcut and pooling
 
 
 def test_wrong_weights_are_seen(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,18 +95,18 @@ def test_wrong_weights_are_seen(mixed: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     def wrong(self: Container, name: str) -> np.ndarray:
         weights = decode(self, name).copy()
-        if name == "3.head":
-            weights[-1] ^= 1
+        if name == "int8 ragged":
+            weights[0] ^= 64
         return weights
 
     monkeypatch.setattr(Container, "stream_order", wrong)
-    document = simulate(mixed, methods=())
+    document = simulate(mixed, config=SMALL, memory=MEMORY, methods=())
     assert document["runs"]["compressed"]["bit_exact"] is False
 
 
 def test_int8_twin_holds_the_same_integers(mixed: Path, tmp_path: Path) -> None:
     with open_container(mixed) as container:
-        twin = write(tmp_path / "twin.vq.safetensors", _as_int8(container))
+        twin = write(tmp_path / "twin.vq.safetensors", as_int8(container))
         with open_container(twin) as other:
             for entry in container.layers:
                 name = entry.geometry.name
@@ -109,12 +118,26 @@ def test_int8_twin_holds_the_same_integers(mixed: Path, tmp_path: Path) -> None:
     [
         ({"methods": ("int4",)}, r"^methods must be of int8, not 'int4'$"),
         ({"memory": "hbm2"}, r"^memory must be 'ideal', not 'hbm2'"),
-        ({"config": StreamerConfig(index_bits_max=5)}, r"layer '0.proj': k must be at most 32"),
+        ({"rows": 0}, r"^rows must be at least 1, not 0$"),
+        (
+            {"config": AcceleratorConfig()},
+            r"layer 'a': tile_outputs must be 16, the rows of the array, not 8",
+        ),
+        (
+            {"config": AcceleratorConfig(**SMALL.to_mapping() | {"index_bits_max": 5})},
+            r"layer 'vq': k must be at most 32",
+        ),
     ],
 )
 def test_refused_before_simulation(
     mixed: Path, arguments: dict, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hwsim.measure.run", None)
+    monkeypatch.setattr("hwsim.measure.run_program", None)
     with pytest.raises(ConfigError, match=message):
-        simulate(mixed, **arguments)
+        simulate(mixed, **({"config": SMALL} | arguments))
+
+
+def test_failed_run_names_the_layer(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwsim.measure.DEFAULT_TIMEOUT_CYCLES", 300)
+    with pytest.raises(SimulationError, match="layer 'a': status must be OK, not STALLED"):
+        simulate(mixed, config=SMALL, memory="ideal:bytes_per_cycle=8,latency=5000", methods=())
