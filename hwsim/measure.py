@@ -211,9 +211,7 @@ def _document(
     program: Program, work: _Work, outcome: Outcome, config: AcceleratorConfig
 ) -> dict[str, Any]:
     exact = all(
-        np.array_equal(
-            program.places[tensor].read(outcome.image).reshape(want.shape), want
-        )
+        np.array_equal(program.places[tensor].read(outcome.image).reshape(want.shape), want)
         for tensor, want in work.outputs.items()
     )
     read_bytes = outcome.beats_read * config.bus_bytes

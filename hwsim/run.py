@@ -111,9 +111,7 @@ def run_program(
             "bus_bits": config.bus_bits,
             **dataclasses.asdict(around),
         }
-        with simulate_job(
-            config, "hwsim.accelerator_testbench", json.dumps(job), progress
-        ) as done:
+        with simulate_job(config, "hwsim.accelerator_testbench", json.dumps(job), progress) as done:
             runs = json.loads((done.folder / "result.json").read_text())["runs"]
             after = bytearray((done.folder / "image.bin").read_bytes())
             return [_outcome(run, program, after, done.wall_seconds) for run in runs]
@@ -125,9 +123,7 @@ def _outcome(
     registers = run["registers"]
     status = RunStatus(registers["STATUS"] >> 8 & 0xFF)
     finished = registers["LAYERS_DONE"]
-    raw = (
-        image[program.records + GRANULE_BYTES * i :][:GRANULE_BYTES] for i in range(finished)
-    )
+    raw = (image[program.records + GRANULE_BYTES * i :][:GRANULE_BYTES] for i in range(finished))
     fine = status == RunStatus.OK
     # After an error, records may be missing or in a damaged place.
     records = [_record(bytes(granule), i) for i, granule in enumerate(raw)] if fine else []

@@ -28,7 +28,8 @@ _POLL_SECONDS = 0.1
 #: Only the ports of the top are public: Verilator may optimise all other signals away.
 _PORTS_ONLY = '`verilator_config\npublic_flat_rw -module "{top}" -var "*"\n'
 _FLAGS = (
-    "-cc", "--exe", "--vpi", "--prefix", "Vtop", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "-Wno-lint", "-Wno-style",
+    "-cc", "--exe", "--vpi", "--prefix", "Vtop",
+    "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "-Wno-lint", "-Wno-style",
 )  # fmt: skip
 
 

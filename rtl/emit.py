@@ -32,9 +32,7 @@ def top_of(config: Config) -> str:
 
 
 def _design(config: Config) -> Accelerator | WeightStreamer:
-    return (
-        Accelerator(config) if isinstance(config, AcceleratorConfig) else WeightStreamer(config)
-    )
+    return Accelerator(config) if isinstance(config, AcceleratorConfig) else WeightStreamer(config)
 
 
 def _signature(config: Config) -> wiring.Signature:
@@ -63,8 +61,8 @@ def emit_verilog(config: Config) -> str:
     Returns
     -------
     str
-        Verilog source; the top module is ``top_of(config)``, clocked by ``clk``, with synchronous reset
-        ``rst``, active high.
+        Verilog source; the top module is ``top_of(config)``, clocked by ``clk``, with synchronous
+        reset ``rst``, active high.
     """
     design = _design(config)
     # None: Amaranth derives a port's direction from what drives it.

@@ -70,9 +70,7 @@ _FIELDS = data.StructLayout(
 )
 
 #: A layer as it lies in memory, lowest bit first.
-PROGRAM_LAYER = data.StructLayout(
-    {**_FIELDS.members, "unused": 8 * PROGRAM_BYTES - _FIELDS.size}
-)
+PROGRAM_LAYER = data.StructLayout({**_FIELDS.members, "unused": 8 * PROGRAM_BYTES - _FIELDS.size})
 
 #: What the accelerator writes about a layer, one granule. ``busy_cycles`` and the stalls sum to
 #: ``cycles``. What follows the last vector of the last layer is in no record.

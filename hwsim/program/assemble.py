@@ -1,13 +1,10 @@
 """Assembler: steps to descriptors, parameters and places in memory."""
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from hwsim.image import ImageLayer, layers_of
 from hwsim.program.fields import tile_fields, walk_fields

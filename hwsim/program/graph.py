@@ -94,7 +94,9 @@ class _Lowering:
 
     def _weighted(self, node: Node, *, channels_first: bool) -> Step:
         p = self._model.parameters[node.name]
-        scale = {"group_scale": p.group_scale, "group_shift": int(p.group_shift[0])} if p.group else {}
+        scale = (
+            {"group_scale": p.group_scale, "group_shift": int(p.group_shift[0])} if p.group else {}
+        )
         return Step(
             node.name,
             self._values[node.inputs[0]],

@@ -21,8 +21,10 @@ def step_problems(step: Step, container: Container, config: AcceleratorConfig) -
                 f"tile_outputs must be {config.rows}, the rows of the array, not {g.tile_outputs}"
             )
         of_group = g.O // step.groups
-        if step.groups > 1 and of_group % config.rows and (
-            of_group & (of_group - 1) or of_group > config.rows
+        if (
+            step.groups > 1
+            and of_group % config.rows
+            and (of_group & (of_group - 1) or of_group > config.rows)
         ):
             problems.append(
                 f"outputs of a group must be a power of two below {config.rows} or a multiple of "

@@ -13,8 +13,8 @@ __all__ = ["parameter_slots"]
 def parameter_slots(step: Step, container: Container, config: AcceleratorConfig) -> bytes:
     """For each block of outputs: its requantisation, then the scales of its groups.
 
-    An output has 8 bytes in each slot: four int16 scales, or bias (int32), multiplier (int16), shift
-    and one byte that is 0.
+    An output has 8 bytes in each slot: bias (int32), multiplier (int16), shift and one byte that is
+    0; or four int16 scales.
     """
     numbers, rows = step.numbers, config.rows
     outputs = step.target.channels

@@ -78,9 +78,7 @@ class Account(wiring.Component):
             fields[name] = with_now
         m.d.sync += layer.eq(Mux(self.start, 0, layer + self.layer_ends))
         m.d.comb += [
-            records.put.payload.eq(
-                Cat(*fields.values(), Const(0, RECORD["unused"].width))
-            ),
+            records.put.payload.eq(Cat(*fields.values(), Const(0, RECORD["unused"].width))),
             records.put.valid.eq(self.layer_ends),
         ]
         return m

@@ -17,7 +17,7 @@ _INTRODUCTION = f"""\
 Made from the tables that the hardware is made from, by `signbook rtl`.
 
 A host writes the file and the program into memory, the program's address and its number of
-descriptors into registers, and 1 into bit 0 of CONTROL. It waits for the interrupt, or polls STATUS.
+descriptors into registers, and 1 into bit 0 of CONTROL. It waits for the interrupt or polls STATUS.
 Registers are 32 bits wide, by AXI4-Lite in whole words; other accesses get a slave error.
 A program is a list of descriptors of {PROGRAM_BYTES} bytes, version {PROGRAM_VERSION}.
 """
@@ -42,9 +42,10 @@ _PARAMETERS = f"""\
 ## Parameters
 
 For each block of `rows` outputs, in the order of the stream: a slot with the numbers of the
-requantisation, then, for a layer with groups, one for every {GROUPS_PER_SLOT} groups of inputs. A slot has
-{PARAMETER_BYTES} bytes for each output of the block. They are the bias (int32), the multiplier (int16), the shift
-(uint8) and one unused byte; or the scales of {GROUPS_PER_SLOT} successive groups (int16 each).
+requantisation, then, for a layer with groups, one for every {GROUPS_PER_SLOT} groups of inputs.
+A slot has {PARAMETER_BYTES} bytes for each output of the block. They are the bias (int32), the
+multiplier (int16), the shift (uint8) and one unused byte; or the scales of {GROUPS_PER_SLOT}
+successive groups (int16 each).
 """
 
 
@@ -70,8 +71,8 @@ def register_document() -> str:
             "## Status codes\n",
             _table(("code", "name", "meaning"), codes),
             "## Descriptor\n",
-            "Bits of a little-endian number. `rtl/program.py` and the layouts that it names say what "
-            "each field means.\n",
+            "Bits of a little-endian number. `rtl/program.py` and the layouts that it names say "
+            "what each field means.\n",
             _table(("bits", "field"), _fields(PROGRAM_LAYER)),
             _PARAMETERS,
             "## Record\n",

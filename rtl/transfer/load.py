@@ -2,7 +2,7 @@
 
 from amaranth import Module, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from rtl.channel import REGION, beat_layout
 from rtl.compute.config import ArrayConfig

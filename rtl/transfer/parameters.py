@@ -63,9 +63,7 @@ class ParameterReader(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         rows = self._array.rows
-        m.submodules.gearbox = gearbox = Gearbox(
-            self._config.bus_bits, 8 * PARAMETER_BYTES * rows
-        )
+        m.submodules.gearbox = gearbox = Gearbox(self._config.bus_bits, 8 * PARAMETER_BYTES * rows)
         layer, slot = self.layer.payload, gearbox.get
         block, group = Signal(16), Signal(16)
         of_group = Signal()
@@ -100,7 +98,10 @@ class ParameterReader(wiring.Component):
                 self.scales.p.scales[o].eq(entry.word_select(part, 16).as_signed()),
             ]
         with m.If(taken):
-            m.d.sync += [of_group.eq(~block_ends), group.eq(Mux(of_group & ~last_group, group + 1, 0))]
+            m.d.sync += [
+                of_group.eq(~block_ends),
+                group.eq(Mux(of_group & ~last_group, group + 1, 0)),
+            ]
             with m.If(block_ends):
                 m.d.sync += block.eq(Mux(self.layer.ready, 0, block + 1))
         return m

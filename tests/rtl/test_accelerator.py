@@ -89,7 +89,7 @@ def test_rows_through_linears(tmp_path: Path) -> None:
 
 
 def corrupted(layers: Layers, number: int, **fields: int) -> bytearray:
-    """The program's memory with fields of one descriptor changed; dots become double underscores."""
+    """The program's memory with fields of one descriptor changed; ``a__b`` is b of a."""
     image = layers.image()
     at = layers.program.address + number * PROGRAM_BYTES
     value = int.from_bytes(image[at : at + PROGRAM_BYTES], "little")

@@ -27,7 +27,7 @@ def test_ports_have_vendor_names(tmp_path: Path) -> None:
     assert facts["ports"]["m_axi_araddr"] == {"direction": "output", "bits": 40}
     assert facts["ports"]["m_axi_rdata"] == {"direction": "input", "bits": 64}
     assert facts["ports"]["weights_payload"] == {"direction": "output", "bits": 513}
-    header = re.search(rf"module signbook_streamer\((.*?)\);", source, re.DOTALL)
+    header = re.search(r"module signbook_streamer\((.*?)\);", source, re.DOTALL)
     assert header is not None
     assert {name.strip() for name in header[1].split(",")} == {*facts["ports"], "clk", "rst"}
 
@@ -76,7 +76,9 @@ def test_unwritable_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("instance", [SMALLEST, StreamerConfig(), StreamerConfig(bus_bits=512), SMALL])
+@pytest.mark.parametrize(
+    "instance", [SMALLEST, StreamerConfig(), StreamerConfig(bus_bits=512), SMALL]
+)
 def test_lint_clean(instance: StreamerConfig | AcceleratorConfig) -> None:
     lint(instance, WAIVERS)
 
