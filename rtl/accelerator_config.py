@@ -117,7 +117,8 @@ class AcceleratorConfig:
             or the configuration is impossible.
         """
         known = [field.name for field in dataclasses.fields(cls)]
-        problems, values = [], {}
+        problems: list[str] = []
+        values: dict[str, Any] = {}
         for name, value in settings.items():
             if name == "array":
                 size = re.fullmatch(r"(\d{1,4})x(\d{1,4})", str(value))

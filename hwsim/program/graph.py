@@ -94,14 +94,16 @@ class _Lowering:
 
     def _weighted(self, node: Node, *, channels_first: bool) -> Step:
         p = self._model.parameters[node.name]
-        scale = (
-            {"group_scale": p.group_scale, "group_shift": int(p.group_shift[0])} if p.group else {}
-        )
+        numbers = Numbers(p.bias, p.multiplier, p.shift)
+        if p.group:
+            numbers = dataclasses.replace(
+                numbers, group_scale=p.group_scale, group_shift=int(p.group_shift[0])
+            )
         return Step(
             node.name,
             self._values[node.inputs[0]],
             self._tensor(node, channels_first=channels_first),
-            Numbers(p.bias, p.multiplier, p.shift, **scale),
+            numbers,
             entry=self._entries[node.layer],
             relu=node.relu,
         )

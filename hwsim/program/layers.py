@@ -53,20 +53,22 @@ def _work(container: Container, entry: LayerEntry, rows: int, seed: int) -> Laye
     rng = np.random.default_rng([seed, zlib.crc32(g.name.encode())])
     x = rng.integers(-128, 128, (rows, g.I)).astype(np.int8)
     bias = rng.integers(-1000, 1000, g.O).astype(np.int32)
+    scale, scale_shift = np.empty((0, 0), np.int16), 0
     if g.group:
-        scale, shift = rng.integers(1, _SCALE_MAX, (g.O, -(-g.I // g.group))).astype(np.int16), 12
+        groups = inputs_of_groups((g.O, g.I), g.group)
+        scale = rng.integers(1, _SCALE_MAX, (g.O, len(groups))).astype(np.int16)
+        scale_shift = 12
         sums = np.zeros((rows, g.O), np.int64)
-        for number, columns in enumerate(inputs_of_groups((g.O, g.I), g.group)):
+        for number, columns in enumerate(groups):
             partial = _product(x[:, columns], weight[:, columns])
-            sums += rescale(partial, scale[:, number], shift)
-        numbers_of_groups = {"group_scale": scale, "group_shift": shift}
+            sums += rescale(partial, scale[:, number], scale_shift)
     else:
-        sums, numbers_of_groups = _product(x, weight), {}
+        sums = _product(x, weight)
     sums = sums + bias
     target = max(1.0, float(sums.std())) / _SPREAD
-    shift_of = min(47, max(1, 14 + math.floor(math.log2(target))))
-    multiplier = np.full(g.O, max(1, round(2.0**shift_of / target)), np.int16)
-    numbers = Numbers(bias, multiplier, np.full(g.O, shift_of, np.uint8), **numbers_of_groups)
+    shift = min(47, max(1, 14 + math.floor(math.log2(target))))
+    multiplier = np.full(g.O, max(1, round(2.0**shift / target)), np.int16)
+    numbers = Numbers(bias, multiplier, np.full(g.O, shift, np.uint8), scale, scale_shift)
     outputs = requantize(sums, numbers.multiplier, numbers.shift)
     source = Tensor(f"{g.name}.input", g.I, rows, channels_first=False)
     step = Step(

@@ -1,6 +1,7 @@
 """The register map and the layouts in memory as a page, from the tables that make the hardware."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from amaranth import Shape
 from amaranth.lib import data
@@ -22,7 +23,7 @@ Registers are 32 bits wide, by AXI4-Lite in whole words; other accesses get a sl
 A program is a list of descriptors of {PROGRAM_BYTES} bytes, version {PROGRAM_VERSION}.
 """
 
-_STATUS = {
+_STATUS: dict[Any, str] = {
     RunStatus.OK: "All layers are done.",
     RunStatus.READ_ERROR: "A read was answered with an error; this layer's outputs are wrong.",
     RunStatus.METHOD: "Not a method of this instance.",
