@@ -68,14 +68,34 @@ class AcceleratorConfig:
             if type(getattr(self, field.name)) is not int
         ]
         if not problems:
-            for build in (lambda: self.streamer, lambda: self.array):
-                try:
-                    build()
-                except ConfigError as error:
-                    # Lines behind the first one are the problems, each behind a bullet.
-                    problems += [line.strip(" -") for line in str(error).splitlines()[1:]]
+            problems = self._problems()
         if problems:
-            raise ConfigError(bulleted("accelerator configuration", dict.fromkeys(problems)))
+            raise ConfigError(bulleted("accelerator configuration", problems))
+
+    def _problems(self) -> list[str]:
+        """What the parts say about this configuration's own names, and what only it knows."""
+        own = {field.name for field in dataclasses.fields(self)}
+        found: dict[str, None] = {}
+        for build in (lambda: self.streamer, lambda: self.array):
+            try:
+                build()
+            except ConfigError as error:
+                # Lines behind the first one are the problems, each behind a bullet.
+                lines = [line.strip(" -") for line in str(error).splitlines()[1:]]
+                found |= dict.fromkeys(line for line in lines if line.split()[0] in own)
+        named = {line.split()[0] for line in found}
+        if not named & {"bus_bits", "rows", "columns"} and self.bus_bits > self.rows * self.columns:
+            problem = f"at most rows * columns = {self.rows * self.columns}, not {self.bus_bits}"
+            found[f"bus_bits must be {problem}"] = None
+        for name, word in (("input_bytes", self.columns), ("output_bytes", self.rows)):
+            value = getattr(self, name)
+            if value & (value - 1) or value < 16 * word:
+                found[f"{name} must be a power of two from {16 * word}, not {value}"] = None
+        for name in ("rows", "columns"):
+            if name in named:  # sizes of a buffer in impossible words say nothing
+                other = {"rows": "output_bytes", "columns": "input_bytes"}[name]
+                found = {p: None for p in found if not p.startswith(other)}
+        return list(found)
 
     @property
     def bus_bytes(self) -> int:
