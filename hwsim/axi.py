@@ -99,6 +99,11 @@ class AxiReadSlave:
         self._drive(cycle + 1, was_valid)
         return moved
 
+    @property
+    def quiet(self) -> bool:
+        """Nothing is asked for, under way or left to chance: cycles may pass without a step."""
+        return not (self._bursts or self._valid or self._traffic.ar_idle or self._arvalid())
+
     def _request(self, cycle: int) -> bool:
         fields = [read() for read in self._ar]
         if self._waiting not in (None, fields):
@@ -248,6 +253,13 @@ class AxiWriteSlave:
             raise ProtocolError(f"cycle {cycle}: wvalid must be held until wready")
         self._drive(cycle + 1)
         return moved
+
+    @property
+    def quiet(self) -> bool:
+        """As that of :class:`AxiReadSlave`."""
+        busy = self._bursts or self._responses or self._bvalid
+        chance = self._traffic.ar_idle or self._traffic.r_idle
+        return not (busy or chance or self._awvalid() or self._wvalid())
 
     def _address(self, cycle: int) -> bool:
         fields = [read() for read in self._aw]
