@@ -17,7 +17,7 @@ class Burst(enum.Enum, shape=2):  # type: ignore[call-arg]
 class ReadSignature(wiring.Signature):
     """Read address (AR) and read data (R) channels, seen from the master.
 
-    One ID is used, so data return in the order of the requests and the ID signals are omitted.
+    One ID is used, 0, so data return in the order of the requests.
 
     Parameters
     ----------
@@ -28,6 +28,8 @@ class ReadSignature(wiring.Signature):
 
     Members
     -------
+    arid : Out(1)
+        Always 0.
     arvalid : Out(1)
         A burst is requested. Held with all other ``ar`` signals until ``arready``.
     arready : In(1)
@@ -44,6 +46,8 @@ class ReadSignature(wiring.Signature):
         Always 0b0011: normal memory, bufferable, not cached.
     arprot : Out(3)
         Always 0: unprivileged, secure, data.
+    rid : In(1)
+        Ignored.
     rvalid : In(1)
         A beat is offered.
     rready : Out(1)
@@ -61,6 +65,7 @@ class ReadSignature(wiring.Signature):
         self.data_bits = data_bits
         super().__init__(
             {
+                "arid": Out(1),
                 "arvalid": Out(1),
                 "arready": In(1),
                 "araddr": Out(address_bits),
@@ -69,6 +74,7 @@ class ReadSignature(wiring.Signature):
                 "arburst": Out(Burst),
                 "arcache": Out(4),
                 "arprot": Out(3),
+                "rid": In(1),
                 "rvalid": In(1),
                 "rready": Out(1),
                 "rdata": In(data_bits),

@@ -25,7 +25,7 @@ class WriteSignature(wiring.Signature):
 
     Members
     -------
-    awvalid, awready, awaddr, awlen, awsize, awburst, awcache, awprot
+    awid, awvalid, awready, awaddr, awlen, awsize, awburst, awcache, awprot
         As the read address channel.
     wvalid : Out(1)
         A beat is offered. Held with all other ``w`` signals until ``wready``.
@@ -35,6 +35,8 @@ class WriteSignature(wiring.Signature):
         Always all ones: only whole granules are written.
     wlast : Out(1)
         Last beat of its burst.
+    bid : In(1)
+        Ignored.
     bvalid : In(1)
         A burst has been written.
     bready : Out(1)
@@ -48,6 +50,7 @@ class WriteSignature(wiring.Signature):
         self.data_bits = data_bits
         super().__init__(
             {
+                "awid": Out(1),
                 "awvalid": Out(1),
                 "awready": In(1),
                 "awaddr": Out(address_bits),
@@ -61,6 +64,7 @@ class WriteSignature(wiring.Signature):
                 "wdata": Out(data_bits),
                 "wstrb": Out(data_bits // 8),
                 "wlast": Out(1),
+                "bid": In(1),
                 "bvalid": In(1),
                 "bready": Out(1),
                 "bresp": In(2),
