@@ -150,6 +150,8 @@ def check_layers(entries: Sequence[LayerEntry], config: StreamerConfig) -> None:
 def _limits(entry: LayerEntry, config: StreamerConfig) -> list[str]:
     g = entry.geometry
     problems = []
+    if config.int8_only and g.method != "int8":
+        return [f"method must be int8 (int8_only = 1), not {g.method}"]
     if entry.stream.offset + entry.stream.nbytes > 1 << config.address_bits:
         problems.append(
             f"stream must end below {1 << config.address_bits:#x} (address_bits = "

@@ -3,7 +3,7 @@
 One component per file, from the bus inwards: :mod:`rtl.dma` with its two :mod:`rtl.channel`,
 :mod:`rtl.router`, :mod:`rtl.planes`, :mod:`rtl.loader`, :mod:`rtl.codebook`, :mod:`rtl.zeros`,
 :mod:`rtl.sequencer`, :mod:`rtl.parity`, :mod:`rtl.signs`, :mod:`rtl.codes`, :mod:`rtl.gather`,
-joined in :mod:`rtl.decoder`;
+joined in :mod:`rtl.decoder` (:mod:`rtl.plain` for int8 alone);
 :mod:`rtl.checker` and :mod:`rtl.counters` beside them, all in :mod:`rtl.streamer`.
 """
 

@@ -38,6 +38,8 @@ class AcceleratorConfig:
         Activation buffers, powers of two. Half of each belongs to one layer.
     address_bits, burst_bytes, outstanding_bursts, fifo_bytes, layers_in_flight : int
         See :class:`~rtl.StreamerConfig`.
+    int8_only : int
+        1 leaves all methods but int8 out, see :class:`~rtl.StreamerConfig`.
 
     Raises
     ------
@@ -60,6 +62,7 @@ class AcceleratorConfig:
     outstanding_bursts: int = 8
     fifo_bytes: int = 4096
     layers_in_flight: int = 4
+    int8_only: int = 0
 
     def __post_init__(self) -> None:
         problems = [

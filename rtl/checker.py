@@ -58,11 +58,14 @@ class DescriptorChecker(wiring.Component):
         signed = Signal()
         expected = index_granules + Mux(signed, sign_granules, 0)
         bad_length = self._bad_length(layer, quantised, parity, codes, expected)
+        if not self._config.int8_only:
+            m.d.comb += [
+                codes.eq(layer.method == Method.CODES),
+                parity.eq(layer.method == Method.SSVQ_PARITY),
+                signed.eq((layer.method == Method.SSVQ) | parity),
+                quantised.eq(signed | (layer.method == Method.VQ)),
+            ]
         m.d.comb += [
-            codes.eq(layer.method == Method.CODES),
-            parity.eq(layer.method == Method.SSVQ_PARITY),
-            signed.eq((layer.method == Method.SSVQ) | parity),
-            quantised.eq(signed | (layer.method == Method.VQ)),
             loads.eq(quantised & (layer.codebook_mode == CodebookMode.LOAD)),
             self.verdict.p.descriptor.eq(layer),
             self.verdict.p.status.eq(

@@ -44,6 +44,8 @@ class StreamerConfig:
     tile_outputs : int
         Outputs in a block of the layers whose groups have zeros of their own: 8, 16, 32 or 64. No
         other layer depends on it.
+    int8_only : int
+        1 leaves codebooks, bit-planes, signs and codes out: the instance runs int8 alone.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class StreamerConfig:
     fifo_bytes: int = 4096
     layers_in_flight: int = 8
     tile_outputs: int = 16
+    int8_only: int = 0
 
     def __post_init__(self) -> None:
         problems = [
@@ -101,6 +104,7 @@ class StreamerConfig:
             ),
             ("layers_in_flight", 2 <= self.layers_in_flight <= 16, "2 to 16"),
             ("tile_outputs", self.tile_outputs in (8, 16, 32, 64), "8, 16, 32 or 64"),
+            ("int8_only", self.int8_only in (0, 1), "0 or 1"),
         ]
         return [
             f"{name} must be {requirement}, not {getattr(self, name)!r}"

@@ -19,7 +19,24 @@ from rtl.sequencer import SLOT, Sequencer
 from rtl.signs import SignApply
 from rtl.zeros import zero_beat_layout, zero_row_layout
 
-__all__ = ["Decoder"]
+__all__ = ["Decoder", "decoder_signature"]
+
+
+def decoder_signature(config: StreamerConfig) -> wiring.Signature:
+    """Ports of a :class:`Decoder`, which documents them."""
+    return wiring.Signature(
+        {
+            "layer": In(stream.Signature(LAYER, always_ready=True)),
+            "codebook": In(stream.Signature(beat_layout(config))),
+            "zero_beats": Out(stream.Signature(zero_beat_layout(config))),
+            "zero_rows": In(stream.Signature(zero_row_layout(config))),
+            "beats": In(stream.Signature(beat_layout(config))),
+            "weights": Out(stream.Signature(weight_layout(config))),
+            "transfer": Out(stream.Signature(TRANSFER)),
+            "codebook_transfer": Out(stream.Signature(TRANSFER)),
+            "awaits_codebook": Out(1),
+        }
+    )
 
 
 class Decoder(wiring.Component):
@@ -64,19 +81,7 @@ class Decoder(wiring.Component):
 
     def __init__(self, config: StreamerConfig) -> None:
         self._config = config
-        super().__init__(
-            {
-                "layer": In(stream.Signature(LAYER, always_ready=True)),
-                "codebook": In(stream.Signature(beat_layout(config))),
-                "zero_beats": Out(stream.Signature(zero_beat_layout(config))),
-                "zero_rows": In(stream.Signature(zero_row_layout(config))),
-                "beats": In(stream.Signature(beat_layout(config))),
-                "weights": Out(stream.Signature(weight_layout(config))),
-                "transfer": Out(stream.Signature(TRANSFER)),
-                "codebook_transfer": Out(stream.Signature(TRANSFER)),
-                "awaits_codebook": Out(1),
-            }
-        )
+        super().__init__(decoder_signature(config))
 
     def elaborate(self, platform: object) -> Module:
         config = self._config

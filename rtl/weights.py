@@ -9,6 +9,7 @@ from rtl.config import StreamerConfig
 from rtl.decoder import Decoder
 from rtl.descriptor import DESCRIPTOR, CodebookMode, Method
 from rtl.gather import weight_layout
+from rtl.plain import PlainDecoder
 from rtl.queue import StreamQueue
 from rtl.router import TRANSFER
 from rtl.zeros import ZeroRows
@@ -60,7 +61,8 @@ class WeightReader(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         config = self._config
         m = Module()
-        m.submodules.decoder = decoder = Decoder(config)
+        kind = PlainDecoder if config.int8_only else Decoder
+        m.submodules.decoder = decoder = kind(config)
         m.submodules.zero_rows = zero_rows = ZeroRows(config)
         m.submodules.codebook_regions = codebook_regions = StreamQueue(
             REGION, config.layers_in_flight
@@ -92,7 +94,7 @@ class WeightReader(wiring.Component):
         m.d.comb += [
             self.layer.ready.eq(in_flight != config.layers_in_flight),
             accepted.eq(self.layer.valid & self.layer.ready),
-            codebook_regions.put.valid.eq(accepted & (loads | zeros)),
+            codebook_regions.put.valid.eq(accepted & (loads | zeros) & (not config.int8_only)),
             codebook_regions.put.p.granules.eq(layer.codebook_granules),
             codebook_regions.put.p.address.eq(layer.codebook_address >> shift),
             stream_regions.put.valid.eq(accepted),
