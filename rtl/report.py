@@ -15,8 +15,9 @@ from rtl.emit import emit_verilog, top_of
 from rtl.synthesis import DEVICE, Cells, cells_of, clock_of, tool_versions
 from rtl.weights import WeightReader
 
-__all__ = ["BLOCKS", "report_table", "synthesis_report"]
+__all__ = ["BLOCKS", "CORE", "report_table", "synthesis_report"]
 
+_GROUP_SCALES = "group scales"
 #: Blocks by the modules that make them up; everything else is ``rest``. Each module is
 #: synthesised by itself: nothing is optimised across its border.
 BLOCKS = {
@@ -25,13 +26,18 @@ BLOCKS = {
     "tile": ("engine.tile",),
     "array": ("engine.array",),
     "accumulators": ("engine.accumulators",),
-    "group scales": ("engine.rescaler",),
+    _GROUP_SCALES: ("engine.rescaler",),
     "requantiser": ("engine.requantizer",),
     "walk": ("engine.walk", "engine.reader"),
     "buffers": ("loader", "outputs", "store"),
     "bus": ("reads", "writes"),
     "registers": ("registers",),
 }
+
+#: The accelerator that is placed as a whole: its array is the largest, of powers of two, that fits.
+CORE = AcceleratorConfig(
+    bus_bits=64, rows=8, columns=8, d_max=8, input_bytes=16384, output_bytes=16384
+)
 
 Progress = Callable[[str], None]
 
@@ -59,9 +65,10 @@ def synthesis_report(
     -------
     dict
         ``blocks`` and ``total`` are the cells of the accelerator, ``int8`` the same of one with
-        ``int8_only``, ``decoder_share`` what the first has more, over the second: places of look-up
-        tables. ``clock_mhz`` has ``decoder`` and, if ``core`` was given, ``core`` and
-        ``core_int8``.
+        ``int8_only`` and without group scales. ``decoder_share`` is what the first has more, over
+        the second: places of look-up tables, the group scales again left out, which codebooks do
+        not need; ``group_scales_share`` is theirs. ``clock_mhz`` has ``decoder`` and, if ``core``
+        was given, ``core`` and ``core_int8``.
 
     Raises
     ------
@@ -80,7 +87,9 @@ def synthesis_report(
             say(f"area of {block} ({name})")
             where = _block_of(block)
             areas[name][where] = areas[name].get(where, Cells()) + cells_of(text, top)
+    del areas["int8"][_GROUP_SCALES]  # built in, but without work
     totals = {name: sum(blocks.values(), Cells()) for name, blocks in areas.items()}
+    int8, scales = totals["int8"].luts, areas["full"][_GROUP_SCALES].luts
     say("clock of the decoder")
     clocks = {"decoder": clock_of(*_registered(config.streamer))}
     if core is not None:
@@ -99,7 +108,8 @@ def synthesis_report(
             "blocks": {name: _facts(cells) for name, cells in areas["int8"].items()},
             "total": _facts(totals["int8"]),
         },
-        "decoder_share": totals["full"].luts / totals["int8"].luts - 1,
+        "decoder_share": (totals["full"].luts - scales) / int8 - 1,
+        "group_scales_share": scales / int8,
         "clock_mhz": clocks,
     }
 
@@ -112,7 +122,9 @@ def report_table(report: dict[str, Any]) -> str:
     rows.append(("int8 alone", report["int8"]["total"]))
     for name, cells in rows:
         lines.append(f"{name:<14}" + "".join(f"{cells[column]:>9}" for column in columns))
-    lines.append(f"decoder adds {report['decoder_share']:.1%} of the look-up tables of int8 alone")
+    for name in ("decoder", "group scales"):
+        share = report[f"{name.replace(' ', '_')}_share"]
+        lines.append(f"{name} add {share:.1%} to the look-up tables of int8 alone")
     lines += [f"clock of {name}: {mhz:.1f} MHz" for name, mhz in report["clock_mhz"].items()]
     return "\n".join(lines)
 

@@ -21,8 +21,14 @@ __all__ = ["DEVICE", "Cells", "cells_of", "clock_of", "tool_versions"]
 
 #: ECP5-5G with 84 k LUT4 in its only speed grade.
 DEVICE = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
-_AREA = "read_verilog design.v; synth_ecp5 -nodsp -top {top}; tee -q -o cells.json stat -json"
-_NETLIST = "read_verilog design.v; synth_ecp5 -nodsp -top {top} -json netlist.json"
+#: Multipliers as Booth makes them take half the look-up tables of the flow's own. Names of wires
+#: are hidden because bit 0 of a wire ``a`` would meet the wire ``a[0]`` of an array.
+_READ = (
+    "read_verilog design.v; hierarchy -top {top}; proc; flatten; rename -hide w:*; "
+    "opt; wreduce; booth; synth_ecp5 -nodsp -top {top}"
+)
+_AREA = f"{_READ}; tee -q -o cells.json stat -json"
+_NETLIST = f"{_READ} -json netlist.json"
 #: Frequency that the placer works towards: higher than it reaches, so that it goes on.
 _ASKED_MHZ = 200
 _SEED = 1

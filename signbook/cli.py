@@ -297,14 +297,36 @@ def rtl(
     weights_only: Annotated[
         bool, typer.Option("--weights-only", help="The streamer of decoded weights alone.")
     ] = False,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Also synthesise it for an ECP5: area by block, what the decoder adds to an "
+            "accelerator for int8, and clocks. Takes tens of minutes the first time.",
+        ),
+    ] = False,
+    json: Json = None,
 ) -> None:
     """Generate the accelerator as Verilog, with a manifest and a map of its registers."""
     from rtl import AcceleratorConfig, StreamerConfig, top_of, write_verilog
-    from signbook.files import make_folder
+    from signbook.files import make_folder, write_json
 
+    if weights_only and report:
+        raise ConfigError("--report must stand without --weights-only: it reports on accelerators")
+    if json is not None and not report:
+        raise ConfigError("--json must stand beside --report: it is where the report goes")
     kind = StreamerConfig if weights_only else AcceleratorConfig
     config = kind.from_mapping(_mapping(settings))
     typer.echo(write_verilog(config, make_folder(out) / f"{top_of(config)}.v"))
+    if not report:
+        return
+    from rtl.report import CORE, report_table, synthesis_report
+
+    with Console(stderr=True).status("synthesis") as status:
+        document = synthesis_report(config, core=CORE, progress=status.update)
+    typer.echo(report_table(document))
+    if json is not None:
+        write_json(json, document)
 
 
 @app.command()

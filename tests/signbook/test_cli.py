@@ -140,6 +140,19 @@ def test_simulate_measures_the_file(file, tmp_path):
     assert document["speedup"] == pytest.approx(ratio)
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--weights-only", "--report"), "--report must stand without --weights-only"),
+        (("--json", "report.json"), "--json must stand beside --report"),
+    ],
+)
+def test_rtl_options_that_do_not_fit(tmp_path, options, problem):
+    done = run("rtl", "--out", tmp_path / "rtl", *options)
+    assert done.returncode == 1 and problem in done.stderr
+    assert not (tmp_path / "rtl").exists()
+
+
 def test_rtl_writes_verilog_and_manifest(tmp_path):
     done = run("rtl", "--out", tmp_path / "rtl", "--set", "bus_bits=64")
     assert done.returncode == 0, done.stderr
