@@ -33,7 +33,8 @@ class ImageLayer:
     descriptor : int
         What the host gives the streamer.
     codebook_bytes : int
-        Payload of the codebook that this layer loads; 0 if it has none or keeps the last one.
+        Payload of the codebook that this layer loads; 0 if it has none, keeps the last one, or
+        uses the one in ROM.
     zero_bytes : int
         Payload of the group zeros that the layer reads.
     read_bytes : int
@@ -66,7 +67,8 @@ def layers_of(
     """Describe layers of a container in the order of ``entries``; all of them if left out.
 
     Addresses are file offsets: the memory image is the file itself. A layer whose codebook is
-    that of the last layer that had one keeps it, any other codebook is loaded.
+    that of the last layer that had one keeps it, any other codebook is loaded; one in ROM is
+    always there.
 
     Raises
     ------
@@ -99,9 +101,10 @@ def layers_of(
                 "group_beats": -(-min(g.group, g.I) // inputs_per_beat),
                 "block_beats": g.I // inputs_per_beat,
             }
-        if span is not None:
+        if g.k:
+            there = g.in_rom or span == loaded
             fields |= {
-                "codebook_mode": CodebookMode.KEEP if span == loaded else CodebookMode.LOAD,
+                "codebook_mode": CodebookMode.KEEP if there else CodebookMode.LOAD,
                 "log2_d": g.d.bit_length() - 1,
                 "index_bits": g.b,
                 "chunks": g.chunks,
@@ -112,7 +115,7 @@ def layers_of(
                     "method": Method.SSVQ_PARITY,
                     "last_sign_granules": g.last_sign_part_bytes // GRANULE_BYTES,
                 }
-            if span != loaded:
+            if span is not None and not there:
                 read_granules = -(-span.nbytes // GRANULE_BYTES)
                 fields |= {
                     "codebook_address": span.offset,
@@ -163,8 +166,7 @@ def _limits(entry: LayerEntry, config: StreamerConfig) -> list[str]:
         problems += _limits_of_zeros(g, config)
     if not g.k:
         return problems
-    if g.in_rom:
-        problems.append("codebook must be in the file, not in ROM")
+    problems += _limits_of_rom(g, config)
     if g.d not in (2, 4, 8, 16) or not config.d_min <= g.d <= config.d_max:
         problems.append(
             f"d must be a power of two from {config.d_min} to {config.d_max}, not {g.d}"
@@ -172,6 +174,19 @@ def _limits(entry: LayerEntry, config: StreamerConfig) -> list[str]:
     if g.b > config.index_bits_max:
         problems.append(f"k must be at most {1 << config.index_bits_max}, not {g.k}")
     return problems
+
+
+def _limits_of_rom(g: Geometry, config: StreamerConfig) -> list[str]:
+    """An instance has RAM for the codebooks of files, or one codebook in ROM."""
+    if config.codebook is None:
+        return ["codebook must be in the file, not in ROM"] if g.in_rom else []
+    (name,) = config.roms
+    if g.codebook != name:
+        return [f"codebook must be {name} (codebook_rom), not {g.codebook}"]
+    k, d = config.codebook.shape
+    if (g.k, g.d) != (k, d):  # the same bytes, cut in another way
+        return [f"codebook must be [{k}, {d}] (codebook_rom), not [{g.k}, {g.d}]"]
+    return []
 
 
 def _limits_of_zeros(g: Geometry, config: StreamerConfig) -> list[str]:

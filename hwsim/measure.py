@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsim.image import check_layers
 from hwsim.memory import parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
 from hwsim.run import Outcome, Surroundings, run_program
@@ -67,7 +68,8 @@ def simulate(
     path : path
         A ``*.vq.safetensors`` file.
     config : AcceleratorConfig, optional
-        The instance; default values if left out.
+        The instance; default values if left out. Layers may name the codebook that it has in
+        ROM, and then must.
     memory : str
         Memory model, see :func:`hwsim.memory.parse_memory`.
     rows : int, optional
@@ -100,7 +102,10 @@ def simulate(
             raise ConfigError(f"methods must be of {', '.join(BASELINES)}, not {method!r}")
     if rows is not None and rows < 1:
         raise ConfigError(f"rows must be at least 1, not {rows}")
-    with open_container(path) as container:
+    streamer = config.streamer
+    with open_container(path, rom=streamer.roms) as container:
+        # What must come out cannot be computed from a codebook that the instance does not have.
+        check_layers([entry for entry in container.layers if entry.geometry.in_rom], streamer)
         plans = [("compressed", container)]
         with _baselines(container, dict.fromkeys(methods)) as others:
             plans += others

@@ -18,6 +18,7 @@ from rtl.descriptor import (
     Status,
 )
 from rtl.emit import Config, emit_verilog, manifest, top_of, write_verilog
+from rtl.rom import read_rom, rom_text
 from rtl.streamer import WeightStreamer
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "WeightStreamer",
     "emit_verilog",
     "manifest",
+    "read_rom",
+    "rom_text",
     "top_of",
     "write_verilog",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from rtl.compute.config import ArrayConfig
-from rtl.config import StreamerConfig
+from rtl.config import StreamerConfig, type_problems, value_of
 from vq.container import ConfigError, bulleted
 
 __all__ = ["AcceleratorConfig"]
@@ -40,6 +40,9 @@ class AcceleratorConfig:
         See :class:`~rtl.StreamerConfig`.
     int8_only : int
         1 leaves all methods but int8 out, see :class:`~rtl.StreamerConfig`.
+    codebook_rom : str
+        Text of the one codebook of an instance that holds it in ROM, see
+        :class:`~rtl.StreamerConfig`.
 
     Raises
     ------
@@ -63,15 +66,10 @@ class AcceleratorConfig:
     fifo_bytes: int = 4096
     layers_in_flight: int = 4
     int8_only: int = 0
+    codebook_rom: str = ""
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{field.name} must be an integer, not {getattr(self, field.name)!r}"
-            for field in dataclasses.fields(self)
-            if type(getattr(self, field.name)) is not int
-        ]
-        if not problems:
-            problems = self._problems()
+        problems = type_problems(self) or self._problems()
         if problems:
             raise ConfigError(bulleted("accelerator configuration", problems))
 
@@ -130,7 +128,7 @@ class AcceleratorConfig:
     def from_mapping(cls, settings: Mapping[str, Any]) -> Self:
         """Build from names and values, as a file or a command line gives them.
 
-        Values may be integers or their decimal text; ``array`` may stand for rows and columns,
+        Integers may be given as their decimal text; ``array`` may stand for rows and columns,
         as ``16x16``.
 
         Raises
@@ -157,13 +155,13 @@ class AcceleratorConfig:
                 problems.append(f"key must be one of {names}, not {name!r}{hint}")
                 continue
             try:
-                values[name] = int(value) if isinstance(value, str) else value
+                values[name] = value_of(cls, name, value)
             except ValueError:
                 problems.append(f"{name} must be an integer, not {value!r}")
         if problems:
             raise ConfigError(bulleted("accelerator configuration", problems))
         return cls(**values)
 
-    def to_mapping(self) -> dict[str, int]:
+    def to_mapping(self) -> dict[str, int | str]:
         """All parameters by name."""
         return dataclasses.asdict(self)

@@ -49,7 +49,12 @@ class DescriptorChecker(wiring.Component):
         # b chunks and d (chunks - 1) need 36 bits; one register cuts the multiplier's path.
         index_granules = Signal(36)
         sign_granules = Signal(36)
+        # What KEEP would use. A codebook in ROM is there from the start, and for ever.
         book = Signal(data.StructLayout({"valid": 1, "log2_d": 8, "index_bits": 8}))
+        fixed = self._config.codebook
+        if fixed is not None:
+            k, d = (size.bit_length() - 1 for size in fixed.shape)
+            m.d.comb += book.eq(book.shape().const({"valid": 1, "log2_d": d, "index_bits": k}))
 
         quantised = Signal()
         loads = Signal()
@@ -94,12 +99,13 @@ class DescriptorChecker(wiring.Component):
             with m.State("JUDGE"):
                 m.d.comb += self.verdict.valid.eq(1)
                 with m.If(self.verdict.ready):
-                    with m.If(loads):
-                        m.d.sync += [
-                            book.valid.eq(self.verdict.p.status == Status.OK),
-                            book.log2_d.eq(layer.log2_d),
-                            book.index_bits.eq(layer.index_bits),
-                        ]
+                    if fixed is None:
+                        with m.If(loads):
+                            m.d.sync += [
+                                book.valid.eq(self.verdict.p.status == Status.OK),
+                                book.log2_d.eq(layer.log2_d),
+                                book.index_bits.eq(layer.index_bits),
+                            ]
                     m.next = "ACCEPT"
         return m
 
@@ -197,4 +203,5 @@ class DescriptorChecker(wiring.Component):
         )
         without = layer.codebook_mode == CodebookMode.NONE
         has_zeros = zeros & (layer.codebook_granules != 0)
-        return Mux(quantised, ~((loads & rows_fit) | kept), ~(without | has_zeros))
+        there = kept if self._config.codebook is not None else (loads & rows_fit) | kept
+        return Mux(quantised, ~there, ~(without | has_zeros))

@@ -1,4 +1,4 @@
-"""Codebook RAM: every lane looks its codeword up in the same cycle, without conflicts."""
+"""Codebook, in RAM or ROM: every lane looks its codeword up in the same cycle, no conflicts."""
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from rtl.config import StreamerConfig
 from rtl.planes import index_lanes
 
-__all__ = ["CodebookRAM", "row_layout"]
+__all__ = ["CodebookRAM", "CodebookROM", "row_layout"]
 
 
 def row_layout(config: StreamerConfig) -> data.StructLayout:
@@ -21,6 +21,20 @@ def row_layout(config: StreamerConfig) -> data.StructLayout:
             "log2_d": 3,
             "half": 1,  # which half of a codeword that is longer than a beat
             "data": 8 * min(config.d_max, config.bus_bytes),
+        }
+    )
+
+
+def codebook_signature(config: StreamerConfig) -> wiring.Signature:
+    """Ports of a :class:`CodebookRAM`, which documents them."""
+    return wiring.Signature(
+        {
+            "write": In(row_layout(config)),
+            "enable": In(1),
+            "lanes": In(index_lanes(config)),
+            "log2_d": In(3),
+            "book": In(1),
+            "values": Out(8 * config.bus_bits),
         }
     )
 
@@ -55,16 +69,7 @@ class CodebookRAM(wiring.Component):
 
     def __init__(self, config: StreamerConfig) -> None:
         self._config = config
-        super().__init__(
-            {
-                "write": In(row_layout(config)),
-                "enable": In(1),
-                "lanes": In(index_lanes(config)),
-                "log2_d": In(3),
-                "book": In(1),
-                "values": Out(8 * config.bus_bits),
-            }
-        )
+        super().__init__(codebook_signature(config))
 
     def elaborate(self, platform: object) -> Module:
         config = self._config
@@ -109,3 +114,42 @@ class CodebookRAM(wiring.Component):
                             write.enable & (write.half == half if d > config.bus_bytes else 1)
                         ),
                     ]
+
+
+class CodebookROM(wiring.Component):
+    """A fixed codebook: one memory of k words of d bytes, with a read port for each sub-vector.
+
+    It takes the place of a :class:`CodebookRAM` if the configuration has a codebook, and reads in
+    as many cycles. There is one d, so every port belongs to one lane.
+
+    Parameters
+    ----------
+    config : StreamerConfig
+        With a codebook.
+
+    Members
+    -------
+    As those of :class:`CodebookRAM`; ``write``, ``log2_d`` and ``book`` change nothing.
+    """
+
+    def __init__(self, config: StreamerConfig) -> None:
+        self._config = config
+        super().__init__(codebook_signature(config))
+
+    def elaborate(self, platform: object) -> Module:
+        codebook = self._config.codebook
+        assert codebook is not None
+        k, d = codebook.shape
+        m = Module()
+        words = [int.from_bytes(codeword.tobytes(), "little") for codeword in codebook]
+        m.submodules.memory = memory = Memory(shape=8 * d, depth=k, init=words)
+        for j in range(self._config.bus_bits // d):
+            read = memory.read_port()
+            address = Signal(range(k), name=f"address_{j}")
+            with m.If(self.enable):
+                m.d.sync += [
+                    address.eq(self.lanes[j]),
+                    self.values.word_select(j, 8 * d).eq(read.data),
+                ]
+            m.d.comb += [read.addr.eq(address), read.en.eq(self.enable)]
+        return m

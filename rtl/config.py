@@ -4,11 +4,16 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from rtl.rom import parse_rom, rom_name
 from vq.container import CHUNK_SUBVECTORS, GRANULE_BYTES, PAGE_BYTES, ConfigError, bulleted
 
-__all__ = ["AXI_BURST_BEATS_MAX", "StreamerConfig"]
+__all__ = ["AXI_BURST_BEATS_MAX", "StreamerConfig", "type_problems", "value_of"]
 
 #: Longest burst of AXI4, in beats.
 AXI_BURST_BEATS_MAX = 256
@@ -46,6 +51,10 @@ class StreamerConfig:
         other layer depends on it.
     int8_only : int
         1 leaves codebooks, bit-planes, signs and codes out: the instance runs int8 alone.
+    codebook_rom : str
+        Text of a [k, d] int8 codebook, see :func:`~rtl.rom_text`: the instance holds it in ROM
+        and can load no other. k is a power of two from 2 to ``2**index_bits_max``, d one from
+        ``d_min`` to ``d_max``. Empty for a RAM into which every layer may load its own.
 
     Raises
     ------
@@ -64,15 +73,10 @@ class StreamerConfig:
     layers_in_flight: int = 8
     tile_outputs: int = 16
     int8_only: int = 0
+    codebook_rom: str = ""
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{field.name} must be an integer, not {getattr(self, field.name)!r}"
-            for field in dataclasses.fields(self)
-            if type(getattr(self, field.name)) is not int
-        ]
-        if not problems:
-            problems = self._problems()
+        problems = type_problems(self) or self._problems()
         if problems:
             raise ConfigError(bulleted("accelerator configuration", problems))
 
@@ -106,17 +110,39 @@ class StreamerConfig:
             ("tile_outputs", self.tile_outputs in (8, 16, 32, 64), "8, 16, 32 or 64"),
             ("int8_only", self.int8_only in (0, 1), "0 or 1"),
         ]
-        return [
+        problems = [
             f"{name} must be {requirement}, not {getattr(self, name)!r}"
             for name, holds, requirement in checks
             if not holds
         ]
+        return problems + self._rom_problems({problem.split()[0] for problem in problems})
+
+    def _rom_problems(self, wrong: set[str]) -> list[str]:
+        """Problems of the codebook in ROM, but for limits that are ``wrong`` themselves."""
+        if not self.codebook_rom:
+            return []
+        if self.codebook is None:
+            text = self.codebook_rom[:16] + "..." * (len(self.codebook_rom) > 16)
+            return [f"codebook_rom must be KxD: and k * d bytes in hexadecimal, not {text!r}"]
+        k, d = self.codebook.shape
+        problems = []
+        if "index_bits_max" not in wrong and not (
+            2 <= k <= 1 << self.index_bits_max and _is_power(k)
+        ):
+            limit = f"2 to {1 << self.index_bits_max} (2**index_bits_max)"
+            problems.append(f"codebook_rom must have a power of two from {limit} as k, not {k}")
+        if not wrong & {"d_min", "d_max"} and not (self.d_min <= d <= self.d_max and _is_power(d)):
+            limit = f"{self.d_min} to {self.d_max} (d_min to d_max)"
+            problems.append(f"codebook_rom must have a power of two from {limit} as d, not {d}")
+        if self.int8_only == 1:
+            problems.append("codebook_rom must be empty beside int8_only = 1, not a codebook")
+        return problems
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> Self:
         """Build from names and values, as a file or a command line gives them.
 
-        Values may be integers or their decimal text.
+        Integers may be given as their decimal text.
 
         Raises
         ------
@@ -133,16 +159,26 @@ class StreamerConfig:
                 problems.append(f"key must be one of {', '.join(known)}, not {name!r}{hint}")
                 continue
             try:
-                values[name] = int(value) if isinstance(value, str) else value
+                values[name] = value_of(cls, name, value)
             except ValueError:
                 problems.append(f"{name} must be an integer, not {value!r}")
         if problems:
             raise ConfigError(bulleted("accelerator configuration", problems))
         return cls(**values)
 
-    def to_mapping(self) -> dict[str, int]:
+    def to_mapping(self) -> dict[str, int | str]:
         """All parameters by name."""
         return dataclasses.asdict(self)
+
+    @cached_property
+    def codebook(self) -> NDArray[np.int8] | None:
+        """The codebook in ROM, [k, d] int8, or None."""
+        return parse_rom(self.codebook_rom)
+
+    @property
+    def roms(self) -> dict[str, NDArray[np.int8]]:
+        """The codebook in ROM by its name, as :func:`vq.container.open_container` takes it."""
+        return {} if self.codebook is None else {rom_name(self.codebook): self.codebook}
 
     @property
     def bus_bytes(self) -> int:
@@ -169,6 +205,28 @@ class StreamerConfig:
         """Elastic buffer of sign beats. ``(512/W) d b / (b+d)`` beats even out the output bursts
         (32 at W = 128, d = 16, b = 10 with some spare)."""
         return max(8, 8 * CHUNK_SUBVECTORS // self.bus_bits)
+
+
+def type_problems(config: Any) -> list[str]:
+    """Parameters of a configuration that are not of the type of their field."""
+    kinds: dict[Any, str] = {int: "an integer", str: "text"}
+    return [
+        f"{field.name} must be {kinds[field.type]}, not {getattr(config, field.name)!r}"
+        for field in dataclasses.fields(config)
+        if type(getattr(config, field.name)) is not field.type
+    ]
+
+
+def value_of(kind: Any, name: str, value: Any) -> Any:
+    """Value of a parameter of the configuration ``kind``, given as itself or as text.
+
+    Raises
+    ------
+    ValueError
+        If it is an integer and the text is not that of one.
+    """
+    (wanted,) = (field.type for field in dataclasses.fields(kind) if field.name == name)
+    return int(value) if wanted is int and isinstance(value, str) else value
 
 
 def _is_power(value: int) -> bool:

@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.channel import beat_layout
-from rtl.codebook import CodebookRAM
+from rtl.codebook import CodebookRAM, CodebookROM
 from rtl.codes import CodeOffset
 from rtl.config import StreamerConfig
 from rtl.descriptor import LAYER
@@ -50,6 +50,8 @@ class Decoder(wiring.Component):
         beats -> router -> bit-planes -> slice -> codebook RAM -> signs -> gather -> weights
                     |----> elastic FIFO (signs, int8) -> parity -- delayed --^
 
+    With a codebook in ROM no layer loads one, and zeros of groups are all that the loader sees.
+
     From the sequencer to the output register are five cycles. The pipeline stops as a whole while
     the output is not taken; the FIFOs before it go on filling.
 
@@ -89,7 +91,8 @@ class Decoder(wiring.Component):
         m.submodules.router = router = Router(config)
         m.submodules.planes = planes = PlaneBuffer(config)
         m.submodules.loader = loader = CodebookLoader(config)
-        m.submodules.codebook = codebook = CodebookRAM(config)
+        book = CodebookRAM if config.codebook is None else CodebookROM
+        m.submodules.codebook = codebook = book(config)
         m.submodules.sequencer = sequencer = Sequencer(config)
         m.submodules.parity = parity = ParityGear(config)
         m.submodules.signs = signs = SignApply(config)

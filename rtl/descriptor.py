@@ -37,7 +37,7 @@ class CodebookMode(enum.Enum, shape=8):  # type: ignore[call-arg]
     NONE = 0
     #: Read it before the layer's stream.
     LOAD = 1
-    #: Use the one of the last layer that had one; d and b must be the same.
+    #: Use the one of the last layer that had one, or the one in ROM; d and b must be the same.
     KEEP = 2
     #: Not a codebook, but the zeros of a layer of codes: read along with its stream.
     ZEROS = 3
@@ -60,7 +60,8 @@ class Status(enum.Enum, shape=8):  # type: ignore[call-arg]
     LENGTH = 5
     #: An address is not a multiple of 64 or lies outside the address space.
     ADDRESS = 6
-    #: Codebook mode, size, or a kept codebook that is not there or has another d or b.
+    #: Codebook mode, size, or a kept codebook that is not there or has another d or b. Also one
+    #: to load, if this instance has its codebook in ROM.
     CODEBOOK = 7
 
 

@@ -80,7 +80,7 @@ def synthesis_report(
     say = progress or (lambda _: None)
     tools = tool_versions()
     areas: dict[str, dict[str, Cells]] = {}
-    for name, one in (("full", config), ("int8", replace(config, int8_only=1))):
+    for name, one in (("full", config), ("int8", replace(config, int8_only=1, codebook_rom=""))):
         source = emit_verilog(one)
         areas[name] = {}
         for block, (text, top) in _pieces(source, top_of(one)).items():

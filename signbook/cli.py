@@ -28,6 +28,12 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one accelerator setting; repeatable."),
 ]
+Rom = Annotated[
+    Path | None,
+    typer.Option(
+        "--rom", metavar="FILE.npy", help="Codebook in ROM for every layer: [k, d] int8 of numpy."
+    ),
+]
 Recipe = Annotated[Path, typer.Option(metavar="FILE", help="Patterns and methods, in YAML.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files; made if missing.")]
 Weights = Annotated[
@@ -294,6 +300,7 @@ def export(
 def rtl(
     out: Annotated[Path, typer.Option(help="Folder for the Verilog and its manifest.")],
     settings: Settings = None,
+    rom: Rom = None,
     weights_only: Annotated[
         bool, typer.Option("--weights-only", help="The streamer of decoded weights alone.")
     ] = False,
@@ -316,7 +323,7 @@ def rtl(
     if json is not None and not report:
         raise ConfigError("--json must stand beside --report: it is where the report goes")
     kind = StreamerConfig if weights_only else AcceleratorConfig
-    config = kind.from_mapping(_mapping(settings))
+    config = kind.from_mapping(_mapping(settings, rom))
     typer.echo(write_verilog(config, make_folder(out) / f"{top_of(config)}.v"))
     if not report:
         return
@@ -333,6 +340,7 @@ def rtl(
 def simulate(
     file: Annotated[Path, typer.Argument(help="A *.vq.safetensors file.")],
     settings: Settings = None,
+    rom: Rom = None,
     memory: Annotated[str, typer.Option(help=MEMORY_HELP)] = "ideal:bytes_per_cycle=16,latency=20",
     rows: Annotated[
         int | None,
@@ -353,7 +361,7 @@ def simulate(
 
     document = stream(
         file,
-        config=AcceleratorConfig.from_mapping(_mapping(settings)),
+        config=AcceleratorConfig.from_mapping(_mapping(settings, rom)),
         memory=memory,
         rows=rows,
         methods=() if methods == "none" else tuple(methods.split(",")),
@@ -368,13 +376,20 @@ def simulate(
         write_json(json, document)
 
 
-def _mapping(settings: list[str] | None) -> dict[str, str]:
-    """Read KEY=VALUE settings of a command line."""
+def _mapping(settings: list[str] | None, rom: Path | None) -> dict[str, str]:
+    """Read KEY=VALUE settings of a command line; the codebook of a file is one of them."""
     pairs = [setting.partition("=") for setting in settings or []]
     for setting, equals, _ in pairs:
         if not equals:
             raise ConfigError(f"--set must be KEY=VALUE, not {setting!r}")
-    return {key.strip(): value.strip() for key, _, value in pairs}
+    values = {key.strip(): value.strip() for key, _, value in pairs}
+    if rom is not None:
+        from rtl import read_rom, rom_text
+
+        if "codebook_rom" in values:
+            raise ConfigError("--rom must stand without --set codebook_rom: it is the same setting")
+        values["codebook_rom"] = rom_text(read_rom(rom))
+    return values
 
 
 def _text(value: Any) -> str:

@@ -31,7 +31,8 @@ _STATUS: dict[Any, str] = {
     RunStatus.INDEX_BITS: "b is 0 or too large, or codes are not of 2, 3 or 4 bits.",
     RunStatus.LENGTH: "Lengths of the stream are 0 or contradict each other.",
     RunStatus.ADDRESS: "An address is not a multiple of 64, or a region ends behind the last one.",
-    RunStatus.CODEBOOK: "Codebook mode or size, or a kept codebook that is not there.",
+    RunStatus.CODEBOOK: "Codebook mode or size, a kept one that is not there, or one to load "
+    "beside a ROM.",
     RunStatus.VERSION: "Not a descriptor of this version.",
     RunStatus.SHAPE: "A count is 0, or counts of window, tile, stream, groups, outputs disagree.",
     RunStatus.BUFFER: "More positions or words than there is room for.",

@@ -40,7 +40,8 @@ class Layers:
         config: AcceleratorConfig = SMALL,
     ) -> None:
         self.config = config
-        with open_container(write(folder / "layers.vq.safetensors", layers)) as container:
+        path = write(folder / "layers.vq.safetensors", layers)
+        with open_container(path, rom=config.streamer.roms) as container:
             self.work = work_of_layers(container, rows)
             self.program: Program = assemble([w.step for w in self.work], container, config)
 
@@ -145,7 +146,7 @@ def run_network(
     surroundings: Surroundings | None = None,
 ) -> tuple[Program, Outcome]:
     """Run a file's graph on a random input and require every value that is in memory."""
-    with open_container(path) as container:
+    with open_container(path, rom=config.streamer.roms) as container:
         model = read_integer(container)
         steps = steps_of_graph(model, container)
         program = assemble(steps, container, config)

@@ -14,6 +14,7 @@ from rtl.control.document import register_document
 from rtl.program import PROGRAM_LAYER, RunStatus
 from tests.hwsim.programs import SMALL
 from tests.rtl.conftest import SMALLEST
+from tests.rtl.fixed import fixed
 from vq.container import OutputError, SimulationError
 
 WAIVERS = Path(rtl.__file__).with_name("lint.vlt")
@@ -77,7 +78,8 @@ def test_unwritable_folder(tmp_path: Path) -> None:
 
 @pytest.mark.rtl
 @pytest.mark.parametrize(
-    "instance", [SMALLEST, StreamerConfig(), StreamerConfig(bus_bits=512), SMALL]
+    "instance",
+    [SMALLEST, StreamerConfig(), StreamerConfig(bus_bits=512), SMALL, fixed(SMALL, (16, 8))],
 )
 def test_lint_clean(instance: StreamerConfig | AcceleratorConfig) -> None:
     lint(instance, WAIVERS)

@@ -117,6 +117,8 @@ def test_missing_compiler_is_found_before_any_work(tmp_path, missing):
         (("--set", "bus_bit=128"), "did you mean 'bus_bits'?"),
         (("--set", "128"), "KEY=VALUE"),
         (("--methods", "int5"), "int5"),
+        (("--rom", "absent.npy"), "absent.npy: must be an array file of numpy"),
+        (("--set", "codebook_rom=16x8"), "codebook_rom must be KxD: and k * d bytes"),
     ],
 )
 def test_impossible_simulations(file, arguments, message):
@@ -161,3 +163,34 @@ def test_rtl_writes_verilog_and_manifest(tmp_path):
     manifest = json.loads(verilog.with_suffix(".json").read_text())
     assert manifest["config"]["bus_bits"] == 64
     assert manifest["ports"]["m_axi_rdata"] == {"direction": "input", "bits": 64}
+
+
+@pytest.fixture
+def rom(tmp_path: Path) -> Path:
+    path = tmp_path / "rom.npy"
+    np.save(path, np.random.default_rng(1).integers(0, 128, (16, 8)).astype(np.int8))
+    return path
+
+
+def test_rtl_with_a_codebook_in_rom(tmp_path, rom):
+    done = run("rtl", "--out", tmp_path / "rtl", "--weights-only", "--rom", rom)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(Path(done.stdout.strip()).with_suffix(".json").read_text())
+    assert manifest["config"]["codebook_rom"] == f"16x8:{np.load(rom).tobytes().hex()}"
+
+
+def test_rtl_codebooks_that_do_not_fit(tmp_path, rom):
+    settings = ("rtl", "--out", tmp_path / "rtl", "--rom", rom)
+    assert "--rom must stand without" in refused(*settings, "--set", "codebook_rom=")
+    assert "empty beside int8_only = 1" in refused(*settings, "--set", "int8_only=1")
+    np.save(rom, np.zeros((16, 8)))
+    assert "codebook must be [k, d] int8, not [16, 8] float64" in refused(*settings)
+    rom.write_bytes(rom.read_bytes()[:100])
+    assert "rom.npy: must be an array file of numpy" in refused(*settings)
+    assert not (tmp_path / "rtl").exists()
+
+
+def test_simulate_layers_of_a_file_beside_a_rom(file, rom):
+    text = refused("simulate", file, "--rom", rom)
+    assert "layer 'fc0': codebook must be rom:" in text and "not fc0.codebook" in text
+    assert "layer 'fc1': codebook must be rom:" in text
