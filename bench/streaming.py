@@ -1,13 +1,16 @@
 """Bus utilisation and speed-up over int8 of weight streaming, measured in RTL with ideal memory.
 
 The simulation is deterministic, so there is one seed and no spread. The demo model's figure is
-part of ``signbook demo``; here are a layer of a million weights and a chain of 24 small ones.
+part of ``signbook demo``; here are a layer of a million weights and a chain of 24 small ones, then
+every sub-vector length d and index width b whose weights the decoder does not give faster than one
+bus width of them per cycle: there the bus is the limit, and should be busy all the time.
 """
 
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from harness import Bench
@@ -23,23 +26,23 @@ CHAIN = [(64, 64), (192, 64), (256, 64)] * 8
 
 
 def random_layer(
-    name: str, shape: tuple[int, int], d: int, k: int, *, parity: bool = False
+    name: str, shape: tuple[int, int], d: int, k: int, *, method: str = "ssvq"
 ) -> Layer:
-    """A layer of random indices and signs: cycles do not depend on the values."""
+    """A layer of random indices, and signs unless it is vq: cycles do not depend on the values."""
     rng = np.random.default_rng(0)
     n = shape[0] * shape[1] // d
+    common: dict[str, Any] = {
+        "codebook": rng.integers(0, 128, (k, d)).astype(np.int8),
+        "indices": rng.integers(0, k, n),
+        "scale": np.ones(1, np.float32),
+        "shape": shape,
+    }
+    if method == "vq":
+        return Layer.vq(name, **common)
     signs = rng.random((n, d)) < 0.5
-    if parity:
+    if method == "parity":
         signs[:, -1] = signs[:, :-1].sum(axis=1) % 2
-    return Layer.ssvq(
-        name,
-        codebook=rng.integers(0, 128, (k, d)).astype(np.int8),
-        indices=rng.integers(0, k, n),
-        signs=signs,
-        parity=parity,
-        scale=np.ones(1, np.float32),
-        shape=shape,
-    )
+    return Layer.ssvq(name, signs=signs, parity=method == "parity", **common)
 
 
 def codes_layer(name: str, shape: tuple[int, int], bits: int, *, zeros: bool = False) -> Layer:
@@ -110,13 +113,30 @@ def measure_work(bench: Bench, work: str, shapes: list[tuple[int, int]], bus_bit
     formats = {
         "ssvq d=8 k=16": partial(random_layer, d=8, k=16),
         "ssvq d=8 k=256": partial(random_layer, d=8, k=256),
-        "ssvq d=8 k=16 parity": partial(random_layer, d=8, k=16, parity=True),
+        "ssvq d=8 k=16 parity": partial(random_layer, d=8, k=16, method="parity"),
         "int4": partial(codes_layer, bits=4),
         "int4 zeros": partial(codes_layer, bits=4, zeros=True),
         "int2": partial(codes_layer, bits=2),
     }
     for name, layer in formats.items():
         bench.measure(work, name, 0, partial(compressed, layer))
+
+
+def measure_every(bench: Bench, bus_bits: int) -> None:
+    """Measure how busy the bus is for every (d, b) that gives at most W weights per cycle."""
+    sign_bits = {"ssvq": lambda d: d, "parity": lambda d: d - 1, "vq": lambda d: 0}
+    for method, signs in sign_bits.items():
+        for d in (4, 8, 16):
+            for b in range(1, 9):
+                if d > b + signs(d):
+                    continue
+
+                def measured(method: str = method, d: int = d, k: int = 1 << b) -> dict[str, float]:
+                    layer = random_layer("l", LARGE[0], d, k, method=method)
+                    result, bpw = stream([layer], bus_bits)
+                    return {"bus_utilisation": result.bus.utilisation, "bits_per_weight": bpw}
+
+                bench.measure(f"every d, b@{bus_bits}bit", f"{method} d={d} b={b}", 0, measured)
 
 
 def main() -> None:
@@ -126,6 +146,8 @@ def main() -> None:
     for name, shapes in (one, ("chain", CHAIN)):
         for bus_bits in (64, 128):
             measure_work(bench, f"{name}@{bus_bits}bit", shapes, bus_bits)
+    for bus_bits in () if bench.quick else (64, 128, 256):
+        measure_every(bench, bus_bits)
     bench.finish()
 
 

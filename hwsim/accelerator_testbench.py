@@ -5,6 +5,7 @@ there are those of the cycle that ends; values written there are seen in the nex
 """
 
 import json
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from cocotb.clock import Clock
 from cocotb.simtime import get_sim_time
 from cocotb.triggers import First, RisingEdge, Timer, ValueChange
 
-from hwsim.axi import AxiReadSlave, AxiWriteSlave, LiteMaster, ProtocolError
+from hwsim.axi import AxiReadSlave, AxiWriteSlave, LiteMaster, PlayedReadSlave, ProtocolError
 from hwsim.memory import parse_memory
 from hwsim.pins import reader
+from hwsim.playback import Player
 from hwsim.traffic import Traffic
 from rtl.control.registers import REGISTERS, register_map
 
@@ -32,7 +34,8 @@ async def run_program(dut: Any) -> None:
     """Run the job in the file that ``SIGNBOOK_JOB`` names; write results beside it."""
     path = Path(os.environ["SIGNBOOK_JOB"])
     job = json.loads(path.read_text())
-    image = bytearray(Path(job["image"]).read_bytes())
+    with Path(os.environ["SIGNBOOK_MEMORY"]).open("r+b") as file:
+        image = mmap.mmap(file.fileno(), 0)
     system = _System(dut, job, image, path.parent / "progress")
     try:
         runs = []
@@ -46,14 +49,14 @@ async def run_program(dut: Any) -> None:
     except ProtocolError as error:
         (path.parent / "error").write_text(str(error))
         raise
-    (path.parent / "image.bin").write_bytes(image)
+    image.flush()
     (path.parent / "result.json").write_text(json.dumps({"runs": runs}))
 
 
 class _System:
     """The design with its memory and its host."""
 
-    def __init__(self, dut: Any, job: dict[str, Any], image: bytearray, progress: Path) -> None:
+    def __init__(self, dut: Any, job: dict[str, Any], image: mmap.mmap, progress: Path) -> None:
         self._dut, self._job, self._image, self._progress = dut, job, image, progress
         self._edge = RisingEdge(dut.clk)
         self._irq = reader(dut.irq)
@@ -73,7 +76,10 @@ class _System:
         job = self._job
         memory = parse_memory(job["memory"])
         traffic = Traffic(**job["traffic"])
-        self._reads = AxiReadSlave(self._dut, self._image, memory, traffic, job["bus_bits"])
+        played = job["played"] and not traffic.r_idle
+        played = played and memory.latency_cycles >= Player.LATENCY_MIN
+        kind = PlayedReadSlave if played else AxiReadSlave
+        self._reads = kind(self._dut, self._image, memory, traffic, job["bus_bits"])
         self._writes = AxiWriteSlave(self._dut, self._image, memory, traffic, job["bus_bits"])
 
     async def reset(self) -> None:

@@ -5,11 +5,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from hwsim.memory import MemoryModel
+from hwsim.memory import IdealMemory, MemoryModel
 from hwsim.pins import reader, writer
+from hwsim.playback import Player
 from hwsim.traffic import Traffic
 
-__all__ = ["AxiReadSlave", "AxiWriteSlave", "LiteMaster", "ProtocolError"]
+__all__ = ["AxiReadSlave", "AxiWriteSlave", "LiteMaster", "PlayedReadSlave", "ProtocolError"]
 
 _INCR = 1
 _OKAY, _SLVERR, _DECERR = 0, 2, 3
@@ -47,8 +48,8 @@ class AxiReadSlave:
 
     Attributes
     ----------
-    beats, bursts : int
-        Data beats delivered, bursts accepted.
+    bursts : int
+        Bursts accepted.
     first_beat_cycle, last_beat_cycle : int
         Of the data beats; -1 before the first.
     """
@@ -78,12 +79,17 @@ class AxiReadSlave:
         self._valid = False
         self._waiting: list[int] | None = None  # a request that was not accepted yet
         self._bursts: deque[_Burst] = deque()
-        self.beats = 0
+        self._beats = 0
         self.bursts = 0
         self.first_beat_cycle = -1
         self.last_beat_cycle = -1
         for write in (self._set_arready, self._set_rvalid, self._set_rdata, *self._set_rend):
             write(0)
+
+    @property
+    def beats(self) -> int:
+        """Data beats delivered."""
+        return self._beats
 
     def step(self, cycle: int) -> bool:
         """Take part in one cycle; true if a beat or a burst was transferred."""
@@ -92,11 +98,21 @@ class AxiReadSlave:
         if was_valid and self._rready():
             moved = True
             self._finish_beat(cycle)
+        moved |= self._addresses(cycle)
+        self._drive(cycle + 1, was_valid)
+        return moved
+
+    def _addresses(self, cycle: int) -> bool:
+        """Take part in the address channel; true if a burst was accepted."""
+        moved = False
         if self._arvalid():
-            moved |= self._request(cycle)
+            moved = self._request(cycle)
         elif self._waiting is not None:
             raise ProtocolError(f"cycle {cycle}: arvalid must be held until arready")
-        self._drive(cycle + 1, was_valid)
+        ready = not self._traffic.ar_idle or self._random.random() >= self._traffic.ar_idle
+        if ready != self._ready:
+            self._ready = ready
+            self._set_arready(ready)
         return moved
 
     @property
@@ -135,10 +151,13 @@ class AxiReadSlave:
             range(address // _GRANULE_BYTES, -(-(address + nbytes) // _GRANULE_BYTES))
         ):
             response = _SLVERR
-        self._memory.request(cycle, address, beats, self._beat_bytes)
-        self._bursts.append(_Burst(address, beats, response))
+        self._accept(cycle, _Burst(address, beats, response))
         self.bursts += 1
         return True
+
+    def _accept(self, cycle: int, burst: _Burst) -> None:
+        self._memory.request(cycle, burst.address, burst.beats_left, self._beat_bytes)
+        self._bursts.append(burst)
 
     def _finish_beat(self, cycle: int) -> None:
         burst = self._bursts[0]
@@ -148,17 +167,13 @@ class AxiReadSlave:
             self._bursts.popleft()
         self._memory.pop()
         self._valid = False
-        self.beats += 1
+        self._beats += 1
         if self.first_beat_cycle < 0:
             self.first_beat_cycle = cycle
         self.last_beat_cycle = cycle
 
     def _drive(self, next_cycle: int, was_valid: bool) -> None:
         traffic = self._traffic
-        ready = not traffic.ar_idle or self._random.random() >= traffic.ar_idle
-        if ready != self._ready:
-            self._ready = ready
-            self._set_arready(ready)
         if self._valid:  # offered and not taken: hold
             return
         due = self._memory.ready_cycle()
@@ -183,6 +198,35 @@ class AxiReadSlave:
             self._set_rvalid(1)
 
 
+class PlayedReadSlave(AxiReadSlave):
+    """An :class:`AxiReadSlave` whose beats come from a player: it looks after addresses alone.
+
+    The same beats in the same cycles. ``image`` must be the file that the player reads, mapped;
+    ``traffic`` must not delay beats, and the memory's latency not be below the player's.
+    """
+
+    def __init__(
+        self, dut: Any, image: Any, memory: IdealMemory, traffic: Traffic, bus_bits: int
+    ) -> None:
+        super().__init__(dut, image, memory, traffic, bus_bits)
+        self._schedule = memory.schedule
+        self._player = Player(dut, memory.unit)
+        self._count = reader(dut.play_count)
+
+    def step(self, cycle: int) -> bool:
+        """Take part in one cycle; true if a burst was accepted."""
+        return self._addresses(cycle)
+
+    @property
+    def beats(self) -> int:
+        """Data beats that the player has given since reset."""
+        return self._count()
+
+    def _accept(self, cycle: int, burst: _Burst) -> None:
+        first, step = self._schedule(cycle, burst.beats_left, self._beat_bytes)
+        self._player.burst(burst.address, burst.beats_left, burst.response, first, step)
+
+
 class AxiWriteSlave:
     """Take bursts into an image, at the times a memory model gives, and check the protocol.
 
@@ -192,7 +236,7 @@ class AxiWriteSlave:
     ----------
     dut : simulation handle
         Has the ports ``m_axi_aw*``, ``m_axi_w*`` and ``m_axi_b*``.
-    image : bytearray
+    image : bytearray or mmap
         Bursts that reach behind its end get a decode error and change nothing.
     memory : MemoryModel
     traffic : Traffic
@@ -205,7 +249,7 @@ class AxiWriteSlave:
     """
 
     def __init__(
-        self, dut: Any, image: bytearray, memory: MemoryModel, traffic: Traffic, bus_bits: int
+        self, dut: Any, image: Any, memory: MemoryModel, traffic: Traffic, bus_bits: int
     ) -> None:
         self._image = image
         self._memory = memory

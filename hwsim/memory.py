@@ -52,6 +52,11 @@ class IdealMemory:
         Bandwidth, above 0. More than one beat per cycle does not help: the bus is the limit.
     latency_cycles : int
         From the request's acceptance to its first beat, at least 1.
+
+    Attributes
+    ----------
+    unit : int
+        Parts of a cycle in which :meth:`schedule` gives times.
     """
 
     def __init__(self, *, bytes_per_cycle: Fraction | int = 16, latency_cycles: int = 20) -> None:
@@ -63,26 +68,38 @@ class IdealMemory:
             raise ConfigError(f"memory latency must be at least 1 cycle, not {latency_cycles}")
         self.bytes_per_cycle = Fraction(bytes_per_cycle)
         self.latency_cycles = latency_cycles
-        # Times are integers in units of 1 / self._unit cycles, in which a byte takes
+        # Times are integers in units of 1 / self.unit cycles, in which a byte takes
         # self._byte_time: exact, and much faster than fractions.
-        self._unit, self._byte_time = self.bytes_per_cycle.as_integer_ratio()
+        self.unit, self._byte_time = self.bytes_per_cycle.as_integer_ratio()
         self._free = 0  # when the bandwidth given to earlier beats ends
         # Per burst: time at which its next beat ends, time of a beat, beats left.
         self._bursts: deque[list[int]] = deque()
 
     def request(self, cycle: int, address: int, beats: int, beat_bytes: int) -> None:
         """See :class:`MemoryModel`. The address does not matter here."""
-        start = max((cycle + self.latency_cycles) * self._unit, self._free)
+        first, step = self.schedule(cycle, beats, beat_bytes)
+        self._bursts.append([first, step, beats])
+
+    def schedule(self, cycle: int, beats: int, beat_bytes: int) -> tuple[int, int]:
+        """Take bandwidth for a burst, in the place of :meth:`request`: who calls this counts.
+
+        Returns
+        -------
+        first, step : int
+            When the first beat has arrived, and the time of each: a beat that has arrived at t
+            may be transferred from cycle ``(t - 1) // unit`` on.
+        """
+        start = max((cycle + self.latency_cycles) * self.unit, self._free)
         beat_time = beat_bytes * self._byte_time
         self._free = start + beats * beat_time
-        self._bursts.append([start + beat_time, beat_time, beats])
+        return start + beat_time, beat_time
 
     def ready_cycle(self) -> int | None:
         """See :class:`MemoryModel`."""
         if not self._bursts:
             return None
         # A beat is there in the cycle in which the last of its bytes arrives.
-        return (self._bursts[0][0] - 1) // self._unit
+        return (self._bursts[0][0] - 1) // self.unit
 
     def pop(self) -> None:
         """See :class:`MemoryModel`."""
@@ -95,9 +112,9 @@ class IdealMemory:
     def write(self, cycle: int, address: int, nbytes: int) -> int:
         """See :class:`MemoryModel`. Writes take their part of the bandwidth, behind what has been
         requested."""
-        start = max(cycle * self._unit, self._free)
+        start = max(cycle * self.unit, self._free)
         self._free = start + nbytes * self._byte_time
-        return self.latency_cycles + (self._free - 1) // self._unit
+        return self.latency_cycles + (self._free - 1) // self.unit
 
     def describe(self) -> dict[str, Any]:
         """See :class:`MemoryModel`."""

@@ -2,14 +2,12 @@
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hwsim.program import Program
-from hwsim.sim import simulate_job
+from hwsim.sim import MEMORY_FILE, simulate_job
 from hwsim.traffic import Traffic
 from rtl import AcceleratorConfig
 from rtl.program import RECORD, STALL_CAUSES, RunStatus
@@ -35,6 +33,9 @@ class Surroundings:
         How often the program is run, without reset between.
     resets : tuple of int
         Before that: start, and reset after so many cycles.
+    played : bool
+        Read beats come from Verilog where that can be (:mod:`hwsim.playback`): the same in fewer
+        seconds.
     """
 
     memory: str = "ideal:bytes_per_cycle=16,latency=20"
@@ -43,6 +44,7 @@ class Surroundings:
     idle_limit_cycles: int = 1 << 21
     runs: int = 1
     resets: tuple[int, ...] = ()
+    played: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,20 +103,18 @@ def run_program(
         its counters contradict each other or the memory's.
     """
     around = surroundings or Surroundings()
-    with tempfile.TemporaryDirectory(prefix="signbook-") as name:
-        path = Path(name) / "image"
-        path.write_bytes(image)
-        job = {
-            "image": str(path),
-            "program": program.address,
-            "layers": len(program.layers),
-            "bus_bits": config.bus_bits,
-            **dataclasses.asdict(around),
-        }
-        with simulate_job(config, "hwsim.accelerator_testbench", json.dumps(job), progress) as done:
-            runs = json.loads((done.folder / "result.json").read_text())["runs"]
-            after = bytearray((done.folder / "image.bin").read_bytes())
-            return [_outcome(run, program, after, done.wall_seconds) for run in runs]
+    job = {
+        "program": program.address,
+        "layers": len(program.layers),
+        "bus_bits": config.bus_bits,
+        **dataclasses.asdict(around),
+    }
+    with simulate_job(
+        config, "hwsim.accelerator_testbench", json.dumps(job), progress, memory=image
+    ) as done:
+        runs = json.loads((done.folder / "result.json").read_text())["runs"]
+        after = bytearray((done.folder / MEMORY_FILE).read_bytes())
+        return [_outcome(run, program, after, done.wall_seconds) for run in runs]
 
 
 def _outcome(

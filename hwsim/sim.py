@@ -21,18 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from hwsim.job import Job, Result
+from hwsim.playback import DATA_SOURCE, PLAYER_TOP, player_verilog
 from hwsim.toolchain import Toolchain, find_toolchain
-from rtl import REPORT, Config, StreamerConfig, emit_verilog, top_of
+from rtl import REPORT, AcceleratorConfig, Config, StreamerConfig, emit_verilog, top_of
 from rtl.cache import cache_folder
 from vq.container import OutputError, SimulationError
 
-__all__ = ["Finished", "build", "cache_folder", "lint", "run", "simulate_job"]
+__all__ = ["MEMORY_FILE", "Finished", "build", "cache_folder", "lint", "run", "simulate_job"]
 
 _log = logging.getLogger(__name__)
 _LOG_TAIL_LINES = 15
 _POLL_SECONDS = 0.1
+#: What a testbench reads and writes, beside its job.
+MEMORY_FILE = "memory.bin"
 #: Only the ports of the top are public: Verilator may optimise all other signals away.
-_PORTS_ONLY = '`verilator_config\npublic_flat_rw -module "{top}" -var "*"\n'
+_PUBLIC = 'public_flat_rw -module "{top}" -var "{ports}"\n'
+_PLAYER_PORTS = ("clk", "rst", "irq", "m_axi_*", "s_axi_*", "play_*")
 _FLAGS = (
     "-cc", "--exe", "--vpi", "--prefix", "Vtop",
     "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "-Wno-lint", "-Wno-style",
@@ -58,20 +62,34 @@ def build(config: Config) -> Path:
         If the cache folder cannot be written.
     """
     tools = find_toolchain()
-    source, top = emit_verilog(config), top_of(config)
-    key = hashlib.sha256(
-        "\0".join(
-            (source, top, _PORTS_ONLY, *_flags(), tools.versions, str(tools.cocotb_library_dir))
-        ).encode()
-    ).hexdigest()[:20]
-    program = cache_folder() / f"{top}-{key}" / top
+    files, top = _sources(config), _top(config)
+    parts = [*files, *files.values(), *_flags(), tools.versions, str(tools.cocotb_library_dir)]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+    program = cache_folder() / f"{top_of(config)}-{key}" / top
     if program.exists():
         return program
     with _locked(program.parent.with_suffix(".lock")):
         if not program.exists():
             _log.info("building %s (%d-bit bus)", program.parent.name, config.bus_bits)
-            _compile(tools, top, source, program)
+            _compile(tools, top, files, program)
     return program
+
+
+def _top(config: Config) -> str:
+    """Name of the simulated top: an accelerator has a player of read bursts beside it."""
+    return top_of(config) if isinstance(config, StreamerConfig) else PLAYER_TOP
+
+
+def _sources(config: Config) -> dict[str, str]:
+    """Files of a build by name, in the order in which Verilator takes them."""
+    files: dict[str, str] = {}
+    ports: tuple[str, ...] = ("*",)
+    if isinstance(config, AcceleratorConfig):
+        files = {"data.cpp": DATA_SOURCE, "player.sv": player_verilog(config)}
+        ports = _PLAYER_PORTS
+    public = "".join(_PUBLIC.format(top=_top(config), ports=port) for port in ports)
+    files["ports.vlt"] = f"`verilator_config\n{public}"
+    return {**files, f"{top_of(config)}.v": emit_verilog(config)}
 
 
 def _coverage_folder() -> Path | None:
@@ -98,18 +116,18 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _compile(tools: Toolchain, top: str, source: str, program: Path) -> None:
+def _compile(tools: Toolchain, top: str, files: dict[str, str], program: Path) -> None:
     """Build in a temporary folder and move the program to its place."""
     with tempfile.TemporaryDirectory(dir=program.parent.parent, prefix=".build-") as name:
         folder = Path(name)
-        (folder / f"{top}.v").write_text(source)
-        (folder / "ports.vlt").write_text(_PORTS_ONLY.format(top=top))
+        for file, text in files.items():
+            (folder / file).write_text(text)
         libraries = tools.cocotb_library_dir
         link = f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"
         jobs = str(min(4, os.cpu_count() or 1))
         for command in (
             ["verilator", *_flags(), "--top-module", top, "-o", top, "-Mdir", ".", "-LDFLAGS", link,
-             "ports.vlt", str(tools.cocotb_main), f"{top}.v"],
+             str(tools.cocotb_main), *files],
             ["make", "-j", jobs, "-f", "Vtop.mk"],
         ):  # fmt: skip
             _tool(tools, command, folder)
@@ -194,20 +212,27 @@ class Finished:
 
 @contextmanager
 def simulate_job(
-    config: Config, testbench: str, job: str, progress: Callable[[int], None] | None
+    config: Config,
+    testbench: str,
+    job: str,
+    progress: Callable[[int], None] | None,
+    memory: bytes | bytearray = b"",
 ) -> Iterator[Finished]:
     """Run a testbench module with a job's text; its folder is there inside the context.
 
-    A testbench writes ``result.json`` when it is content, ``error`` when the design broke a rule,
-    and ``progress``, a number, from time to time.
+    ``memory`` is in the file ``MEMORY_FILE`` there, for the testbench to read and write. It writes
+    ``result.json`` when it is content, ``error`` when the design broke a rule, and ``progress``, a
+    number, from time to time.
     """
     program = build(config)
     tools = find_toolchain()
     with tempfile.TemporaryDirectory(prefix="signbook-") as name:
         folder = Path(name)
         (folder / "job.json").write_text(job)
-        environment = tools.run_environment(top_of(config), testbench, folder / "results.xml")
+        (folder / MEMORY_FILE).write_bytes(memory)
+        environment = tools.run_environment(_top(config), testbench, folder / "results.xml")
         environment["SIGNBOOK_JOB"] = str(folder / "job.json")
+        environment["SIGNBOOK_MEMORY"] = str(folder / MEMORY_FILE)
         start = time.monotonic()
         status = _supervise(program, environment, folder, progress)
         seconds = time.monotonic() - start

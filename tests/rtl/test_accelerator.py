@@ -35,6 +35,31 @@ def test_formats_back_to_back(tmp_path: Path, rows: int, around: str) -> None:
     assert len(cycles) == 1  # a run leaves nothing behind that the next one would feel
 
 
+@pytest.mark.parametrize(
+    "memory",
+    [
+        "bytes_per_cycle=8,latency=3",
+        "bytes_per_cycle=3,latency=90",
+        "bytes_per_cycle=12.8,latency=7",
+    ],
+)
+@pytest.mark.parametrize("ar_idle", [0.0, 0.5])
+def test_player_gives_the_same_beats(tmp_path: Path, memory: str, ar_idle: float) -> None:
+    """Read beats from Verilog and from Python, which share the schedule: equal in every count."""
+    layers = Layers(tmp_path, every_format(3), 3)
+    outcomes = []
+    for played in (True, False):
+        around = Surroundings(
+            memory=f"ideal:{memory}", traffic=Traffic(seed=5, ar_idle=ar_idle), played=played
+        )
+        outcomes += layers.run(around)
+    for outcome in outcomes:
+        layers.require_exact(outcome)
+    assert outcomes[0].registers == outcomes[1].registers
+    assert outcomes[0].records == outcomes[1].records
+    assert outcomes[0].image == outcomes[1].image
+
+
 @pytest.mark.parametrize("subvectors", [1, 63, 511, 512, 513, 1025])
 def test_chunk_boundaries(tmp_path: Path, subvectors: int) -> None:
     make, tile = Maker(subvectors), {"tile_outputs": SMALL.rows}
