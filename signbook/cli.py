@@ -325,7 +325,7 @@ def rtl(
     kind = StreamerConfig if weights_only else AcceleratorConfig
     config = kind.from_mapping(_mapping(settings, rom))
     typer.echo(write_verilog(config, make_folder(out) / f"{top_of(config)}.v"))
-    if not report:
+    if not (report and isinstance(config, AcceleratorConfig)):
         return
     from rtl.report import CORE, report_table, synthesis_report
 
