@@ -181,7 +181,10 @@ class WeightTile(wiring.Component):
                 m.d.sync += full.eq(1)
         with m.If(made_identity):
             m.d.sync += [full.eq(1), tiles.eq(Mux(self.layer.ready, 0, tiles + 1))]
+            parts = max(1, rows // columns)  # tiles that make up the identity of a block
+            part = tiles[: (parts - 1).bit_length()]
             for o in range(rows):
                 for c in range(columns):
-                    m.d.sync += shadow[o][c].eq(int(o == c))
+                    one = part == o // columns if o % columns == c else 0
+                    m.d.sync += shadow[o][c].eq(one)
         return m

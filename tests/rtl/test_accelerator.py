@@ -1,5 +1,6 @@
 """The whole accelerator: programs in memory, outputs in memory, against numpy."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,23 @@ def test_network(tmp_path: Path, recipe: str) -> None:
     program, outcome = run_network(path)
     assert sum(layer.macs for layer in program.layers) > 0
     assert len(outcome.records) == len(program.layers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows", "columns"), [(16, 8), (8, 16), (16, 16)])
+def test_arrays_of_other_shapes(tmp_path: Path, rows: int, columns: int) -> None:
+    """Tiles wider or higher than square, also where the tile makes an identity."""
+    config = replace(SMALL, rows=rows, columns=columns)
+    recipe = Recipe(
+        {
+            "*": Int8(tile_outputs=rows),
+            "wide": SSVQ(d=8, k=16, axis="out", tile_outputs=rows),
+            "down": SSVQ(d=8, k=8, tile_outputs=rows),
+            "fc1": Int4(group=columns, tile_outputs=rows),
+        }
+    )
+    path = network(tmp_path, Net(), (3, 13, 12), recipe)
+    run_network(path, config)
 
 
 def test_rows_through_linears(tmp_path: Path) -> None:

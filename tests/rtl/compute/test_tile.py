@@ -111,8 +111,10 @@ def test_whole_blocks_take_a_beat_per_cycle(d):
 
 
 def test_identity_needs_no_weights():
-    identity = {"log2_d": 0, "outputs": 3 * R, "columns": C, "identity": 1, "tiles": 3}
+    parts = R // C  # tiles of a block, each with its share of the diagonal
+    identity = {"log2_d": 0, "outputs": 2 * R, "columns": R, "identity": 1, "tiles": 2 * parts}
     weight = np.random.default_rng(0).integers(-127, 128, (R, C)).astype(np.int8)
     found, _ = run([([], identity), stream_of(weight, 4, "in", R), ([], identity)])
-    assert [(t == np.eye(R, C)).all() for t in found] == [True] * 3 + [False] + [True] * 3
-    assert (found[3] == weight).all()
+    diagonal = [np.eye(R)[:, C * i : C * (i + 1)] for i in range(parts)]
+    for tile, wanted in zip(found, [*2 * diagonal, weight, *2 * diagonal], strict=True):
+        assert (tile == wanted).all()
