@@ -67,7 +67,8 @@ def int8_layer(name: str, shape: tuple[int, int]) -> Layer:
 
 def stream(layers: list[Layer], bus_bits: int) -> tuple[Result, float]:
     """Run layers back to back; return the result and the bits per weight of the file."""
-    config = StreamerConfig(bus_bits=bus_bits)
+    # As many beats at any width: they arrive while the first codebook is written, a word per cycle.
+    config = StreamerConfig(bus_bits=bus_bits, fifo_bytes=max(4096, 256 * bus_bits // 8))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.vq.safetensors"
         write_container(path, layers)
