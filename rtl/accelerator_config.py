@@ -117,7 +117,7 @@ class AcceleratorConfig:
             rows=self.rows,
             columns=self.columns,
             lanes=self.bus_bits,
-            d_max=self.d_max,
+            d_max=1 if self.int8_only else self.d_max,
             accumulators=self.accumulators,
             scale_lanes=self.scale_lanes,
             input_words=self.input_bytes // max(1, self.columns),

@@ -19,7 +19,7 @@ class ArrayConfig:
     lanes : int
         Weights that the decoder gives per cycle, at most ``rows * columns``.
     d_max : int
-        Longest sub-vector, at most ``columns``.
+        Longest sub-vector, at most ``columns``; 1 if all weights are scalars.
     accumulators : int
         Positions whose sums are kept at once: output rows of a linear, pixels of a convolution.
         Kept twice, for totals of groups too.
@@ -57,8 +57,8 @@ class ArrayConfig:
             ),
             (
                 "d_max",
-                self.d_max in (2, 4, 8, 16) and self.d_max <= self.columns,
-                f"2, 4, 8 or 16 and at most columns = {self.columns}",
+                self.d_max in (1, 2, 4, 8, 16) and self.d_max <= self.columns,
+                f"1, 2, 4, 8 or 16 and at most columns = {self.columns}",
             ),
             ("accumulators", 2 <= self.accumulators <= 1 << 16, f"2 to {1 << 16}"),
             (

@@ -199,7 +199,10 @@ class ShapeChecker(wiring.Component):
             )
             | Mux(
                 layer.weighted,
-                (blocks != walk.blocks) | (tiles_of_row != tiles_of_window) | bad_stream,
+                (blocks != walk.blocks)
+                | (tiles_of_row != tiles_of_window)
+                | (tile.log2_d > config.array.d_max.bit_length() - 1)
+                | bad_stream,
                 (tile.tiles != walk.blocks * tiles_of_identity)
                 | (tiles_of_window != tiles_of_identity),
             )

@@ -175,6 +175,7 @@ IMPATIENT = Surroundings(timeout_cycles=3000)
         ({"output__positions": 0}, RunStatus.SHAPE),
         ({"output__last_rows": 9}, RunStatus.SHAPE),
         ({"tile__outputs": 24}, RunStatus.SHAPE),
+        ({"tile__log2_d": 5, "tile__columns": 1}, RunStatus.SHAPE),
         ({"tile__identity": 1}, RunStatus.SHAPE),
         ({"parameter_granules": 1}, RunStatus.SHAPE),
         ({"store__region__granules": 0}, RunStatus.SHAPE),
