@@ -152,8 +152,8 @@ def main() -> None:
         "minilm m=1", "ssvq d=8 k=256", 0, partial(layers_of, ssvq, blocks, CONFIG, 1, int8=True)
     )
     for name in ("ssvq d=8 k=256", "vq d=4 k=256", "int4"):
-        run = partial(layers_of, FORMATS[name], {"query": (384, 384)}, ROWS, 256, int8=False)
-        bench.measure("m=256", name, 0, run)
+        run = partial(layers_of, FORMATS[name], shapes, ROWS, 256, int8=False)
+        bench.measure("block m=256", name, 0, run)
     if not bench.quick:
         found: dict[str, dict[str, float]] = {}
 
