@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from vq.container import SimulationError
+from vq.errors import SimulationError
 
 if TYPE_CHECKING:
     from hwsim.measure import BASELINES, DEFAULT_MEMORY, simulate

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
 
-from vq.container import ConfigError, bulleted
+from vq.errors import ConfigError, bulleted
 
 __all__ = ["IdealMemory", "MemoryModel", "parse_memory"]
 

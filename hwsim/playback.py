@@ -9,7 +9,6 @@ the file of the memory, which both map.
 from typing import Any
 
 from hwsim.pins import writer
-from rtl import AcceleratorConfig, emit_verilog, manifest, top_of
 
 __all__ = ["DATA_SOURCE", "PLAYER_TOP", "Player", "player_verilog"]
 
@@ -65,6 +64,11 @@ module {top} (
     input  wire [63:0] play_unit,     // parts of a cycle
     output reg  [31:0] play_count     // beats given since reset
 );
+    // A register between the port and the reset of every register: ports may change at any time,
+    // so Verilator evaluates what hangs on them beside all clock edges.
+    reg reset;
+    always @(posedge clk) reset <= rst;
+
     reg [63:0] address [{depth}], first [{depth}];
     reg  [8:0] beats [{depth}];
     reg  [1:0] response [{depth}];
@@ -84,7 +88,7 @@ module {top} (
     wire        give = put != get & next_due <= horizon;
 
     always @(posedge clk)
-        if (rst) begin
+        if (reset) begin
             put <= 0; get <= 0; left <= 0; rvalid <= 0; toggle <= play_toggle;
             horizon <= 3 * play_unit; play_count <= 0;
         end else begin
@@ -113,34 +117,43 @@ module {top} (
             end
         end
 
-    {design} accelerator (
+    {design} device (
 {connections}
-        .clk(clk), .rst(rst)
+        .clk(clk), .rst(reset)
     );
 endmodule
 """
 _PLAYED = ("rvalid", "rlast", "rresp", "rdata")
 
 
-def player_verilog(config: AcceleratorConfig) -> str:
-    """Text of a top module with a player and the accelerator: its ports, and those of the player.
+def player_verilog(design: str, ports: dict[str, Any], bus_bits: int) -> str:
+    """Text of a top module with a player and a design: its ports, and those of the player.
 
-    While ``play_enable`` is low, the ports ``m_axi_r*`` go to the accelerator.
+    While ``play_enable`` is low, the ports ``m_axi_r*`` go to the design.
+
+    Parameters
+    ----------
+    design : str
+        Module name.
+    ports : dict
+        Of a manifest (:func:`rtl.manifest`): direction and bits by name.
+    bus_bits : int
+        Width of the read data.
     """
-    ports, connections = [], []
-    for name, port in manifest(config, emit_verilog(config))["ports"].items():
+    declarations, connections = [], []
+    for name, port in ports.items():
         width = f"[{port['bits']}-1:0] " if port["bits"] > 1 else ""
-        ports.append(f"    {port['direction']} wire {width}{name},")
+        declarations.append(f"    {port['direction']} wire {width}{name},")
         source = name.removeprefix("m_axi_")
         value = f"play_enable ? {source} : {name}" if source in _PLAYED else name
         connections.append(f"        .{name}({value}),")
     return _PLAYER.format(
         top=PLAYER_TOP,
-        design=top_of(config),
-        bits=config.bus_bits,
+        design=design,
+        bits=bus_bits,
         depth=_DEPTH,
         index=_DEPTH.bit_length() - 1,
-        ports="\n".join(ports),
+        ports="\n".join(declarations),
         connections="\n".join(connections),
     )
 

@@ -10,6 +10,7 @@ from hwsim.program import Program
 from hwsim.sim import MEMORY_FILE, simulate_job
 from hwsim.traffic import Traffic
 from rtl import AcceleratorConfig
+from rtl.control.registers import register_map
 from rtl.program import RECORD, STALL_CAUSES, RunStatus
 from vq.container import GRANULE_BYTES, SimulationError
 
@@ -107,6 +108,7 @@ def run_program(
         "program": program.address,
         "layers": len(program.layers),
         "bus_bits": config.bus_bits,
+        "registers": register_map(),
         **dataclasses.asdict(around),
     }
     with simulate_job(

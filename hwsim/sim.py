@@ -23,7 +23,15 @@ from typing import Any
 from hwsim.job import Job, Result
 from hwsim.playback import DATA_SOURCE, PLAYER_TOP, player_verilog
 from hwsim.toolchain import Toolchain, find_toolchain
-from rtl import REPORT, AcceleratorConfig, Config, StreamerConfig, emit_verilog, top_of
+from rtl import (
+    REPORT,
+    AcceleratorConfig,
+    Config,
+    StreamerConfig,
+    emit_verilog,
+    manifest,
+    top_of,
+)
 from rtl.cache import cache_folder
 from vq.container import OutputError, SimulationError
 
@@ -84,12 +92,15 @@ def _sources(config: Config) -> dict[str, str]:
     """Files of a build by name, in the order in which Verilator takes them."""
     files: dict[str, str] = {}
     ports: tuple[str, ...] = ("*",)
+    design = emit_verilog(config)
     if isinstance(config, AcceleratorConfig):
-        files = {"data.cpp": DATA_SOURCE, "player.sv": player_verilog(config)}
+        facts = manifest(config, design)
+        player = player_verilog(facts["top"], facts["ports"], config.bus_bits)
+        files = {"data.cpp": DATA_SOURCE, "player.sv": player}
         ports = _PLAYER_PORTS
     public = "".join(_PUBLIC.format(top=_top(config), ports=port) for port in ports)
     files["ports.vlt"] = f"`verilator_config\n{public}"
-    return {**files, f"{top_of(config)}.v": emit_verilog(config)}
+    return {**files, f"{top_of(config)}.v": design}
 
 
 def _coverage_folder() -> Path | None:

@@ -68,6 +68,8 @@ class Toolchain:
             # Writes take effect at the end of the time step, as those of a register.
             "COCOTB_TRUST_INERTIAL_WRITES": "1",
             "COCOTB_ANSI_OUTPUT": "0",
+            # Compiling the testbench anew for better messages takes longer than a short run.
+            "COCOTB_REWRITE_ASSERTION_FILES": "",
             "TOPLEVEL_LANG": "verilog",
         }
 

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "vq": ("vq",),
     "rescomp": ("rescomp", "vq"),
     "rtl": ("rtl", "vq.container"),
-    "hwsim": ("hwsim", "rtl", "vq.container", "vq.integer"),
+    "hwsim": ("hwsim", "rtl", "vq.container", "vq.errors", "vq.integer"),
     "signbook": PACKAGES,
 }
 #: Heavy packages, and the folders that may import them at the top of a module.
@@ -83,6 +83,9 @@ def test_heavy_packages_stay_where_they_belong(folder):
         ("vq.compress", ("amaranth", "cocotb", "sklearn", "matplotlib")),
         ("rtl", ("torch", "cocotb")),
         ("hwsim.measure", ("torch",)),
+        # Inside the simulator, at the start of every run.
+        ("hwsim.testbench", ("numpy", "torch", "amaranth")),
+        ("hwsim.accelerator_testbench", ("numpy", "torch", "amaranth")),
         ("signbook.cli", ("torch", "amaranth", "cocotb", "matplotlib")),
     ],
 )
