@@ -58,6 +58,7 @@ def codes_layer(bits: int, name: str, shape: tuple[int, int]) -> Layer:
         method=f"int{bits}",
         codes=rng.integers(0, 1 << bits, shape).astype(np.uint8),
         group_scales=np.ones((shape[0], shape[1] // 128), np.float16),
+        group_zeros=None,
         group=128,
     )
 
