@@ -33,7 +33,9 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         os.environ["SIGNBOOK_COVERAGE"] = str(folder.resolve())
         if not list(folder.glob("*.dat")):
-            subprocess.run([sys.executable, "-m", "pytest", *TESTS, "-m", "rtl"], check=True)
+            subprocess.run(
+                [sys.executable, "-m", "pytest", *TESTS, "-m", "rtl and not slow"], check=True
+            )
         counts = _lines(folder, build(SMALL).parent.name)
     source = emit_verilog(SMALL).splitlines()
     starts = [n for n, line in enumerate(source, 1) if line.startswith("module ")]
