@@ -15,8 +15,8 @@ from hwsim.image import check_layers
 from hwsim.memory import parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
 from hwsim.run import Outcome, Surroundings, run_program
-from rtl import AcceleratorConfig
-from rtl.program import PROGRAM_BYTES, STALL_CAUSES, RunStatus
+from rtl import STALL_CAUSES, AcceleratorConfig
+from rtl.program import PROGRAM_BYTES, RunStatus
 from vq.container import (
     ConfigError,
     Container,

@@ -9,9 +9,9 @@ from typing import Any
 from hwsim.program import Program
 from hwsim.sim import MEMORY_FILE, simulate_job
 from hwsim.traffic import Traffic
-from rtl import AcceleratorConfig
+from rtl import STALL_CAUSES, AcceleratorConfig
 from rtl.control.registers import register_map
-from rtl.program import RECORD, STALL_CAUSES, RunStatus
+from rtl.program import RECORD, RunStatus
 from vq.container import GRANULE_BYTES, SimulationError
 
 __all__ = ["LayerRecord", "Outcome", "Surroundings", "run_program"]
@@ -142,6 +142,8 @@ def _outcome(
         wall_seconds,
     )
     if status != RunStatus.STALLED:
+        if run["moved_after"]:
+            raise SimulationError("nothing may move on the bus after the interrupt, but it did")
         _check_books(outcome)
     return outcome
 

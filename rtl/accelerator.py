@@ -15,9 +15,8 @@ from rtl.control.account import Account
 from rtl.control.fetch import Fetcher
 from rtl.control.registers import ADDRESS_BITS, IDENTITY, RegisterFile
 from rtl.control.run import RunControl
-from rtl.descriptor import DESCRIPTOR
+from rtl.descriptor import DESCRIPTOR, STALL_CAUSES
 from rtl.dma import ReadDMA
-from rtl.program import STALL_CAUSES
 from rtl.queue import StreamQueue
 from rtl.transfer.load import LOAD_LAYER, SLOTS, Loader
 from rtl.transfer.parameters import PARAMETER_LAYER, ParameterReader

@@ -1,9 +1,9 @@
-"""AXI4 read channels, as a signature whose ports vendor tools recognise."""
+"""AXI4 read channels and AXI4-Lite, as signatures whose ports vendor tools recognise."""
 
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Burst", "ReadSignature"]
+__all__ = ["Burst", "LiteSignature", "ReadSignature"]
 
 
 class Burst(enum.Enum, shape=2):  # type: ignore[call-arg]

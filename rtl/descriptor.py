@@ -13,7 +13,8 @@ __all__ = [
     "Status",
 ]
 
-#: Why no weight left in a cycle, in the order in which causes are tested.
+#: Why no weight left, or no vector entered the array, in a cycle, in the order in which causes are
+#: tested.
 STALL_CAUSES = ("memory", "codebook", "decoder", "compute", "writeback")
 
 

@@ -5,7 +5,7 @@ from amaranth.lib import data, enum
 from rtl.compute.outputs import OUTPUT_LAYER
 from rtl.compute.tile import TILE_LAYER
 from rtl.compute.walk import WALK_LAYER
-from rtl.descriptor import DESCRIPTOR
+from rtl.descriptor import DESCRIPTOR, STALL_CAUSES
 from rtl.transfer.load import LOAD_LAYER
 from rtl.transfer.store import STORE_LAYER
 from vq.container import GRANULE_BYTES
@@ -15,15 +15,11 @@ __all__ = [
     "PROGRAM_LAYER",
     "PROGRAM_VERSION",
     "RECORD",
-    "STALL_CAUSES",
     "RunStatus",
 ]
 
 PROGRAM_BYTES = 256
 PROGRAM_VERSION = 1
-
-#: Why no vector entered the array in a cycle.
-STALL_CAUSES = ("memory", "codebook", "decoder", "compute", "writeback")
 
 
 class RunStatus(enum.Enum, shape=8):  # type: ignore[call-arg]

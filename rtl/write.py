@@ -1,16 +1,14 @@
 """Write DMA: a region of memory is written from a stream of beats, burst by burst."""
 
 from amaranth import Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.axi import Burst
+from rtl.channel import REGION
 from vq.container import GRANULE_BYTES
 
-__all__ = ["WRITE_REGION", "WriteDMA", "WriteSignature"]
-
-#: Where to write, in granules of 64 bytes; at least one granule.
-WRITE_REGION = data.StructLayout({"granules": 32, "address": 58})
+__all__ = ["WriteDMA", "WriteSignature"]
 
 
 class WriteSignature(wiring.Signature):
@@ -87,7 +85,7 @@ class WriteDMA(wiring.Component):
 
     Members
     -------
-    region : In(stream.Signature(WRITE_REGION))
+    region : In(stream.Signature(REGION))
         Taken with the last beat's acceptance.
     beats : In(stream.Signature(data_bits))
     m_axi : Out(WriteSignature)
@@ -105,7 +103,7 @@ class WriteDMA(wiring.Component):
         self._signature = WriteSignature(address_bits=address_bits, data_bits=data_bits)
         super().__init__(
             {
-                "region": In(stream.Signature(WRITE_REGION)),
+                "region": In(stream.Signature(REGION)),
                 "beats": In(stream.Signature(data_bits)),
                 "m_axi": Out(self._signature),
                 "pending": Out(8),

@@ -8,7 +8,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.axi import LiteSignature
-from rtl.program import STALL_CAUSES
+from rtl.descriptor import STALL_CAUSES
 
 __all__ = ["ADDRESS_BITS", "IDENTITY", "REGISTERS", "Register", "RegisterFile", "register_map"]
 

@@ -4,10 +4,10 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl.channel import REGION
 from rtl.compute.config import ArrayConfig
 from rtl.config import StreamerConfig
 from rtl.gearbox import Gearbox
-from rtl.write import WRITE_REGION
 from vq.container import GRANULE_BYTES
 
 __all__ = ["RECORD_BITS", "STORE_LAYER", "Store"]
@@ -18,7 +18,7 @@ RECORD_BITS = 8 * GRANULE_BYTES
 #: Where a layer's outputs are and go. ``record`` is the granule of the layer's record.
 STORE_LAYER = data.StructLayout(
     {
-        "region": WRITE_REGION,
+        "region": REGION,
         "record": 58,
         "word": 24,
         "early": 1,  # outputs come in the order of memory: store each as soon as it is there
@@ -47,7 +47,7 @@ class Store(wiring.Component):
         Address of a word.
     data : In(8 * array.rows)
         The word of the address of the cycle before.
-    region : Out(stream.Signature(WRITE_REGION))
+    region : Out(stream.Signature(REGION))
     beats : Out(stream.Signature(config.bus_bits))
         To the write DMA: outputs, then the record.
     free : Out(1)
@@ -66,7 +66,7 @@ class Store(wiring.Component):
                 "record": In(stream.Signature(RECORD_BITS)),
                 "read": Out(range(array.output_words)),
                 "data": In(8 * array.rows),
-                "region": Out(stream.Signature(WRITE_REGION)),
+                "region": Out(stream.Signature(REGION)),
                 "beats": Out(stream.Signature(config.bus_bits)),
                 "free": Out(1),
                 "finished": Out(1),
