@@ -9,10 +9,9 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from harness import Bench
+from layers import codebook_layer, codes_layer
 
 import vq
 from hwsim import simulate
@@ -30,46 +29,13 @@ BLOCK = {
     "up": (1536, 384),
     "down": (384, 1536),
 }
-
-
-def codebook_layer(method: str, d: int, k: int, name: str, shape: tuple[int, int]) -> Layer:
-    """A layer of random indices, and signs if it is ssvq."""
-    rng = np.random.default_rng(0)
-    n = shape[0] * shape[1] // d
-    common: dict[str, Any] = {
-        "codebook": rng.integers(0, 128, (k, d)).astype(np.int8),
-        "indices": rng.integers(0, k, n),
-        "scale": np.ones(1, np.float32),
-        "shape": shape,
-    }
-    if method == "vq":
-        return Layer.vq(name, **common)
-    signs = rng.random((n, d)) < 0.5
-    if method == "parity":
-        signs[:, -1] = signs[:, :-1].sum(1) % 2
-    return Layer.ssvq(name, signs=signs, parity=method == "parity", **common)
-
-
-def codes_layer(bits: int, name: str, shape: tuple[int, int]) -> Layer:
-    """A layer of random codes in groups of 128."""
-    rng = np.random.default_rng(0)
-    return Layer.grouped(
-        name,
-        method=f"int{bits}",
-        codes=rng.integers(0, 1 << bits, shape).astype(np.uint8),
-        group_scales=np.ones((shape[0], shape[1] // 128), np.float16),
-        group_zeros=None,
-        group=128,
-    )
-
-
 FORMATS: dict[str, Callable[[str, tuple[int, int]], Layer]] = {
-    "ssvq d=8 k=16": partial(codebook_layer, "ssvq", 8, 16),
-    "ssvq d=8 k=256": partial(codebook_layer, "ssvq", 8, 256),
-    "ssvq d=8 k=16 parity": partial(codebook_layer, "parity", 8, 16),
-    "vq d=4 k=256": partial(codebook_layer, "vq", 4, 256),
-    "int4": partial(codes_layer, 4),
-    "int2": partial(codes_layer, 2),
+    "ssvq d=8 k=16": partial(codebook_layer, d=8, k=16),
+    "ssvq d=8 k=256": partial(codebook_layer, d=8, k=256),
+    "ssvq d=8 k=16 parity": partial(codebook_layer, d=8, k=16, method="parity"),
+    "vq d=4 k=256": partial(codebook_layer, d=4, k=256, method="vq"),
+    "int4": partial(codes_layer, bits=4, group=128),
+    "int2": partial(codes_layer, bits=2, group=128),
 }
 
 

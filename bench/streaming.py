@@ -10,10 +10,9 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from harness import Bench
+from layers import codebook_layer, codes_layer, int8_layer
 
 from hwsim.image import layers_of
 from hwsim.job import Job, Result
@@ -23,46 +22,6 @@ from vq.container import Layer, account, open_container, write_container
 
 LARGE, SMALL = [(1024, 1024)], [(256, 256)]
 CHAIN = [(64, 64), (192, 64), (256, 64)] * 8
-
-
-def random_layer(
-    name: str, shape: tuple[int, int], d: int, k: int, *, method: str = "ssvq"
-) -> Layer:
-    """A layer of random indices, and signs unless it is vq: cycles do not depend on the values."""
-    rng = np.random.default_rng(0)
-    n = shape[0] * shape[1] // d
-    common: dict[str, Any] = {
-        "codebook": rng.integers(0, 128, (k, d)).astype(np.int8),
-        "indices": rng.integers(0, k, n),
-        "scale": np.ones(1, np.float32),
-        "shape": shape,
-    }
-    if method == "vq":
-        return Layer.vq(name, **common)
-    signs = rng.random((n, d)) < 0.5
-    if method == "parity":
-        signs[:, -1] = signs[:, :-1].sum(axis=1) % 2
-    return Layer.ssvq(name, signs=signs, parity=method == "parity", **common)
-
-
-def codes_layer(name: str, shape: tuple[int, int], bits: int, *, zeros: bool = False) -> Layer:
-    """A layer of random codes in groups of 64."""
-    rng = np.random.default_rng(0)
-    groups = (shape[0], shape[1] // 64)
-    return Layer.grouped(
-        name,
-        method=f"int{bits}",
-        codes=rng.integers(0, 1 << bits, shape).astype(np.uint8),
-        group_scales=np.ones(groups, np.float16),
-        group_zeros=rng.integers(0, 1 << bits, groups).astype(np.uint8) if zeros else None,
-        group=64,
-    )
-
-
-def int8_layer(name: str, shape: tuple[int, int]) -> Layer:
-    """A layer of random integers."""
-    integers = np.random.default_rng(0).integers(-127, 128, shape).astype(np.int8)
-    return Layer.int8(name, integers=integers, scale=np.ones(shape[0], np.float32))
 
 
 def stream(layers: list[Layer], bus_bits: int) -> tuple[Result, float]:
@@ -112,12 +71,12 @@ def measure_work(bench: Bench, work: str, shapes: list[tuple[int, int]], bus_bit
 
     bench.measure(work, "int8", 0, baseline)
     formats = {
-        "ssvq d=8 k=16": partial(random_layer, d=8, k=16),
-        "ssvq d=8 k=256": partial(random_layer, d=8, k=256),
-        "ssvq d=8 k=16 parity": partial(random_layer, d=8, k=16, method="parity"),
-        "int4": partial(codes_layer, bits=4),
-        "int4 zeros": partial(codes_layer, bits=4, zeros=True),
-        "int2": partial(codes_layer, bits=2),
+        "ssvq d=8 k=16": partial(codebook_layer, d=8, k=16),
+        "ssvq d=8 k=256": partial(codebook_layer, d=8, k=256),
+        "ssvq d=8 k=16 parity": partial(codebook_layer, d=8, k=16, method="parity"),
+        "int4": partial(codes_layer, bits=4, group=64),
+        "int4 zeros": partial(codes_layer, bits=4, group=64, zeros=True),
+        "int2": partial(codes_layer, bits=2, group=64),
     }
     for name, layer in formats.items():
         bench.measure(work, name, 0, partial(compressed, layer))
@@ -133,7 +92,7 @@ def measure_every(bench: Bench, bus_bits: int) -> None:
                     continue
 
                 def measured(method: str = method, d: int = d, k: int = 1 << b) -> dict[str, float]:
-                    layer = random_layer("l", LARGE[0], d, k, method=method)
+                    layer = codebook_layer("l", LARGE[0], d, k, method=method)
                     result, bpw = stream([layer], bus_bits)
                     return {"bus_utilisation": result.bus.utilisation, "bits_per_weight": bpw}
 
