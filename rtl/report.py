@@ -15,7 +15,7 @@ from rtl.emit import emit_verilog, top_of
 from rtl.synthesis import DEVICE, Cells, cells_of, clock_of, tool_versions
 from rtl.weights import WeightReader
 
-__all__ = ["BLOCKS", "CORE", "report_table", "synthesis_report"]
+__all__ = ["BLOCKS", "CORE", "area_report", "area_table", "clock_report", "clock_table"]
 
 _GROUP_SCALES = "group scales"
 #: Blocks by the modules that make them up; everything else is ``rest``. Each module is
@@ -42,22 +42,14 @@ CORE = AcceleratorConfig(
 Progress = Callable[[str], None]
 
 
-def synthesis_report(
-    config: AcceleratorConfig,
-    *,
-    core: AcceleratorConfig | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Synthesise an accelerator for an ECP5 and compare it with one for int8 alone.
+def area_report(config: AcceleratorConfig, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Count the cells of an accelerator on an ECP5, and those of one for int8 alone.
 
     Takes many minutes the first time; afterwards only what changed is done again.
 
     Parameters
     ----------
     config : AcceleratorConfig
-        Its area is reported, and the clock of its decoder, placed by itself between registers.
-    core : AcceleratorConfig, optional
-        A whole accelerator to place as well, with and without decoder: one that fits the device.
     progress : callable, optional
         Called with a line of text before each step.
 
@@ -67,8 +59,7 @@ def synthesis_report(
         ``blocks`` and ``total`` are the cells of the accelerator, ``int8`` the same of one with
         ``int8_only`` and without group scales. ``decoder_share`` is what the first has more, over
         the second: places of look-up tables, the group scales again left out, which codebooks do
-        not need; ``group_scales_share`` is theirs. ``clock_mhz`` has ``decoder`` and, if ``core``
-        was given, ``core`` and ``core_int8``.
+        not need; ``group_scales_share`` is theirs.
 
     Raises
     ------
@@ -90,16 +81,9 @@ def synthesis_report(
     del areas["int8"][_GROUP_SCALES]  # built in, but without work
     totals = {name: sum(blocks.values(), Cells()) for name, blocks in areas.items()}
     int8, scales = totals["int8"].luts, areas["full"][_GROUP_SCALES].luts
-    say("clock of the decoder")
-    clocks = {"decoder": clock_of(*_registered(config.streamer))}
-    if core is not None:
-        for name, one in (("core", core), ("core_int8", replace(core, int8_only=1))):
-            say(f"clock of the whole accelerator ({name})")
-            clocks[name] = clock_of(emit_verilog(one), top_of(one))
     return {
         "schema": "signbook.synthesis/1",
         "config": config.to_mapping(),
-        "core": core and core.to_mapping(),
         "tools": tools,
         "device": " ".join(DEVICE),
         "blocks": {name: _facts(cells) for name, cells in areas["full"].items()},
@@ -110,12 +94,50 @@ def synthesis_report(
         },
         "decoder_share": (totals["full"].luts - scales) / int8 - 1,
         "group_scales_share": scales / int8,
-        "clock_mhz": clocks,
     }
 
 
-def report_table(report: dict[str, Any]) -> str:
-    """Text of a report: one line per block, then what the decoder adds and the clocks."""
+def clock_report(
+    config: AcceleratorConfig,
+    *,
+    core: AcceleratorConfig | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Place and route a decoder by itself, between registers, and whole accelerators.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Its decoder is placed.
+    core : AcceleratorConfig, optional
+        A whole accelerator to place as well, with and without decoder: one that fits the device.
+        That can take hours.
+    progress : callable, optional
+        Called with a line of text before each step.
+
+    Returns
+    -------
+    dict
+        ``core`` as a mapping or None, and ``clock_mhz`` of ``decoder`` and, if ``core`` was given,
+        of ``core`` and ``core_int8``.
+
+    Raises
+    ------
+    SimulationError, OutputError
+        As :func:`area_report`.
+    """
+    say = progress or (lambda _: None)
+    say("clock of the decoder")
+    clocks = {"decoder": clock_of(*_registered(config.streamer))}
+    if core is not None:
+        for name, one in (("core", core), ("core_int8", replace(core, int8_only=1))):
+            say(f"clock of the whole accelerator ({name})")
+            clocks[name] = clock_of(emit_verilog(one), top_of(one))
+    return {"core": core and core.to_mapping(), "clock_mhz": clocks}
+
+
+def area_table(report: dict[str, Any]) -> str:
+    """Text of an area report: one line per block, then what the decoder adds."""
     columns = ("luts", "lut4", "carry", "ram16", "ff", "bram")
     lines = [f"{'block':<14}" + "".join(f"{column:>9}" for column in columns)]
     rows = [*report["blocks"].items(), ("total", report["total"])]
@@ -125,8 +147,12 @@ def report_table(report: dict[str, Any]) -> str:
     for name in ("decoder", "group scales"):
         share = report[f"{name.replace(' ', '_')}_share"]
         lines.append(f"{name} add {share:.1%} to the look-up tables of int8 alone")
-    lines += [f"clock of {name}: {mhz:.1f} MHz" for name, mhz in report["clock_mhz"].items()]
     return "\n".join(lines)
+
+
+def clock_table(report: dict[str, Any]) -> str:
+    """Text of a clock report: one line per design."""
+    return "\n".join(f"clock of {name}: {mhz:.1f} MHz" for name, mhz in report["clock_mhz"].items())
 
 
 def _facts(cells: Cells) -> dict[str, int]:

@@ -309,7 +309,8 @@ def rtl(
         typer.Option(
             "--report",
             help="Also synthesise it for an ECP5: area by block, what the decoder adds to an "
-            "accelerator for int8, and clocks. Takes tens of minutes the first time.",
+            "accelerator for int8, and then clocks. The first time areas take many minutes, clocks "
+            "hours.",
         ),
     ] = False,
     json: Json = None,
@@ -327,13 +328,15 @@ def rtl(
     typer.echo(write_verilog(config, make_folder(out) / f"{top_of(config)}.v"))
     if not (report and isinstance(config, AcceleratorConfig)):
         return
-    from rtl.report import CORE, report_table, synthesis_report
+    from rtl.report import CORE, area_report, area_table, clock_report, clock_table
 
     with Console(stderr=True).status("synthesis") as status:
-        document = synthesis_report(config, core=CORE, progress=status.update)
-    typer.echo(report_table(document))
+        area = area_report(config, progress=status.update)
+        typer.echo(area_table(area))
+        clock = clock_report(config, core=CORE, progress=status.update)
+    typer.echo(clock_table(clock))
     if json is not None:
-        write_json(json, document)
+        write_json(json, area | clock)
 
 
 @app.command()

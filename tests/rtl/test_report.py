@@ -8,7 +8,7 @@ from amaranth.back import verilog
 
 from rtl import emit_verilog, top_of
 from rtl.gearbox import Gearbox
-from rtl.report import BLOCKS, _pieces, report_table, synthesis_report
+from rtl.report import BLOCKS, _pieces, area_report, area_table, clock_report, clock_table
 from rtl.synthesis import Cells, cells_of, clock_of
 from tests.hwsim.programs import SMALL
 from vq.container import OutputError, SimulationError
@@ -104,15 +104,15 @@ def test_table() -> None:
         "int8": {"total": facts},
         "decoder_share": 0.125,
         "group_scales_share": 0.0625,
-        "clock_mhz": {"decoder": 98.76},
     }
-    lines = report_table(report).splitlines()
+    lines = area_table(report).splitlines()
     assert lines[1].split() == ["decoder", "14", "10", "2", "0", "3", "1"]
-    assert lines[-3:] == [
+    assert lines[-2:] == [
         "decoder add 12.5% to the look-up tables of int8 alone",
         "group scales add 6.2% to the look-up tables of int8 alone",
-        "clock of decoder: 98.8 MHz",
     ]
+    clocks = {"clock_mhz": {"decoder": 98.76, "core": 50.0}}
+    assert clock_table(clocks) == "clock of decoder: 98.8 MHz\nclock of core: 50.0 MHz"
 
 
 @pytest.mark.slow
@@ -121,9 +121,9 @@ def test_clock_of_a_small_block() -> None:
 
 
 @pytest.mark.slow
-def test_whole_report() -> None:
+def test_area_of_an_accelerator() -> None:
     said: list[str] = []
-    report = synthesis_report(SMALL, progress=said.append)
+    report = area_report(SMALL, progress=said.append)
     assert list(report["blocks"]) == [*BLOCKS, "rest"]
     assert set(report["blocks"]) - set(report["int8"]["blocks"]) == {"group scales"}
     for one in (report, report["int8"]):
@@ -132,5 +132,11 @@ def test_whole_report() -> None:
     decoder, plain = report["blocks"]["decoder"], report["int8"]["blocks"]["decoder"]
     assert plain["luts"] < decoder["luts"] / 2
     assert report["decoder_share"] > 0 and report["group_scales_share"] > 0
-    assert report["clock_mhz"]["decoder"] > 20
     assert said[0] == "area of weights (full)"
+
+
+@pytest.mark.slow
+def test_clock_of_a_decoder() -> None:
+    report = clock_report(SMALL)
+    assert report["core"] is None
+    assert report["clock_mhz"].keys() == {"decoder"} and report["clock_mhz"]["decoder"] > 20
