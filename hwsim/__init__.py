@@ -13,11 +13,12 @@ from vq.errors import SimulationError
 
 if TYPE_CHECKING:
     from hwsim.measure import BASELINES, DEFAULT_MEMORY, simulate
-    from hwsim.memory import IdealMemory, MemoryModel, parse_memory
+    from hwsim.memory import Dram, IdealMemory, MemoryModel, parse_memory
 
 _HOME = {
     "BASELINES": "hwsim.measure",
     "DEFAULT_MEMORY": "hwsim.measure",
+    "Dram": "hwsim.memory",
     "IdealMemory": "hwsim.memory",
     "MemoryModel": "hwsim.memory",
     "parse_memory": "hwsim.memory",
@@ -27,6 +28,7 @@ _HOME = {
 __all__ = [
     "BASELINES",
     "DEFAULT_MEMORY",
+    "Dram",
     "IdealMemory",
     "MemoryModel",
     "parse_memory",

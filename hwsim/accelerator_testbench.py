@@ -17,7 +17,7 @@ from cocotb.simtime import get_sim_time
 from cocotb.triggers import First, RisingEdge, Timer, ValueChange
 
 from hwsim.axi import AxiReadSlave, AxiWriteSlave, LiteMaster, PlayedReadSlave, ProtocolError
-from hwsim.memory import parse_memory
+from hwsim.memory import IdealMemory, parse_memory
 from hwsim.pins import reader
 from hwsim.playback import Player
 from hwsim.traffic import Traffic
@@ -76,11 +76,19 @@ class _System:
         job = self._job
         memory = parse_memory(job["memory"])
         traffic = Traffic(**job["traffic"])
-        played = job["played"] and not traffic.r_idle
-        played = played and memory.latency_cycles >= Player.LATENCY_MIN
-        kind = PlayedReadSlave if played else AxiReadSlave
-        self._reads = kind(self._dut, self._image, memory, traffic, job["bus_bits"])
-        self._writes = AxiWriteSlave(self._dut, self._image, memory, traffic, job["bus_bits"])
+        bus_bits = job["bus_bits"]
+        self._reads: AxiReadSlave
+        if (
+            job["played"]
+            and not traffic.r_idle
+            # Only this one knows when it is asked for a burst when its beats will come.
+            and isinstance(memory, IdealMemory)
+            and memory.latency_cycles >= Player.LATENCY_MIN
+        ):
+            self._reads = PlayedReadSlave(self._dut, self._image, memory, traffic, bus_bits)
+        else:
+            self._reads = AxiReadSlave(self._dut, self._image, memory, traffic, bus_bits)
+        self._writes = AxiWriteSlave(self._dut, self._image, memory, traffic, bus_bits)
 
     async def reset(self) -> None:
         """Reset the design and forget what the memory was asked for."""

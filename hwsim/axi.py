@@ -176,6 +176,8 @@ class AxiReadSlave:
         traffic = self._traffic
         if self._valid:  # offered and not taken: hold
             return
+        # Both slaves have yet to see this cycle; what comes in it cannot be due in the next one.
+        self._memory.advance(next_cycle - 1)
         due = self._memory.ready_cycle()
         if (
             due is None
@@ -272,7 +274,7 @@ class AxiWriteSlave:
         self._waiting_aw: list[int] | None = None
         self._waiting_w: list[int] | None = None
         self._bursts: deque[_Burst] = deque()
-        self._responses: deque[tuple[int, int]] = deque()
+        self._responses: deque[tuple[int, int]] = deque()  # ticket of the last beat, response
         self.beats = 0
         self.bursts = 0
         for write in (self._set_awready, self._set_wready, self._set_bvalid, self._set_bresp):
@@ -361,11 +363,11 @@ class AxiWriteSlave:
                 self._beat_bytes, "little"
             )
         burst.address += self._beat_bytes
-        due = self._memory.write(cycle, burst.address - self._beat_bytes, self._beat_bytes)
+        ticket = self._memory.write(cycle, burst.address - self._beat_bytes, self._beat_bytes)
         self.beats += 1
         if last:
             self._bursts.popleft()
-            self._responses.append((due, burst.response))
+            self._responses.append((ticket, burst.response))
         return True
 
     def _drive(self, next_cycle: int) -> None:
@@ -380,10 +382,15 @@ class AxiWriteSlave:
         if ready != self._wready:
             self._wready = ready
             self._set_wready(ready)
-        if not self._bvalid and self._responses and self._responses[0][0] <= next_cycle:
+        if self._bvalid or not self._responses:
+            return
+        ticket, response = self._responses[0]
+        self._memory.advance(next_cycle - 1)
+        due = self._memory.written_cycle(ticket)
+        if due is not None and due <= next_cycle:
             self._bvalid = True
             self._set_bvalid(1)
-            self._set_bresp(self._responses[0][1])
+            self._set_bresp(response)
 
 
 class LiteMaster:

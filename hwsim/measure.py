@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.image import check_layers
-from hwsim.memory import parse_memory
+from hwsim.memory import absolute_memory, parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
 from hwsim.run import Outcome, Surroundings, run_program
 from rtl import STALL_CAUSES, AcceleratorConfig
@@ -97,6 +97,7 @@ def simulate(
     """
     config = config or AcceleratorConfig()
     described = parse_memory(memory).describe()
+    memory = absolute_memory(memory)  # the simulator runs in a folder of its own
     for method in methods:
         if method not in BASELINES:
             raise ConfigError(f"methods must be of {', '.join(BASELINES)}, not {method!r}")

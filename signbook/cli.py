@@ -41,7 +41,11 @@ Weights = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal results.")]
 MODEL_HELP = "timm:NAME, hf:PATH_OR_ID or py:package.module:factory."
-MEMORY_HELP = "Memory model, such as ideal:bytes_per_cycle=16,latency=20."
+MEMORY_HELP = (
+    "Memory model: ideal:bytes_per_cycle=16,latency=20, a DRAM (ddr4-2400, ddr4-3200, lpddr4-3200, "
+    "lpddr5-6400, hbm2) or a file.ini of DRAMsim3, with settings such as "
+    "ddr4-2400:mapping=rorabacobgch,clock_mhz=500,controller_latency_ns=30."
+)
 
 
 def main() -> None:

@@ -117,7 +117,7 @@ def test_int8_twin_holds_the_same_integers(mixed: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"methods": ("int4",)}, r"^methods must be of int8, not 'int4'$"),
-        ({"memory": "hbm2"}, r"^memory must be 'ideal', not 'hbm2'"),
+        ({"memory": "hbm"}, r"^memory must be one of .*, not 'hbm' \(did you mean 'hbm2'\?\)$"),
         ({"rows": 0}, r"^rows must be at least 1, not 0$"),
         (
             {"config": AcceleratorConfig()},
