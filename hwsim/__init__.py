@@ -1,6 +1,7 @@
 """Measurement: containers on simulated hardware.
 
-:func:`simulate` is the entrance; :mod:`hwsim.sim` is the only module that starts a simulator.
+:func:`simulate` runs the RTL, :func:`estimate` the cycle model; :mod:`hwsim.sim` is the only module
+that starts a simulator.
 The names below are imported when they are first used: the process inside the simulator needs
 few of them, and a missing hardware package is named by the first call, not by the import.
 """
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vq.errors import SimulationError
 
 if TYPE_CHECKING:
+    from hwsim.cycles.estimate import estimate
     from hwsim.measure import BASELINES, DEFAULT_MEMORY, simulate
     from hwsim.memory import Dram, IdealMemory, MemoryModel, parse_memory
 
@@ -21,6 +23,7 @@ _HOME = {
     "Dram": "hwsim.memory",
     "IdealMemory": "hwsim.memory",
     "MemoryModel": "hwsim.memory",
+    "estimate": "hwsim.cycles.estimate",
     "parse_memory": "hwsim.memory",
     "simulate": "hwsim.measure",
 }
@@ -31,6 +34,7 @@ __all__ = [
     "Dram",
     "IdealMemory",
     "MemoryModel",
+    "estimate",
     "parse_memory",
     "simulate",
 ]
@@ -39,7 +43,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'hwsim' has no attribute {name!r}")
-    if _HOME[name] == "hwsim.measure" and importlib.util.find_spec("amaranth") is None:
+    if _HOME[name] != "hwsim.memory" and importlib.util.find_spec("amaranth") is None:
         raise SimulationError("amaranth must be installed: pip install 'signbook[hw]'")
     return getattr(importlib.import_module(_HOME[name]), name)
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hwsim.image import check_layers
 from hwsim.memory import absolute_memory, parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
-from hwsim.run import Outcome, Surroundings, run_program
+from hwsim.run import LayerRecord, Surroundings, run_program
 from rtl import STALL_CAUSES, AcceleratorConfig
 from rtl.program import PROGRAM_BYTES, RunStatus
 from vq.container import (
@@ -27,7 +27,7 @@ from vq.container import (
 )
 from vq.integer import is_integer_tensor, read_integer
 
-__all__ = ["BASELINES", "DEFAULT_MEMORY", "simulate"]
+__all__ = ["BASELINES", "DEFAULT_MEMORY", "Counts", "measure", "run_document", "simulate"]
 
 #: Methods that a file can be compared with.
 BASELINES = ("int8",)
@@ -35,6 +35,38 @@ DEFAULT_MEMORY = "ideal:bytes_per_cycle=16,latency=20"
 DEFAULT_TIMEOUT_CYCLES = 1 << 20
 
 Progress = Callable[[str, int, int], None]
+
+
+class Counts(Protocol):
+    """What a run has counted: an :class:`~hwsim.run.Outcome`, or what the cycle model predicts."""
+
+    @property
+    def registers(self) -> dict[str, int]:
+        """By name."""
+
+    @property
+    def records(self) -> list[LayerRecord]:
+        """One for each descriptor."""
+
+    @property
+    def beats_read(self) -> int:
+        """By the memory's count, as all below."""
+
+    @property
+    def read_bursts(self) -> int:
+        """Requested."""
+
+    @property
+    def beats_written(self) -> int:
+        """Of outputs and records."""
+
+    @property
+    def write_bursts(self) -> int:
+        """Requested."""
+
+    @property
+    def wall_seconds(self) -> float:
+        """Time that the run took."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +86,7 @@ def simulate(
     rows: int | None = None,
     methods: Sequence[str] = BASELINES,
     progress: Progress | None = None,
+    check: bool = False,
 ) -> dict[str, Any]:
     """Run a container on the RTL under Verilator and report what it cost.
 
@@ -79,6 +112,9 @@ def simulate(
         ``traffic_ratio`` are None.
     progress : callable, optional
         Called now and then with the run's name, its data beats so far, and all its beats.
+    check : bool
+        Require of every run that the cycle model counts the same, see
+        :func:`hwsim.cycles.require_prediction`.
 
     Returns
     -------
@@ -93,9 +129,41 @@ def simulate(
     ContainerError
         If the file is damaged.
     SimulationError
-        If a tool is missing, or the hardware reports an error or breaks a rule.
+        If a tool is missing, or the hardware reports an error or breaks a rule; with ``check``,
+        also if the model counts something else, with a table of the differences.
     """
     config = config or AcceleratorConfig()
+
+    def run(name: str, container: Container, original: Container) -> Callable[[], dict[str, Any]]:
+        work = _work(container, original, rows)
+        program = assemble(work.steps, container, config)
+        return lambda: _run(name, program, work, config, memory, progress, check)
+
+    return measure(path, "rtl", run, config=config, memory=memory, rows=rows, methods=methods)
+
+
+def measure(
+    path: str | PathLike[str],
+    engine: str,
+    prepare: Callable[[str, Container, Container], Callable[[], dict[str, Any]]],
+    *,
+    config: AcceleratorConfig,
+    memory: str,
+    rows: int | None,
+    methods: Sequence[str],
+) -> dict[str, Any]:
+    """The document of a file and its baselines, whatever runs them.
+
+    Parameters
+    ----------
+    path, config, memory, rows, methods
+        See :func:`simulate`.
+    engine : str
+        "rtl" or "model".
+    prepare : callable
+        Given the name of a run, its container and the original one: assemble the program, and
+        return what runs it and gives its RUN of the document.
+    """
     described = parse_memory(memory).describe()
     memory = absolute_memory(memory)  # the simulator runs in a folder of its own
     for method in methods:
@@ -110,17 +178,13 @@ def simulate(
         plans = [("compressed", container)]
         with _baselines(container, dict.fromkeys(methods)) as others:
             plans += others
-            # All programs exist before the first one is simulated.
-            work = {name: _work(one, container, rows) for name, one in plans}
-            programs = {name: assemble(work[name].steps, one, config) for name, one in plans}
-            runs = {
-                name: _run(name, programs[name], work[name], config, memory, progress)
-                for name, _ in plans
-            }
+            # All programs exist before the first one is run.
+            ready = {name: prepare(name, one, container) for name, one in plans}
+            runs = {name: run() for name, run in ready.items()}
     ours, int8 = runs["compressed"], runs.get("int8")
     return {
         "schema": "signbook.simulate/1",
-        "engine": "rtl",
+        "engine": engine,
         "accelerator": config.to_mapping(),
         "memory": described,
         "runs": runs,
@@ -192,8 +256,9 @@ def _run(
     config: AcceleratorConfig,
     memory: str,
     progress: Progress | None,
+    check: bool,
 ) -> dict[str, Any]:
-    """One RUN of the document."""
+    """One RUN of the document, in RTL."""
     image = program.image()
     for tensor, value in work.inputs.items():
         program.places[tensor].write(image, value)
@@ -208,34 +273,54 @@ def _run(
     if outcome.status != RunStatus.OK:
         failed = program.layers[outcome.failed_layer].step.name
         raise SimulationError(f"layer {failed!r}: status must be OK, not {outcome.status.name}")
+    if check:
+        from hwsim.cycles import predict, require_prediction
+
+        predicted = predict(config, program, parse_memory(memory))
+        require_prediction(program, outcome, predicted, parse_memory(memory))
     if progress is not None:
         progress(name, beats, beats)
-    return _document(program, work, outcome, config)
-
-
-def _document(
-    program: Program, work: _Work, outcome: Outcome, config: AcceleratorConfig
-) -> dict[str, Any]:
     exact = all(
         np.array_equal(program.places[tensor].read(outcome.image).reshape(want.shape), want)
         for tensor, want in work.outputs.items()
     )
-    read_bytes = outcome.beats_read * config.bus_bytes
+    return run_document(program, outcome, config, exact)
+
+
+def run_document(
+    program: Program, counts: Counts, config: AcceleratorConfig, exact: bool | None
+) -> dict[str, Any]:
+    """One RUN of the document.
+
+    Parameters
+    ----------
+    program : Program
+    counts : Counts
+    config : AcceleratorConfig
+    exact : bool or None
+        Whether all values in memory are as they should be, if there are any.
+
+    Raises
+    ------
+    SimulationError
+        If not all bytes were read.
+    """
+    read_bytes = counts.beats_read * config.bus_bytes
     expected = sum(layer.read_bytes for layer in program.layers)
     if read_bytes != expected:
         raise SimulationError(f"bytes read must be {expected}, not {read_bytes}")
-    registers = outcome.registers
+    registers = counts.registers
     weights = [layer.weights for layer in program.layers if layer.weights]
     parameters = sum(layer.parameter_bytes for layer in program.layers)
     return {
         "cycles": registers["CYCLES"],
         "bytes_read": read_bytes,
-        "bytes_written": outcome.beats_written * config.bus_bytes,
-        "bursts": outcome.read_bursts + outcome.write_bursts,
+        "bytes_written": counts.beats_written * config.bus_bytes,
+        "bursts": counts.read_bursts + counts.write_bursts,
         "stall_cycles": {cause: registers[f"{cause.upper()}_CYCLES"] for cause in STALL_CAUSES},
         "busy_cycles": registers["BUSY_CYCLES"],
-        "bit_exact": bool(exact),
-        "wall_seconds": outcome.wall_seconds,
+        "bit_exact": exact,
+        "wall_seconds": counts.wall_seconds,
         "energy_pj": None,
         "bytes_by": {
             "weights": sum(layer.entry.geometry.payload_bytes for layer in weights),
@@ -245,14 +330,14 @@ def _document(
             "descriptors": PROGRAM_BYTES * len(program.layers),
             "padding": sum(layer.padding_bytes for layer in weights),
         },
-        "layers": _layers(program, outcome),
+        "layers": _layers(program, counts),
     }
 
 
-def _layers(program: Program, outcome: Outcome) -> list[dict[str, Any]]:
+def _layers(program: Program, counts: Counts) -> list[dict[str, Any]]:
     """One row per step. What follows the last vector of all is the last step's writeback."""
     rows: dict[Step, dict[str, Any]] = {}
-    for layer, record in zip(program.layers, outcome.records, strict=True):
+    for layer, record in zip(program.layers, counts.records, strict=True):
         step = layer.step
         g = step.entry.geometry if step.entry else None
         row = rows.setdefault(
@@ -276,7 +361,7 @@ def _layers(program: Program, outcome: Outcome) -> list[dict[str, Any]]:
         for cause, cycles in record.stall_cycles.items():
             row["stall_cycles"][cause] += cycles
     last = rows[program.layers[-1].step]
-    drain = outcome.registers["CYCLES"] - sum(row["cycles"] for row in rows.values())
+    drain = counts.registers["CYCLES"] - sum(row["cycles"] for row in rows.values())
     last["cycles"] += drain
     last["stall_cycles"]["writeback"] += drain
     return list(rows.values())

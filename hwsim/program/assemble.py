@@ -85,6 +85,11 @@ class Program:
     _tail: bytes
     _nbytes: int
 
+    @property
+    def descriptors(self) -> bytes:
+        """All descriptors, as they lie in memory from ``address`` on."""
+        return self._tail[len(self._tail) - PROGRAM_BYTES * len(self.layers) :]
+
     def image(self) -> bytearray:
         """Memory from address 0: the file, the program, and room for tensors and records."""
         image = bytearray(self._nbytes)
