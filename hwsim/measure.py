@@ -133,11 +133,12 @@ def simulate(
         also if the model counts something else, with a table of the differences.
     """
     config = config or AcceleratorConfig()
+    at_run = absolute_memory(memory)  # the simulator runs in a folder of its own
 
     def run(name: str, container: Container, original: Container) -> Callable[[], dict[str, Any]]:
         work = _work(container, original, rows)
         program = assemble(work.steps, container, config)
-        return lambda: _run(name, program, work, config, memory, progress, check)
+        return lambda: _run(name, program, work, config, at_run, progress, check)
 
     return measure(path, "rtl", run, config=config, memory=memory, rows=rows, methods=methods)
 
@@ -165,7 +166,6 @@ def measure(
         return what runs it and gives its RUN of the document.
     """
     described = parse_memory(memory).describe()
-    memory = absolute_memory(memory)  # the simulator runs in a folder of its own
     for method in methods:
         if method not in BASELINES:
             raise ConfigError(f"methods must be of {', '.join(BASELINES)}, not {method!r}")
