@@ -282,7 +282,9 @@ def _supervise(
                 except subprocess.TimeoutExpired:
                     text = folder / "progress"
                     if progress is not None and text.exists():
-                        progress(int(text.read_text() or 0))
+                        # It is empty for a moment whenever the simulator writes it anew.
+                        if beats := text.read_text():
+                            progress(int(beats))
         finally:
             if process.poll() is None:
                 process.kill()
