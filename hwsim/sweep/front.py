@@ -31,6 +31,8 @@ def pareto_front(costs: ArrayLike) -> NDArray[np.intp]:
     [0, 1, 3]
     """
     values = np.asarray(costs, np.float64)
+    if not len(values):
+        return np.empty(0, np.intp)
     left = np.lexsort(values.T[::-1])  # nothing is beaten by what comes behind it
     front: list[NDArray[np.intp]] = []
     while len(left):
@@ -38,7 +40,7 @@ def pareto_front(costs: ArrayLike) -> NDArray[np.intp]:
         same = (values[left] == best).all(axis=1)
         front.append(left[same])
         left = left[(values[left] < best).any(axis=1)]
-    return np.sort(np.concatenate(front)) if front else np.empty(0, np.intp)
+    return np.sort(np.concatenate(front))
 
 
 def front_of_rows(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> list[int]:
