@@ -40,9 +40,8 @@ def test_points_are_the_product_in_order(file: Path) -> None:
     )
     points = list(space.points())
     assert len(points) == len(space) == len(set(points)) == 2 * 2 * 2 + 2 * 2
-    assert points[0] == Point(
-        str(file), None, "ddr4-2400", 1, (("array", "16x16"), ("bus_bits", 64))
-    )
+    array = ("array", "16x16")
+    assert points[0] == Point(str(file), None, "ddr4-2400", 1, (array, ("bus_bits", 64)))
     assert points[1].accelerator[1] == ("bus_bits", 128) and points[2].rows == 4
     assert points[-1] == Point("resnet-20", "int4", "hbm2", None, (array, ("bus_bits", 128)))
     assert [Point.from_json(point.to_json()) for point in points] == points
