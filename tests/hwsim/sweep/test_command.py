@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 from hwsim.sweep import Space, sweep
+from signbook import sweeping
+from tests.hwsim.containers import write
+from tests.hwsim.programs import SMALL, every_format
 from tests.hwsim.sweep.evaluations import comparable, killer, space
+from vq.container import SignbookError
 
 COMMAND = [sys.executable, "-c", "from signbook.cli import main; main()", "sweep"]
 #: Bandwidths whose phases do not come again, so that points take some tenths of a second.
@@ -68,7 +72,7 @@ def stopped(options: list[str], out: Path, number: int, *, group: bool) -> tuple
     raise AssertionError("processes were left behind")
 
 
-@pytest.mark.parametrize("group", [True, False])
+@pytest.mark.parametrize("group", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_control_c(options: list[str], plain: dict, tmp_path: Path, group: bool) -> None:
     out = tmp_path / "out"
     status, said = stopped(options, out, signal.SIGINT, group=group)
@@ -114,32 +118,38 @@ def test_options_take_the_place_of_the_file(target: Path, tmp_path: Path) -> Non
     assert document["objectives"] == ["speedup"] and len(document["rows"]) == 2
 
 
-def test_mistakes_are_one_error(target: Path, tmp_path: Path) -> None:
-    for options, message in (
-        (["resnet-2"], "sweep has 2 problems:"),
-        ([target, "--set", "bus_bits"], "--set must be KEY=VALUE,VALUE, not 'bus_bits'"),
+def test_a_mistake_is_one_error(tmp_path: Path) -> None:
+    done = run("resnet-2", "--out", tmp_path / "out")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ConfigError: sweep has 2 problems:\n- workload must be")
+    assert run("resnet-20").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"settings": ["bus_bits"]}, r"^--set must be KEY=VALUE,VALUE, not 'bus_bits'$"),
         (
-            [target, "--recipe", "int8", "--set", "array=8x8"],
+            {"settings": ["array=8x8"], "workers": 1},
             r"at least one of 1 points must be measured, not none; the first was refused: accel",
         ),
-        (
-            [target, "--recipe", "int8", "--dask", "tcp://127.0.0.1:1"],
-            r"--dask must be the address of a scheduler that answers, such as tcp://",
-        ),
-        ([target, "--recipe", "int8", "--dask", "nonsense://x"], "--dask must be the address of"),
-    ):
-        done = run(*options, "--out", tmp_path / "out")
-        assert done.returncode == 1 and "Traceback" not in done.stderr
-        assert re.search(message, done.stderr), done.stderr
-    assert run(target).returncode == 2
+        ({"dask": "nonsense://x"}, r"^--dask must be the address of a scheduler that answers"),
+        ({"dask": "tcp://127.0.0.1:1"}, r"such as tcp://127.0.0.1:8786, not 'tcp://127.0.0.1:1'"),
+    ],
+)
+def test_mistakes(given: dict, message: str, target: Path, tmp_path: Path, monkeypatch) -> None:
+    if "dask" in given:
+        pytest.importorskip("distributed")
+        monkeypatch.setattr(sweeping, "_DASK_SECONDS", 1)
+    with pytest.raises(SignbookError, match=message):
+        sweeping.sweep_named([str(target)], tmp_path / "out", recipes=["int8"], **given)
 
 
+@pytest.mark.slow
 def test_dask(target: Path, tmp_path: Path, plain: dict) -> None:
     distributed = pytest.importorskip("distributed")
-    from signbook.sweeping import sweep_named
-
     with warnings.catch_warnings(), _cluster(distributed) as cluster:
-        document = sweep_named(
+        document = sweeping.sweep_named(
             [str(target)],
             tmp_path / "out",
             recipes=["ssvq:d=8,k=16"],
@@ -165,3 +175,17 @@ def _cluster(distributed):
     return distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True
     )
+
+
+@pytest.mark.rtl
+@pytest.mark.slow
+def test_rtl_and_model_agree(tmp_path: Path) -> None:
+    path = write(tmp_path / "small.vq.safetensors", every_format(1))
+    settings = {name: [value] for name, value in SMALL.to_mapping().items()}
+    axes = {"targets": str(path), "rows": 3, "accelerator": settings}
+    rows = {}
+    for engine in ("rtl", "model"):
+        found = sweep(Space.from_mapping(axes | {"engine": engine}), tmp_path / engine, workers=1)
+        (rows[engine],) = comparable(found)["rows"]
+        assert rows[engine].pop("engine") == engine and rows[engine]["status"] == "done"
+    assert rows["rtl"] == rows["model"]
