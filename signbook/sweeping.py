@@ -113,7 +113,7 @@ def front_table(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _axes(point: Mapping[str, Any]) -> dict[str, Any]:
     named = {name: value for name, value in point.items() if name != "accelerator"}
-    return named | {"target": Path(point["target"]).name} | point["accelerator"]
+    return {**named, "target": Path(point["target"]).name, **point["accelerator"]}
 
 
 def _settings(texts: Sequence[str]) -> dict[str, list[str]]:

@@ -296,7 +296,8 @@ def _setting_problems(settings: Mapping[str, Sequence[Any]]) -> list[str]:
             problems.append(f"{key} must have at least one value, not none")
         for value in values:
             tries = [_instance_problems({**roomy, key: value}) for roomy in _ROOMY]
-            problems += min(tries, key=len)
+            fewest: list[str] = min(tries, key=len)
+            problems += fewest
     if "array" in settings and settings.keys() & {"rows", "columns"}:
         problems.append("array must stand without rows and columns, which it is short for")
     return problems
