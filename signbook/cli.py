@@ -40,6 +40,7 @@ Weights = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Weights: safetensors, or a torch file.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal results.")]
+_STATUSES = ("done", "refused", "failed")
 MODEL_HELP = "timm:NAME, hf:PATH_OR_ID or py:package.module:factory."
 MEMORY_HELP = (
     "Memory model: ideal:bytes_per_cycle=16,latency=20, a DRAM (ddr4-2400, ddr4-3200, lpddr4-3200, "
@@ -379,6 +380,99 @@ def simulate(
         totals = ("cycles", "bytes_read", "bursts", "busy_cycles", "bit_exact", "wall_seconds")
         _print_rows(name, [(key, _text(one[key])) for key in totals])
     _print_rows("ratios", [(key, _text(document[key])) for key in ("speedup", "traffic_ratio")])
+    if json is not None:
+        write_json(json, document)
+
+
+@app.command()
+def sweep(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the sweep; made if missing.")],
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(help="*.vq.safetensors files, or workloads such as deit-tiny."),
+    ] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The space in YAML; options take the place of its axes."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=V,V", help="Values of one accelerator setting; repeatable."
+        ),
+    ] = None,
+    memory: Annotated[list[str] | None, typer.Option(help=MEMORY_HELP + " Repeatable.")] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="For workloads: ssvq:d=8,k=16, int4, or a YAML file. Repeatable."),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(metavar="M,M", help="For files: rows of activations, as simulate.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="model (the default) or rtl, for files.")
+    ] = None,
+    search: Annotated[
+        int | None,
+        typer.Option(metavar="TRIALS", help="Let optuna choose points instead of taking all."),
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(help="What points are compared by; repeatable. By default cycles, area_macs."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Points at once; by default one for each processor.")
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Scheduler of a Dask cluster to run on.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of a search.")] = 0,
+    retries: Annotated[
+        int, typer.Option(help="How often a point whose worker process died is tried again.")
+    ] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the sweep that the folder holds.")
+    ] = False,
+    json: Json = None,
+) -> None:
+    """Measure many accelerators, memories and recipes, and find those that no other one beats.
+
+    For example: sweep deit-tiny --out DIR --recipe ssvq:d=8,k=16 --set array=16x16,32x32
+    --memory ddr4-2400 --memory lpddr5-6400. Whatever stops it, --resume goes on.
+    """
+    from signbook.files import write_json
+    from signbook.sweeping import front_table, sweep_named
+
+    try:
+        document = sweep_named(
+            targets or (),
+            out,
+            space=space,
+            engine=engine,
+            settings=settings or (),
+            memories=memory or (),
+            recipes=recipe or (),
+            rows=rows,
+            objectives=objective or (),
+            search=search,
+            workers=workers,
+            dask=dask,
+            seed=seed,
+            retries=retries,
+            resume=resume,
+        )
+    except KeyboardInterrupt:
+        typer.echo(
+            f"interrupted; every finished point is in {out}: the same command with --resume goes "
+            "on from there",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    table = front_table(document)
+    if table:
+        _print_table("front: " + ", ".join(document["objectives"]), list(table[0]), table)
+    counts = [(s, sum(row["status"] == s for row in document["rows"])) for s in _STATUSES]
+    _print_rows("points", [(status, _text(count)) for status, count in counts])
     if json is not None:
         write_json(json, document)
 
