@@ -25,7 +25,7 @@ GOAL, NO_GAIN = 3.0, 1.05
 #: Values along an axis up to which each place shows its number.
 _NUMBERED = 10
 _ACROSS = 3
-#: From dark to light and from blue to yellow, whoever looks; so few that they are drawn, not an image.
+#: From dark blue to light yellow, whoever looks; so few that their bar is drawn, not an image.
 COLOURS = colormaps["cividis"].resampled(48)
 
 
@@ -70,7 +70,9 @@ def surface(panels: Sequence[Panel]) -> Figure:
             axes.set_xlabel("memory, bytes per cycle")
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=list(grid), shrink=0.9, pad=0.015, aspect=28)
+    bar = figure.colorbar(
+        ScalarMappable(scale, COLOURS), ax=list(grid), shrink=0.9, pad=0.015, aspect=28
+    )
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     bar.set_label("speed-up over int8")
     bar.outline.set_visible(False)

@@ -132,8 +132,8 @@ def _surface(
     )
     if marks:
         note += (
-            " Diamonds are RTL runs, their values below them: points of this sweep, or documents of "
-            "this report (by number) with the same M and a method of this recipe, which may hold "
+            " Diamonds are RTL runs, their values below them: points of this sweep, or documents "
+            "of this report (by number) with the same M and a method of this recipe, which may hold "
             "other layers."
         )
     return Part(
