@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from signbook.plots.style import SERIES, as_svg, compact, make_axes, value_axis
+from signbook.plots.style import SERIES, as_svg, compact, make_axes, short, value_axis
 
 __all__ = ["split_bars"]
 
@@ -34,11 +34,13 @@ def split_bars(
         values = [amounts.get(part, 0) for amounts in runs.values()]
         if any(values):
             colour = colours[part] if colours else SERIES[number % len(SERIES)]
-            axes.barh(range(len(runs)), values, 0.62, left=left, color=colour, label=part)
+            axes.barh(
+                range(len(runs)), values, 0.62, left=left, color=colour, label=short(part, 24)
+            )
         left = [a + b for a, b in zip(left, values, strict=True)]
     for y, total in enumerate(left):
         axes.annotate(compact(total), (total, y), (4, 0), va="center", textcoords="offset points")
-    axes.set_yticks(range(len(runs)), list(runs))
+    axes.set_yticks(range(len(runs)), [short(run, 24) for run in runs])
     axes.set_ylim(len(runs) - 0.5, -0.5)
     axes.margins(x=0.14)
     axes.set_xlim(left=0)

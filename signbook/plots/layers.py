@@ -37,7 +37,7 @@ def bytes_per_layer(names: Sequence[str], runs: Mapping[str, Sequence[int]]) -> 
     width = 0.8 / len(runs)
     for i, (run, values) in enumerate(runs.items()):
         x = [j + (i - (len(runs) - 1) / 2) * width for j in range(len(names))]
-        axes.bar(x, values, width, color=run_look(run, i)[0], label=run)
+        axes.bar(x, values, width, color=run_look(run, i)[0], label=short(run))
     axes.set_xticks(
         range(len(names)), [short(n) for n in names], rotation=35, ha="right", fontsize=8
     )
@@ -66,7 +66,7 @@ def cycles_per_layer(
     panels = figure.subplots(1, len(runs), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (run, layers) in zip(panels, runs.items(), strict=True):
         _stack(axes, layers)
-        axes.set_title(run, fontsize=9.5, loc="left", fontweight="bold")
+        axes.set_title(short(run), fontsize=9.5, loc="left", fontweight="bold")
         axes.set_xlabel("cycles")
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")

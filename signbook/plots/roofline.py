@@ -18,6 +18,7 @@ from signbook.plots.style import (
     log_axis,
     make_axes,
     run_look,
+    short,
 )
 
 __all__ = ["Point", "ranges", "roofline"]
@@ -66,7 +67,7 @@ def roofline(
     for number, run in enumerate(runs):
         colour, marker = run_look(run, number)
         xs, ys = zip(*(p.places[run] for p in points if run in p.places), strict=True)
-        axes.scatter(xs, ys, s=34, color=colour, marker=marker, label=run, zorder=3,
+        axes.scatter(xs, ys, s=34, color=colour, marker=marker, label=short(run), zorder=3,
                      edgecolors=INK, linewidths=0.5)  # fmt: skip
     every = [place for point in points for place in point.places.values()]
     knees = [multipliers / bandwidth for bandwidth in bandwidths.values()]

@@ -133,7 +133,7 @@ def _surface(
     if marks:
         note += (
             " Diamonds are RTL runs, their values below them: points of this sweep, or documents "
-            "of this report (by number) with the same M and a method of this recipe, which may hold "
+            "of this page (by number) with the same M and a method of this recipe, which may have "
             "other layers."
         )
     return Part(
