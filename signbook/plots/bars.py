@@ -44,7 +44,7 @@ def split_bars(
     axes.set_ylim(len(runs) - 0.5, -0.5)
     axes.margins(x=0.14)
     axes.set_xlim(left=0)
-    axes.grid(axis="x")
+    axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
     value_axis(axes.xaxis)
     axes.set_xlabel(label)

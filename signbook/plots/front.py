@@ -10,6 +10,8 @@ from signbook.plots.style import INK, SERIES, WIDE, as_svg, log_axis, make_axes,
 __all__ = ["Mark", "pareto"]
 
 _MARKERS = "os^vDPX*"
+#: Different values up to which each has a tick of its own.
+_TICKS = 6
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,11 @@ def pareto(marks: Sequence[Mark], *, x: str, y: str) -> Figure:
         low, high = min(values), max(values)
         if low > 0 and high > 8 * low:
             scaled("log")
-            log_axis(axis, low, high)
+            distinct = sorted(set(values))
+            log_axis(axis, low, high, distinct if len(distinct) <= _TICKS else ())
         else:
             value_axis(axis)
-    axes.grid(axis="both")
+    axes.grid(visible=True, axis="both")
     front = sorted((m for m in marks if m.number is not None), key=lambda m: (m.x, m.y))
     axes.plot([m.x for m in front], [m.y for m in front], color=INK, linewidth=0.8, alpha=0.6)
     for number, series in enumerate(dict.fromkeys(m.series for m in marks)):

@@ -68,7 +68,7 @@ def cycles_per_layer(
         _stack(axes, layers)
         axes.set_title(short(run), fontsize=9.5, loc="left", fontweight="bold")
         axes.set_xlabel("cycles")
-        axes.grid(axis="x")
+        axes.grid(visible=True, axis="x")
         axes.grid(visible=False, axis="y")
     first = panels[0]
     value_axis(first.xaxis)

@@ -80,8 +80,8 @@ def roofline(
     axes.set_ylim(bottom, top)
     log_axis(axes.xaxis, low, high)
     log_axis(axes.yaxis, bottom, top)
-    axes.grid(axis="both")
-    _roofs(axes, multipliers, bandwidths)
+    axes.grid(visible=True, axis="both")
+    _roofs(axes, multipliers, bandwidths, [math.log(x) for x, _ in every])
     _labels(axes, points)
     axes.set_xlabel("multiplications per byte read")
     axes.set_ylabel("multiplications per cycle")
@@ -89,7 +89,10 @@ def roofline(
     return figure
 
 
-def _roofs(axes: Axes, multipliers: float, bandwidths: Mapping[str, float]) -> None:
+def _roofs(
+    axes: Axes, multipliers: float, bandwidths: Mapping[str, float], taken: Sequence[float]
+) -> None:
+    """Draw and name the roofs; names stand away from ``taken``, logarithms along the axis."""
     low, high = axes.get_xlim()
     bottom, _ = axes.get_ylim()
     nearest = min((multipliers / b for b in bandwidths.values()), default=low)
@@ -101,7 +104,8 @@ def _roofs(axes: Axes, multipliers: float, bandwidths: Mapping[str, float]) -> N
         start, knee = max(low, bottom / bandwidth), min(high, multipliers / bandwidth)
         axes.plot([start, knee], [start * bandwidth, knee * bandwidth], color=INK, linewidth=1.4,
                   linestyle=style)  # fmt: skip
-        middle = math.exp(0.45 * math.log(start) + 0.55 * math.log(knee))
+        places = [math.log(start) + part / 8 * math.log(knee / start) for part in range(1, 8)]
+        middle = math.exp(max(places, key=lambda at: min(abs(at - other) for other in taken)))
         axes.text(middle, middle * bandwidth * 1.1, f"{name}: {compact(bandwidth)} bytes per cycle",
                   ha="center", va="bottom", fontsize=8.5, rotation_mode="anchor",
                   rotation=math.degrees(math.atan(bandwidth)),

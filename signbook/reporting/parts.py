@@ -103,7 +103,7 @@ def ratio(value: float | None) -> str:
 
 def share(part: float, whole: float) -> str:
     """Per cent of a whole, or a dash if there is none."""
-    return f"{100 * part / whole:.1f} %" if whole else "–"
+    return f"{100 * part / whole:.1f}\u00a0%" if whole else "–"
 
 
 def settings(values: Mapping[str, object]) -> str:

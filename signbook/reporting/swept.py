@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from signbook import plots
+from signbook.plots.style import short
 from signbook.plots.surface import GOAL, NO_GAIN
 from signbook.reporting.documents import OBJECTIVES, Row, Sweep
 from signbook.reporting.measured import ENGINES
@@ -26,6 +27,8 @@ __all__ = ["Measured", "swept_section"]
 
 #: Rows of the front, and reasons, that a table lists.
 _FRONT, _REASONS = 40, 8
+#: Letters of a reason.
+_LETTERS = 240
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def _panel(
         for one in measured
         if one.m == m and (recipe is None or any(method in recipe for method in one.methods))
     ]
-    title = f"M = {m:,} rows" if m is not None else "M by layer"
+    title = f"M = {m:,}" if m is not None else "M by layer"
     return plots.Panel(title, xs, ys, speedups, marks)
 
 
@@ -181,7 +184,7 @@ def _pivot(panels: Sequence[plots.Panel]) -> Table:
             values = zip(panel.bandwidths, panel.speedups[j].tolist(), strict=True)
             at = {x: value for x, value in values if not math.isnan(value)}
             rows.append([panel.title, number(multipliers), *(ratio(at.get(x)) for x in xs)])
-    return Table(["rows", "multipliers", *(f"{x:g} B/cycle" for x in xs)], rows, texts=1)
+    return Table(["M", "multipliers", *(f"{x:g} B/cycle" for x in xs)], rows, texts=1)
 
 
 def _front(sweep: Sweep) -> Part | None:
@@ -189,12 +192,14 @@ def _front(sweep: Sweep) -> Part | None:
         return None
     fields = {name: OBJECTIVES[name] for name in sweep.objectives}
     numbers = {index: i for i, index in enumerate(sweep.pareto, 1)}
+    several = len({row.rows for row in sweep.done}) > 1
     marks = []
     (x, x_label), (y, y_label) = [*fields.values(), *fields.values()][:2]
     for index, row in enumerate(sweep.rows):
         at = getattr(row, x), getattr(row, y)
         if row.status == "done" and None not in at:
             series = _title(row.point.target, row.point.recipe)
+            series += f", M = {row.rows:,}" if several and row.rows else ""
             marks.append(plots.Mark(*at, series, numbers.get(index)))
     head = ["#", "target", "recipe", "memory", "M", "accelerator", "engine"]
     head += [label for _, label in fields.values()]
@@ -229,7 +234,7 @@ def _front(sweep: Sweep) -> Part | None:
 def _missing(sweep: Sweep) -> Part | None:
     """Points without figures, by status and reason."""
     reasons = Counter(
-        (row.status, (row.error or "no reason given").splitlines()[0])
+        (row.status, short(" ".join((row.error or "no reason given").split()), _LETTERS))
         for row in sweep.rows
         if row.status != "done"
     )
