@@ -103,7 +103,7 @@ def _facts(document: Measurement) -> Table:
     ours = document.runs["compressed"]
     weights = sum(layer.weights for layer in ours.layers)
     text = f"{len(ours.layers)} layers, {weights:,} weights, {ours.macs:,} multiplications"
-    text += f", {document.m:,} rows each" if document.m else ""
+    text += f", M = {document.m:,}" if document.m else ""
     work = document.workload
     if work is not None:
         state = "a trained network" if work.trained else "shapes only, no trained weights"
