@@ -1,6 +1,7 @@
 """Sections of ``signbook.sweep/1`` documents."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,16 +13,7 @@ from signbook.plots.style import short
 from signbook.plots.surface import GOAL, NO_GAIN
 from signbook.reporting.documents import OBJECTIVES, Row, Sweep
 from signbook.reporting.measured import ENGINES
-from signbook.reporting.parts import (
-    Card,
-    Part,
-    Section,
-    Table,
-    number,
-    ratio,
-    settings,
-    share,
-)
+from signbook.reporting.parts import Card, Part, Section, Table, number, ratio, settings, share
 
 __all__ = ["Measured", "swept_section"]
 
@@ -113,10 +105,7 @@ def _surface(
     """Panels of one target and recipe, or None where neither axis has two values."""
     usable = [row for row in rows if row.speedup and row.multipliers and row.bytes_per_cycle]
     ms = sorted({row.rows for row in usable}, key=lambda m: (m is None, m or 0))
-    panels = [
-        _panel(m, [row for row in usable if row.rows == m], recipe, measured)
-        for m in ms
-    ]  # fmt: skip
+    panels = [_panel(m, [row for row in usable if row.rows == m], recipe, measured) for m in ms]
     panels = [panel for panel in panels if panel.speedups.size > 1]
     if not panels:
         return None
@@ -127,11 +116,11 @@ def _surface(
     engines = _engines(usable)
     marks = any(panel.marks for panel in panels)
     note = (
-        f"Speed-up over int8 by {engines}. {over} of {len(values)} places reach {GOAL:g}x, inside "
-        f"the line labelled {GOAL:g}x, which is interpolated between places; {none} gain less than "
-        f"{100 * (NO_GAIN - 1):.0f} %, hatched: there reading weights is not the "
-        f"limit.{limit} Where points differ in other settings only, the one with the fewest "
-        "cycles counts."
+        f"Speed-up over int8 by {engines}. {over} of {len(values)} places reach {GOAL:g}x; the "
+        f"line labelled {GOAL:g}x, where there is one, is interpolated between places. {none} gain "
+        f"less than {100 * (NO_GAIN - 1):.0f} % and are hatched: there reading weights is not the "
+        f"limit.{limit} Where points differ in other settings only, the one with the fewest cycles "
+        "counts."
     )
     if marks:
         note += (
@@ -169,7 +158,7 @@ def _panel(
     marks += [
         (one.bytes_per_cycle, one.multipliers, f"RTL {one.speedup:.2f} ({one.name})")
         for one in measured
-        if one.m == m and (recipe is None or any(method in recipe for method in one.methods))
+        if one.m == m and (recipe is None or set(one.methods) & set(re.split(r"\W+", recipe)))
     ]
     title = f"M = {m:,}" if m is not None else "M by layer"
     return plots.Panel(title, xs, ys, speedups, marks)
