@@ -126,7 +126,6 @@ def _labels(axes: Axes, points: Sequence[Point]) -> None:
                 break
         else:
             groups.append((u, v, [point.number]))
-            continue
     by_number = {point.number: next(iter(point.places.values())) for point in points}
     for u, _, numbers in groups:
         side, shift = ("left", 6) if u < 0.82 * WIDE else ("right", -6)

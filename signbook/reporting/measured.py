@@ -21,6 +21,8 @@ from signbook.reporting.places import PLACES, Place, places
 __all__ = ["ENGINES", "bandwidths", "measured_section", "name_of"]
 
 ENGINES = {"rtl": "RTL", "model": "cycle model"}
+#: Runs whose table has room beside a plot.
+_BESIDE = 3
 _CAUSES = (
     "Numbers by {}. In every cycle either a vector enters the array (busy), or one cause is "
     "charged: weights or activations have not come (memory), a codebook has not (codebook), the "
@@ -212,6 +214,7 @@ def _bytes(document: Measurement) -> Part:
         plots.split_bars(by, label="bytes read", colours=BYTES),
         Table(["bytes", *document.runs], rows, total=total),
         f"Numbers by {ENGINES[document.engine]}. Scales are all parameters of requantisation.",
+        wide=len(by) > _BESIDE,
     )
 
 
@@ -235,6 +238,7 @@ def _energy(document: Measurement) -> Part | None:
         Table(["pJ", *runs], [*rows, *per], total=total),
         "Energy of the DRAM by its supply currents, not that of the accelerator. Refresh and "
         "background grow with time, the others with bytes and rows.",
+        wide=len(runs) > _BESIDE,
     )
 
 
@@ -258,7 +262,7 @@ def _rest(document: Measurement) -> Part | None:
         total = run.cycles + rest.cycles
         rows.append([name, number(run.cycles), number(rest.cycles), number(total),
                      share(rest.cycles, total)])  # fmt: skip
-    note = f"Assumed, not measured: {rest.assumed}"
+    note = f"Assumed, not measured: {rest.assumed.rstrip('.')}."
     int8 = document.runs.get("int8")
     if int8 is not None:
         limit = (int8.cycles + rest.cycles) / rest.cycles
