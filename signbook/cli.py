@@ -477,6 +477,23 @@ def sweep(
         write_json(json, document)
 
 
+@app.command()
+def report(
+    documents: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DOCUMENT.json...", help="What simulate, estimate and sweep wrote by --json."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")],
+) -> None:
+    """Write one HTML page about any number of documents: plots, tables, and no other file."""
+    from signbook.report import write_report
+
+    write_report(documents, out)
+    typer.echo(f"report: {out}")
+
+
 def _mapping(settings: list[str] | None, rom: Path | None) -> dict[str, str]:
     """Read KEY=VALUE settings of a command line; the codebook of a file is one of them."""
     pairs = [setting.partition("=") for setting in settings or []]
