@@ -1,5 +1,6 @@
 """Measure a container on the generated hardware, beside the same layers as int8."""
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.image import check_layers
-from hwsim.memory import absolute_memory, parse_memory
+from hwsim.memory import Energy, absolute_memory, parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
 from hwsim.run import LayerRecord, Surroundings, run_program
 from rtl import STALL_CAUSES, AcceleratorConfig
@@ -63,6 +64,10 @@ class Counts(Protocol):
     @property
     def write_bursts(self) -> int:
         """Requested."""
+
+    @property
+    def energy(self) -> Energy | None:
+        """Of the memory, if its model knows any."""
 
     @property
     def wall_seconds(self) -> float:
@@ -309,7 +314,7 @@ def run_document(
     expected = sum(layer.read_bytes for layer in program.layers)
     if read_bytes != expected:
         raise SimulationError(f"bytes read must be {expected}, not {read_bytes}")
-    registers = counts.registers
+    registers, energy = counts.registers, counts.energy
     weights = [layer.weights for layer in program.layers if layer.weights]
     parameters = sum(layer.parameter_bytes for layer in program.layers)
     return {
@@ -321,7 +326,8 @@ def run_document(
         "busy_cycles": registers["BUSY_CYCLES"],
         "bit_exact": exact,
         "wall_seconds": counts.wall_seconds,
-        "energy_pj": None,
+        "energy_pj": energy.total_pj if energy else None,
+        "energy_by": _causes(energy),
         "bytes_by": {
             "weights": sum(layer.entry.geometry.payload_bytes for layer in weights),
             "codebooks": sum(layer.codebook_bytes for layer in weights),
@@ -332,6 +338,12 @@ def run_document(
         },
         "layers": _layers(program, counts),
     }
+
+
+def _causes(energy: Energy | None) -> dict[str, float] | None:
+    if energy is None:
+        return None
+    return {name.removesuffix("_pj"): value for name, value in dataclasses.asdict(energy).items()}
 
 
 def _layers(program: Program, counts: Counts) -> list[dict[str, Any]]:
