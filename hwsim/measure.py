@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsim.baselines import BASELINES, baseline_layers, require_baselines, with_weights_of
 from hwsim.image import check_layers
 from hwsim.memory import Energy, absolute_memory, parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
@@ -21,17 +22,23 @@ from rtl.program import PROGRAM_BYTES, RunStatus
 from vq.container import (
     ConfigError,
     Container,
-    Layer,
     SimulationError,
     open_container,
     write_container,
 )
-from vq.integer import is_integer_tensor, read_integer
+from vq.integer import IntegerModel, is_integer_tensor, read_integer
 
-__all__ = ["BASELINES", "DEFAULT_MEMORY", "Counts", "measure", "run_document", "simulate"]
+__all__ = [
+    "BASELINES",
+    "DEFAULT_MEMORY",
+    "Counts",
+    "graph_of",
+    "measure",
+    "run_document",
+    "runs_as_network",
+    "simulate",
+]
 
-#: Methods that a file can be compared with.
-BASELINES = ("int8",)
 DEFAULT_MEMORY = "ideal:bytes_per_cycle=16,latency=20"
 DEFAULT_TIMEOUT_CYCLES = 1 << 20
 
@@ -98,8 +105,9 @@ def simulate(
     The file's own bytes are the memory. A file with an integer graph runs as a whole network on
     one random input, and every value of the graph is compared with numpy; of any other file, or if
     ``rows`` is given, every layer's matrix multiplies that many rows of random activations
-    (default 1). With ``methods=("int8",)`` the same integer weights run once more as an int8
-    container, on the same instance, bus, memory and activations.
+    (default 1). Baselines are the same layers once more on the same instance, bus, memory and
+    activations: int8 with the same integer weights, int4, int3 and int2 with the decoded weights
+    rounded in groups (:func:`hwsim.baselines.baseline_layers`).
 
     Parameters
     ----------
@@ -138,6 +146,7 @@ def simulate(
         also if the model counts something else, with a table of the differences.
     """
     config = config or AcceleratorConfig()
+    memory = absolute_memory(memory)  # the simulator runs in a folder of its own
 
     def run(name: str, container: Container, original: Container) -> Callable[[], dict[str, Any]]:
         work = _work(container, original, rows)
@@ -170,10 +179,7 @@ def measure(
         return what runs it and gives its RUN of the document.
     """
     described = parse_memory(memory).describe()
-    memory = absolute_memory(memory)  # the simulator runs in a folder of its own
-    for method in methods:
-        if method not in BASELINES:
-            raise ConfigError(f"methods must be of {', '.join(BASELINES)}, not {method!r}")
+    require_baselines(methods)
     if rows is not None and rows < 1:
         raise ConfigError(f"rows must be at least 1, not {rows}")
     streamer = config.streamer
@@ -198,10 +204,26 @@ def measure(
     }
 
 
+def runs_as_network(container: Container, rows: int | None) -> bool:
+    """Whether a container's integer graph is run, and not each layer by itself."""
+    return rows is None and any(is_integer_tensor(name) for name in container.kept_names)
+
+
+def graph_of(original: Container, container: Container) -> IntegerModel:
+    """The original file's integer graph, with the weights of one of its baselines.
+
+    The integers of an int8 baseline are those of the file, and so are the numbers behind them.
+    """
+    model = read_integer(original)
+    if any(entry.geometry.group for entry in container.layers) and container is not original:
+        return with_weights_of(model, original, container)
+    return model
+
+
 def _work(container: Container, original: Container, rows: int | None) -> _Work:
-    """What to run; the graph and its numbers are those of the original file."""
-    if rows is None and any(is_integer_tensor(name) for name in original.kept_names):
-        model = read_integer(original)
+    """What to run; the graph is that of the original file."""
+    if runs_as_network(original, rows):
+        model = graph_of(original, container)
         steps = steps_of_graph(model, container)
         x = np.random.default_rng(0).integers(-128, 128, (1, *model.graph.input.shape))
         values = model.trace(x.astype(np.int8))
@@ -228,30 +250,12 @@ def _baselines(
         try:
             for method in methods:
                 path = Path(folder) / f"{method}.vq.safetensors"
-                write_container(path, layers=as_int8(container))
+                write_container(path, layers=baseline_layers(container, method))
                 opened.append((method, open_container(path)))
             yield opened
         finally:
             for _, other in opened:
                 other.close()
-
-
-def as_int8(container: Container) -> list[Layer]:
-    """The decoded integers of every layer, as int8 layers of the same names and shapes.
-
-    Group scales have no place there; an accelerator gets them with the parameters of a layer.
-    """
-    return [
-        Layer.int8(
-            g.name,
-            integers=container.integers(g.name),
-            scale=np.ones(1, np.float32) if g.group or not g.scales else container.scale(g.name),
-            shape=g.shape,
-            op=g.op,
-            tile_outputs=g.tile_outputs,
-        )
-        for g in (entry.geometry for entry in container.layers)
-    ]
 
 
 def _run(

@@ -103,7 +103,7 @@ def test_progress_ends_with_all_beats(mixed: Path) -> None:
 
 def test_refused_as_by_simulate(mixed: Path) -> None:
     for settings, message in (
-        ({"methods": ("int4",)}, r"^methods must be of int8, not 'int4'$"),
+        ({"methods": ("int5",)}, r"^methods must be of int8, int4, int3, int2, not 'int5'$"),
         ({"rows": 0}, r"^rows must be at least 1, not 0$"),
         ({"memory": "ideal:latency=0"}, r"latency must be at least 1 cycle, not 0"),
     ):
