@@ -32,6 +32,7 @@ __all__ = [
     "BASELINES",
     "DEFAULT_MEMORY",
     "Counts",
+    "document_of",
     "graph_of",
     "measure",
     "run_document",
@@ -192,12 +193,19 @@ def measure(
             # All programs exist before the first one is run.
             ready = {name: prepare(name, one, container) for name, one in plans}
             runs = {name: run() for name, run in ready.items()}
+    return document_of(engine, config, described, runs)
+
+
+def document_of(
+    engine: str, config: AcceleratorConfig, memory: dict[str, Any], runs: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The document of runs by name, with their ratios."""
     ours, int8 = runs["compressed"], runs.get("int8")
     return {
         "schema": "signbook.simulate/1",
         "engine": engine,
         "accelerator": config.to_mapping(),
-        "memory": described,
+        "memory": memory,
         "runs": runs,
         "speedup": int8["cycles"] / ours["cycles"] if int8 else None,
         "traffic_ratio": int8["bytes_read"] / ours["bytes_read"] if int8 else None,
