@@ -35,7 +35,7 @@ def rest_of(
         macs, elements and cycles of all its repetitions; their sums; and "assumed", :data:`ASSUMED`
         for readers. None if nothing is left out.
     """
-    layers = []
+    layers: list[dict[str, Any]] = []
     for layer in workload.layers:
         numbers = range(1 if once else layer.count)
         times = sum(layer.repetition(number).name in left_out for number in numbers)
