@@ -1,7 +1,7 @@
 """Measurement: containers on simulated hardware.
 
-:func:`simulate` runs the RTL, :func:`estimate` the cycle model; :mod:`hwsim.sim` is the only module
-that starts a simulator.
+:func:`simulate` runs the RTL, :func:`estimate` the cycle model, :func:`estimate_workload` the model
+for networks without a file; :mod:`hwsim.sim` is the only module that starts a simulator.
 The names below are imported when they are first used: the process inside the simulator needs
 few of them, and a missing hardware package is named by the first call, not by the import.
 """
@@ -14,6 +14,7 @@ from vq.errors import SimulationError
 
 if TYPE_CHECKING:
     from hwsim.cycles.estimate import estimate
+    from hwsim.cycles.workload import estimate_workload
     from hwsim.measure import BASELINES, DEFAULT_MEMORY, simulate
     from hwsim.memory import Dram, IdealMemory, MemoryModel, parse_memory
 
@@ -24,6 +25,7 @@ _HOME = {
     "IdealMemory": "hwsim.memory",
     "MemoryModel": "hwsim.memory",
     "estimate": "hwsim.cycles.estimate",
+    "estimate_workload": "hwsim.cycles.workload",
     "parse_memory": "hwsim.memory",
     "simulate": "hwsim.measure",
 }
@@ -35,6 +37,7 @@ __all__ = [
     "IdealMemory",
     "MemoryModel",
     "estimate",
+    "estimate_workload",
     "parse_memory",
     "simulate",
 ]

@@ -4,6 +4,7 @@ Runs inside the simulator. One coroutine wakes once per cycle, at the rising edg
 there are those of the cycle that ends; values written there are seen in the next cycle.
 """
 
+import dataclasses
 import gc
 import json
 import mmap
@@ -74,7 +75,7 @@ class _System:
     def _connect(self) -> None:
         """A memory without anything under way."""
         job = self._job
-        memory = parse_memory(job["memory"])
+        memory = self._memory = parse_memory(job["memory"])
         traffic = Traffic(**job["traffic"])
         bus_bits = job["bus_bits"]
         self._reads: AxiReadSlave
@@ -144,6 +145,7 @@ class _System:
         before = [self._reads.beats, self._reads.bursts, self._writes.beats, self._writes.bursts]
         await self.start()
         started = self._moved_at = self.cycle
+        spent = self._memory.energy(started)
         limit = self._job["idle_limit_cycles"]
         while not self._irq():
             if self._reads.quiet and self._writes.quiet:
@@ -154,6 +156,7 @@ class _System:
                     f"cycle {self.cycle}: run must go on, not stand still for {limit} cycles"
                 )
         cycles = self.cycle - started
+        energy = self._memory.energy(self.cycle)
         registers = {}
         for name, address in self._job["registers"].items():
             registers[name], response = await self._host.read(address)
@@ -167,6 +170,7 @@ class _System:
         return {
             "registers": registers,
             "cycles": cycles,
+            "energy": dataclasses.asdict(energy - spent) if energy and spent else None,
             "moved_after": self._moved_at > quiet,
             **dict(zip(names, counts, strict=True)),
         }

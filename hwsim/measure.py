@@ -1,5 +1,6 @@
 """Measure a container on the generated hardware, beside the same layers as int8."""
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsim.baselines import BASELINES, baseline_layers, require_baselines, with_weights_of
 from hwsim.image import check_layers
-from hwsim.memory import absolute_memory, parse_memory
+from hwsim.memory import Energy, absolute_memory, parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
 from hwsim.run import LayerRecord, Surroundings, run_program
 from rtl import STALL_CAUSES, AcceleratorConfig
@@ -20,17 +22,24 @@ from rtl.program import PROGRAM_BYTES, RunStatus
 from vq.container import (
     ConfigError,
     Container,
-    Layer,
     SimulationError,
     open_container,
     write_container,
 )
-from vq.integer import is_integer_tensor, read_integer
+from vq.integer import IntegerModel, is_integer_tensor, read_integer
 
-__all__ = ["BASELINES", "DEFAULT_MEMORY", "Counts", "measure", "run_document", "simulate"]
+__all__ = [
+    "BASELINES",
+    "DEFAULT_MEMORY",
+    "Counts",
+    "document_of",
+    "graph_of",
+    "measure",
+    "run_document",
+    "runs_as_network",
+    "simulate",
+]
 
-#: Methods that a file can be compared with.
-BASELINES = ("int8",)
 DEFAULT_MEMORY = "ideal:bytes_per_cycle=16,latency=20"
 DEFAULT_TIMEOUT_CYCLES = 1 << 20
 
@@ -65,6 +74,10 @@ class Counts(Protocol):
         """Requested."""
 
     @property
+    def energy(self) -> Energy | None:
+        """Of the memory, if its model knows any."""
+
+    @property
     def wall_seconds(self) -> float:
         """Time that the run took."""
 
@@ -93,8 +106,9 @@ def simulate(
     The file's own bytes are the memory. A file with an integer graph runs as a whole network on
     one random input, and every value of the graph is compared with numpy; of any other file, or if
     ``rows`` is given, every layer's matrix multiplies that many rows of random activations
-    (default 1). With ``methods=("int8",)`` the same integer weights run once more as an int8
-    container, on the same instance, bus, memory and activations.
+    (default 1). Baselines are the same layers once more on the same instance, bus, memory and
+    activations: int8 with the same integer weights, int4, int3 and int2 with the decoded weights
+    rounded in groups (:func:`hwsim.baselines.baseline_layers`).
 
     Parameters
     ----------
@@ -133,12 +147,12 @@ def simulate(
         also if the model counts something else, with a table of the differences.
     """
     config = config or AcceleratorConfig()
-    at_run = absolute_memory(memory)  # the simulator runs in a folder of its own
+    memory = absolute_memory(memory)  # the simulator runs in a folder of its own
 
     def run(name: str, container: Container, original: Container) -> Callable[[], dict[str, Any]]:
         work = _work(container, original, rows)
         program = assemble(work.steps, container, config)
-        return lambda: _run(name, program, work, config, at_run, progress, check)
+        return lambda: _run(name, program, work, config, memory, progress, check)
 
     return measure(path, "rtl", run, config=config, memory=memory, rows=rows, methods=methods)
 
@@ -166,9 +180,7 @@ def measure(
         return what runs it and gives its RUN of the document.
     """
     described = parse_memory(memory).describe()
-    for method in methods:
-        if method not in BASELINES:
-            raise ConfigError(f"methods must be of {', '.join(BASELINES)}, not {method!r}")
+    require_baselines(methods)
     if rows is not None and rows < 1:
         raise ConfigError(f"rows must be at least 1, not {rows}")
     streamer = config.streamer
@@ -181,22 +193,45 @@ def measure(
             # All programs exist before the first one is run.
             ready = {name: prepare(name, one, container) for name, one in plans}
             runs = {name: run() for name, run in ready.items()}
+    return document_of(engine, config, described, runs)
+
+
+def document_of(
+    engine: str, config: AcceleratorConfig, memory: dict[str, Any], runs: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The document of runs by name, with their ratios."""
     ours, int8 = runs["compressed"], runs.get("int8")
     return {
         "schema": "signbook.simulate/1",
         "engine": engine,
         "accelerator": config.to_mapping(),
-        "memory": described,
+        "memory": memory,
         "runs": runs,
         "speedup": int8["cycles"] / ours["cycles"] if int8 else None,
         "traffic_ratio": int8["bytes_read"] / ours["bytes_read"] if int8 else None,
     }
 
 
+def runs_as_network(container: Container, rows: int | None) -> bool:
+    """Whether a container's integer graph is run, and not each layer by itself."""
+    return rows is None and any(is_integer_tensor(name) for name in container.kept_names)
+
+
+def graph_of(original: Container, container: Container) -> IntegerModel:
+    """The original file's integer graph, with the weights of one of its baselines.
+
+    The integers of an int8 baseline are those of the file, and so are the numbers behind them.
+    """
+    model = read_integer(original)
+    if any(entry.geometry.group for entry in container.layers) and container is not original:
+        return with_weights_of(model, original, container)
+    return model
+
+
 def _work(container: Container, original: Container, rows: int | None) -> _Work:
-    """What to run; the graph and its numbers are those of the original file."""
-    if rows is None and any(is_integer_tensor(name) for name in original.kept_names):
-        model = read_integer(original)
+    """What to run; the graph is that of the original file."""
+    if runs_as_network(original, rows):
+        model = graph_of(original, container)
         steps = steps_of_graph(model, container)
         x = np.random.default_rng(0).integers(-128, 128, (1, *model.graph.input.shape))
         values = model.trace(x.astype(np.int8))
@@ -223,30 +258,12 @@ def _baselines(
         try:
             for method in methods:
                 path = Path(folder) / f"{method}.vq.safetensors"
-                write_container(path, layers=as_int8(container))
+                write_container(path, layers=baseline_layers(container, method))
                 opened.append((method, open_container(path)))
             yield opened
         finally:
             for _, other in opened:
                 other.close()
-
-
-def as_int8(container: Container) -> list[Layer]:
-    """The decoded integers of every layer, as int8 layers of the same names and shapes.
-
-    Group scales have no place there; an accelerator gets them with the parameters of a layer.
-    """
-    return [
-        Layer.int8(
-            g.name,
-            integers=container.integers(g.name),
-            scale=np.ones(1, np.float32) if g.group or not g.scales else container.scale(g.name),
-            shape=g.shape,
-            op=g.op,
-            tile_outputs=g.tile_outputs,
-        )
-        for g in (entry.geometry for entry in container.layers)
-    ]
 
 
 def _run(
@@ -309,7 +326,7 @@ def run_document(
     expected = sum(layer.read_bytes for layer in program.layers)
     if read_bytes != expected:
         raise SimulationError(f"bytes read must be {expected}, not {read_bytes}")
-    registers = counts.registers
+    registers, energy = counts.registers, counts.energy
     weights = [layer.weights for layer in program.layers if layer.weights]
     parameters = sum(layer.parameter_bytes for layer in program.layers)
     return {
@@ -321,7 +338,8 @@ def run_document(
         "busy_cycles": registers["BUSY_CYCLES"],
         "bit_exact": exact,
         "wall_seconds": counts.wall_seconds,
-        "energy_pj": None,
+        "energy_pj": energy.total_pj if energy else None,
+        "energy_by": _causes(energy),
         "bytes_by": {
             "weights": sum(layer.entry.geometry.payload_bytes for layer in weights),
             "codebooks": sum(layer.codebook_bytes for layer in weights),
@@ -332,6 +350,12 @@ def run_document(
         },
         "layers": _layers(program, counts),
     }
+
+
+def _causes(energy: Energy | None) -> dict[str, float] | None:
+    if energy is None:
+        return None
+    return {name.removesuffix("_pj"): value for name, value in dataclasses.asdict(energy).items()}
 
 
 def _layers(program: Program, counts: Counts) -> list[dict[str, Any]]:

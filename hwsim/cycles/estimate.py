@@ -5,12 +5,19 @@ from os import PathLike
 from typing import Any
 
 from hwsim.cycles.predict import predict
-from hwsim.measure import BASELINES, DEFAULT_MEMORY, Progress, measure, run_document
+from hwsim.measure import (
+    BASELINES,
+    DEFAULT_MEMORY,
+    Progress,
+    graph_of,
+    measure,
+    run_document,
+    runs_as_network,
+)
 from hwsim.memory import parse_memory
 from hwsim.program import Step, assemble, steps_of_graph, steps_of_layers
 from rtl import AcceleratorConfig
 from vq.container import Container
-from vq.integer import is_integer_tensor, read_integer
 
 __all__ = ["estimate"]
 
@@ -69,6 +76,6 @@ def estimate(
 
 def _steps(container: Container, original: Container, rows: int | None) -> list[Step]:
     """What :func:`hwsim.simulate` runs; the graph is that of the original file."""
-    if rows is None and any(is_integer_tensor(name) for name in original.kept_names):
-        return steps_of_graph(read_integer(original), container)
+    if runs_as_network(original, rows):
+        return steps_of_graph(graph_of(original, container), container)
     return steps_of_layers(container, rows or 1)

@@ -178,6 +178,11 @@ class Machine:
         return counters
 
     @property
+    def cycle(self) -> int:
+        """Cycle of the testbench: that in which the run begins, or has ended."""
+        return int(self._data[0]["cycle"])
+
+    @property
     def records(self) -> NDArray[np.int64]:
         """[layers, causes and busy] cycles of every layer."""
         return self._records

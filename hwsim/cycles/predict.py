@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hwsim.cycles.machine import CHANNELS, Machine, Ways
-from hwsim.memory import MemoryModel
+from hwsim.memory import Energy, MemoryModel
 from hwsim.program import Program
 from hwsim.run import LayerRecord
 from rtl import STALL_CAUSES, AcceleratorConfig
@@ -25,12 +25,15 @@ class Prediction:
         One for each descriptor.
     skipped_cycles : int
         Cycles of stretches that had happened before: the others were stepped.
+    energy : Energy or None
+        Of the memory during the run, if it knows any.
     wall_seconds : float
     """
 
     registers: dict[str, int]
     records: list[LayerRecord]
     skipped_cycles: int
+    energy: Energy | None
     wall_seconds: float
 
     @property
@@ -105,7 +108,9 @@ def predict_descriptors(
     """
     start = time.monotonic()
     machine = Machine(config, address, descriptors, memory, ways or Ways())
+    spent = memory.energy(machine.cycle)
     machine.run(progress)
+    energy = memory.energy(machine.cycle)
     counters = machine.counters
     *stalls, busy = (int(kind) for kind in counters["kinds"])
     registers = {
@@ -122,4 +127,10 @@ def predict_descriptors(
         LayerRecord(sum(kinds), kinds[-1], dict(zip(STALL_CAUSES, kinds[:-1], strict=True)))
         for kinds in machine.records.tolist()
     ]
-    return Prediction(registers, records, machine.skipped_cycles, time.monotonic() - start)
+    return Prediction(
+        registers,
+        records,
+        machine.skipped_cycles,
+        energy - spent if energy and spent else None,
+        time.monotonic() - start,
+    )

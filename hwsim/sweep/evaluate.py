@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwsim.cycles.estimate import estimate
+from hwsim.cycles.workload import estimate_workload
 from hwsim.measure import simulate
 from hwsim.memory import parse_memory
-from hwsim.sweep.networks import bits_per_weight, estimate_workload
 from hwsim.workloads import workload
+from hwsim.workloads.lower import geometries_of
 from rtl import AcceleratorConfig
-from vq.container import ConfigError, account, open_container
+from vq.container import ConfigError, Geometry, account, open_container
 from vq.recipe import Recipe
 
 __all__ = ["MEASURES", "Work", "evaluate", "failure"]
@@ -95,11 +96,11 @@ def _measures(work: Work) -> dict[str, Any]:
     if work.rules is None:
         measure = estimate if work.engine == "model" else simulate
         document = measure(work.target, config=config, memory=work.memory, rows=work.rows)
-        bits = _stored_bits(work.target)
+        geometries = _stored(work.target)
     else:
         network, recipe = workload(work.target), Recipe.from_json(work.rules)
         document = estimate_workload(network, recipe, config=config, memory=work.memory)
-        bits = bits_per_weight(network, recipe, config)
+        geometries = geometries_of(network.expanded(), recipe, tile_outputs=config.rows)
     ours, int8 = document["runs"]["compressed"], document["runs"]["int8"]
     macs = sum(layer["macs"] for layer in ours["layers"])
     multipliers = config.rows * config.columns
@@ -119,13 +120,16 @@ def _measures(work: Work) -> dict[str, Any]:
         "multipliers": multipliers,
         "bytes_per_cycle": described.get("peak_bytes_per_cycle", described.get("bytes_per_cycle")),
         "rows": counts.pop() if len(counts) == 1 else None,
-        "bits_per_weight": bits,
+        "bits_per_weight": _bits_per_weight(geometries),
         "speedup_with_rest": document.get("speedup_with_rest"),
     }
 
 
-def _stored_bits(path: str) -> float:
-    """Bits per weight of a file, all bytes counted."""
+def _stored(path: str) -> list[Geometry]:
     with open_container(path) as container:
-        geometries = [entry.geometry for entry in container.layers]
+        return [entry.geometry for entry in container.layers]
+
+
+def _bits_per_weight(geometries: list[Geometry]) -> float:
+    """Of compressed layers, all bytes counted."""
     return 8 * sum(a.total_bytes for a in account(geometries)) / sum(g.weights for g in geometries)

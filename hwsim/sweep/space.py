@@ -15,8 +15,7 @@ from hwsim.measure import DEFAULT_MEMORY
 from hwsim.memory import absolute_memory, parse_memory
 from hwsim.sweep.checks import count_problem, name_problem
 from hwsim.sweep.evaluate import Work
-from hwsim.sweep.networks import recipe_of
-from hwsim.workloads import workload
+from hwsim.workloads import recipe_of, workload
 from rtl import AcceleratorConfig
 from vq.container import ConfigError, SignbookError, bulleted, open_container
 

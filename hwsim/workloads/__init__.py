@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from hwsim.workloads.lower import PlannedWorkload, plan_workload
     from hwsim.workloads.network import Workload
     from hwsim.workloads.planned import PlannedFile
+    from hwsim.workloads.recipes import baseline_recipe, recipe_of
+    from hwsim.workloads.rest import rest_of
     from hwsim.workloads.stored import workload_of_container
     from hwsim.workloads.topology import read_topology, write_topology
     from hwsim.workloads.trace import workload_of_model
@@ -26,8 +28,11 @@ _HOME = {
     "WEIGHTED_OPS": "layer",
     "Workload": "network",
     "WorkloadLayer": "layer",
+    "baseline_recipe": "recipes",
     "plan_workload": "lower",
     "read_topology": "topology",
+    "recipe_of": "recipes",
+    "rest_of": "rest",
     "workload": "door",
     "workload_of_container": "stored",
     "workload_of_model": "trace",
@@ -43,8 +48,11 @@ __all__ = [
     "PlannedWorkload",
     "Workload",
     "WorkloadLayer",
+    "baseline_recipe",
     "plan_workload",
     "read_topology",
+    "recipe_of",
+    "rest_of",
     "workload",
     "workload_of_container",
     "workload_of_model",

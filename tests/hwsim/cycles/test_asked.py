@@ -47,6 +47,9 @@ class Late:
         due = self._tickets[ticket]
         return due if due <= self._now + 1 else None
 
+    def energy(self, cycle: int) -> None:
+        assert cycle >= self._now
+
     def describe(self) -> dict[str, Any]:
         return {"name": "late"}
 

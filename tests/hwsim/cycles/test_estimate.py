@@ -6,8 +6,9 @@ import pytest
 
 from hwsim import estimate, simulate
 from hwsim.cycles import library as compiled
+from hwsim.run import Surroundings
 from tests.hwsim.containers import Maker, write
-from tests.hwsim.programs import SMALL, Net, every_format, network
+from tests.hwsim.programs import SMALL, Layers, Net, every_format, network
 from vq import SSVQ, Int8, Recipe
 from vq.container import ConfigError, SimulationError
 
@@ -49,6 +50,35 @@ def test_document(file: str, rows: int | None, request: pytest.FixtureRequest) -
 
 
 @pytest.mark.rtl
+@pytest.mark.parametrize(
+    "memory", ["ddr4-2400:clock_mhz=700", "hbm2:controller_latency_ns=400", "lpddr5-6400"]
+)
+def test_energy(mixed: Path, memory: str) -> None:
+    """Commands that a DRAM gets in a run, and the time that it takes: as the RTL sees them."""
+    settings = {"config": SMALL, "memory": memory, "rows": 9}
+    predicted, counted = estimate(mixed, **settings), simulate(mixed, **settings)
+    assert comparable(predicted) == comparable(counted)
+    for run in counted["runs"].values():
+        assert list(run["energy_by"]) == ["activate", "read", "write", "refresh", "background"]
+        assert run["energy_pj"] == pytest.approx(sum(run["energy_by"].values()), rel=1e-12)
+        assert min(run["energy_by"][cause] for cause in ("activate", "read", "background")) > 0
+    ours, int8 = counted["runs"]["compressed"], counted["runs"]["int8"]
+    # Reads are paid by the column, so they cost as many times more as there are more columns.
+    ratio = int8["energy_by"]["read"] / ours["energy_by"]["read"]
+    assert ratio == pytest.approx(int8["bytes_read"] / ours["bytes_read"], rel=0.02)
+
+
+@pytest.mark.rtl
+def test_energy_is_that_of_one_run(tmp_path: Path) -> None:
+    """Runs one after another on one memory do not add up."""
+    layers = Layers(tmp_path, every_format(1), 1)
+    first, second = layers.run(Surroundings(memory="ddr4-2400", runs=2))
+    assert first.energy is not None and second.energy is not None
+    assert second.energy.read_pj == pytest.approx(first.energy.read_pj, rel=0.01)
+    assert second.energy.background_pj == pytest.approx(first.energy.background_pj, rel=0.05)
+
+
+@pytest.mark.rtl
 def test_check_names_what_differs(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import hwsim.cycles
 
@@ -73,7 +103,7 @@ def test_progress_ends_with_all_beats(mixed: Path) -> None:
 
 def test_refused_as_by_simulate(mixed: Path) -> None:
     for settings, message in (
-        ({"methods": ("int4",)}, r"^methods must be of int8, not 'int4'$"),
+        ({"methods": ("int5",)}, r"^methods must be of int8, int4, int3, int2, not 'int5'$"),
         ({"rows": 0}, r"^rows must be at least 1, not 0$"),
         ({"memory": "ideal:latency=0"}, r"latency must be at least 1 cycle, not 0"),
     ):

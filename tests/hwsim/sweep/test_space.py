@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hwsim.sweep import Point, Space, read_space
-from hwsim.sweep.networks import recipe_of
+from hwsim.workloads import recipe_of
 from tests.hwsim.containers import Maker, write
 from tests.hwsim.memory.configs import DDR4_3200, ini
 from vq import SSVQ, Int4, Recipe
