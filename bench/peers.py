@@ -13,8 +13,9 @@ with the start of the process. Cycles have no spread.
 """
 
 import functools
-import importlib.util
+import itertools
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -26,12 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import Bench
-from peers.folds import DATAFLOWS, causes, folds
+from peers.folds import DATAFLOWS, folds, our_parts
 from peers.tools import accelerator, signbook
 
 from hwsim.run import LayerRecord
 from hwsim.workloads import Workload, WorkloadLayer, read_topology, workload, write_topology
-from vq.errors import ConfigError
+from signbook.extras import require
 
 #: Networks and edges of the square array; ``True`` runs SCALE-Sim on every different layer, where
 #: it takes less than an hour, and ``False`` takes its closed form.
@@ -46,6 +47,7 @@ WALL = ("resnet-20", 32)
 #: is the same and not ample.
 NARROW = 16
 QUICK_LAYERS = 3
+TIMES = ("seconds", "seconds_with_start", "cpu_seconds", "cpu_seconds_with_start")
 
 
 class PeersBench(Bench):
@@ -57,21 +59,34 @@ class PeersBench(Bench):
 
 
 def run(tool: str, job: dict[str, Any]) -> dict[str, Any]:
-    """A tool on a job, in a process of its own; with the seconds of all of it."""
+    """A tool on a job, in a process of its own; seconds ``with_start`` are of all of it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "job.json"
         path.write_text(json.dumps(job))
         program = Path(__file__).parent / "peers" / "tools.py"
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), _children_seconds()
         done = subprocess.run(
             [sys.executable, str(program), tool, str(path)],
             check=True, capture_output=True, text=True,
         )  # fmt: skip
-        found: dict[str, Any] = json.loads(done.stdout)
-    return found | {"with_start": time.perf_counter() - start}
+    wall, cpu = time.perf_counter() - wall, _children_seconds() - cpu
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found | {"seconds_with_start": wall, "cpu_seconds_with_start": cpu}
 
 
-def job_of(layers: Sequence[WorkloadLayer], path: Path, edge: int, **options: Any) -> dict[str, Any]:
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def times(found: dict[str, Any]) -> dict[str, float]:
+    """Seconds of a run, for the table: by the clock and of the processor."""
+    return {name.replace("_", " "): found[name] for name in TIMES}
+
+
+def job_of(
+    layers: Sequence[WorkloadLayer], path: Path, edge: int, **options: Any
+) -> dict[str, Any]:
     """What both tools have to know; the layers are written as a topology."""
     write_topology(Workload(path.stem, tuple(layers)), path)
     job = {
@@ -110,8 +125,10 @@ def scale_sim_row(
     """One layer through SCALE-Sim, and what it takes for as many as there are."""
     job = job_of([layer], folder / "layer.csv", edge, **options)
     found = run("scale-sim", job)
-    cycles = sum(row["cycles"] for row in found["layers"])
-    stalls = sum(row["stall_cycles"] for row in found["layers"])
+    cycles, stalls, prefetched = (
+        sum(row[key] for row in found["layers"])
+        for key in ("cycles", "stall_cycles", "cycles_with_prefetch")
+    )
     want = folds(layer, edge, edge, job["dataflow"]).cycles
     if cycles - stalls != want:
         raise SystemExit(
@@ -121,24 +138,37 @@ def scale_sim_row(
         "layers": count,
         "cycles": count * cycles,
         "stalls": count * stalls,
+        "with prefetch": count * prefetched,
         "seconds": count * found["seconds"],
-        "with start": count * found["with_start"],
+        "cpu seconds": count * found["cpu_seconds"],
     }
 
 
-def our_row(
-    layer: WorkloadLayer, numbers: Sequence[int], rows: Sequence[dict[str, Any]], job: dict[str, Any]
+def compared(
+    layer: WorkloadLayer,
+    numbers: Sequence[int],
+    rows: Sequence[dict[str, Any]],
+    job: dict[str, Any],
 ) -> dict[str, float]:
-    """All layers of one shape in our model, and the causes of the difference."""
-    total: dict[str, float] = {"cycles": sum(rows[number]["cycles"] for number in numbers)}
-    total["ratio"] = len(numbers) * folds(layer, job["rows"], job["columns"]).cycles
-    total["ratio"] /= total["cycles"]
+    """All layers of one shape: both tools' cycles, and what they are made of."""
+    there = folds(layer, job["rows"], job["columns"])
+    count = len(numbers)
+    ours = sum(rows[number]["cycles"] for number in numbers)
+    found: dict[str, float] = {
+        "scale-sim": count * there.cycles,
+        "signbook": ours,
+        "ratio": count * there.cycles / ours,
+        "vectors": count * there.vectors,
+        "their load": count * there.load_cycles,
+        "their skew": count * there.skew_cycles,
+    }
     for number in numbers:
         row = rows[number]
         record = LayerRecord(row["cycles"], row["busy_cycles"], row["stall_cycles"])
-        for cause, cycles in causes(layer, row["strips"], accelerator(job), record).items():
-            total[cause] = total.get(cause, 0) + cycles
-    return {name: value for name, value in total.items() if value}
+        for part, cycles in our_parts(layer, row["strips"], accelerator(job), record).items():
+            found[f"our {part}"] = found.get(f"our {part}", 0) + cycles
+    found["our passes"] = found.pop("our vectors") - found["vectors"]
+    return {name: value for name, value in found.items() if value}
 
 
 def measure_rows(bench: Bench, name: str, edge: int, simulated: bool, folder: Path) -> None:
@@ -147,8 +177,8 @@ def measure_rows(bench: Bench, name: str, edge: int, simulated: bool, folder: Pa
     shapes = different(layers)
     if bench.quick:
         shapes.sort(key=lambda numbers: folds(layers[numbers[0]], edge, edge).cycles)
-        shapes = sorted(shapes[:QUICK_LAYERS])
-        layers = tuple(layers[number] for number in sorted(sum(shapes, [])))
+        chosen = sorted(itertools.chain.from_iterable(shapes[:QUICK_LAYERS]))
+        layers = tuple(layers[number] for number in chosen)
         shapes = different(layers)
     work = f"{name} {edge}x{edge}"
     job = job_of(layers, folder / f"{name}.csv", edge)
@@ -160,17 +190,27 @@ def measure_rows(bench: Bench, name: str, edge: int, simulated: bool, folder: Pa
             theirs = partial(scale_sim_row, layer, count, folder, edge)
             found.append(bench.measure(f"{work}, scale-sim", layer.name, 0, theirs))
         bench.measure(
-            f"{work}, why", layer.name, 0, lambda n=numbers, l=layer: our_row(l, n, rows(), job)
+            f"{work}, why", layer.name, 0, lambda n=numbers, l=layer: compared(l, n, rows(), job)
         )
     measure = partial(bench.measure, f"{work}, whole", seed=0)
-    ours = measure("signbook", run=lambda: {"cycles": sum(row["cycles"] for row in rows())})
+
+    def whole() -> dict[str, float]:
+        ours = run("signbook", job)
+        return {"cycles": sum(row["cycles"] for row in ours["layers"]), **times(ours)}
+
+    ours = measure("signbook", run=whole)
     for dataflow in DATAFLOWS:
         cycles = sum(folds(layer, edge, edge, dataflow).cycles for layer in layers)
-        whole = {"cycles": cycles, "ratio": cycles / ours["cycles"]}
+        theirs = {"cycles": float(cycles)}
         if simulated and dataflow == "ws":
             assert sum(row["cycles"] for row in found) == cycles
-            whole |= {key: sum(row[key] for row in found) for key in ("seconds", "with start")}
-        measure(f"scale-sim {dataflow}", run=lambda whole=whole: whole)
+            # Its start is left out even beside ours with it: there was one for every row.
+            for metric in ours.keys() - theirs.keys():
+                name = metric.removesuffix(" with start")
+                theirs[metric] = sum(row[name] for row in found)
+        measure(f"scale-sim {dataflow}", run=lambda theirs=theirs: theirs)
+        ratios = {name: theirs[name] / ours[name] for name in theirs}
+        measure(f"scale-sim {dataflow} / signbook", run=lambda ratios=ratios: ratios)
     if simulated:
         smallest = min(layers, key=lambda layer: folds(layer, edge, edge).cycles)
         for dataflow in DATAFLOWS[1:]:
@@ -205,22 +245,18 @@ def measure_wall(bench: Bench, name: str, edge: int, folder: Path) -> None:
     job = job_of(layers, folder / f"{name}.csv", edge)
     work = f"wall {name} {edge}x{edge}"
 
-    def timed(tool: str) -> dict[str, float]:
-        found = run(tool, job)
-        return {"seconds": found["seconds"], "with start": found["with_start"]}
-
     signbook(job)  # compiles the model where it is not yet
-    taken = {
-        tool: [bench.measure(work, tool, seed, partial(timed, tool)) for seed in bench.seeds]
-        for tool in ("scale-sim", "signbook")
-    }
+    taken: dict[str, list[dict[str, float]]] = {"scale-sim": [], "signbook": []}
+    for seed in bench.seeds:
+        for tool, found in taken.items():
+            found.append(bench.measure(work, tool, seed, lambda t=tool: times(run(t, job))))
     for word, of in (("median", statistics.median), ("least", min), ("most", max)):
         ratios = {
             metric: of(
                 theirs[metric] / ours[metric]
                 for theirs, ours in zip(taken["scale-sim"], taken["signbook"], strict=True)
             )
-            for metric in ("seconds", "with start")
+            for metric in taken["signbook"][0]
         }
         bench.measure(work, f"ratio, {word}", 0, lambda ratios=ratios: ratios)
 
@@ -228,11 +264,7 @@ def measure_wall(bench: Bench, name: str, edge: int, folder: Path) -> None:
 def main() -> None:
     """Measure every row and print the tables."""
     bench = PeersBench("peers", __doc__, seeds=3)
-    if importlib.util.find_spec("scalesim") is None:
-        raise ConfigError(
-            "package 'scalesim' must be installed for this bench, not absent; "
-            "pip install 'signbook[peers]' brings it"
-        )
+    require("scalesim", extra="peers", purpose="the comparison with SCALE-Sim")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         measure_wall(bench, *WALL, folder)

@@ -3,7 +3,7 @@
     python bench/peers/tools.py scale-sim|signbook JOB.json
 
 The process prints one JSON document: what the tool counts for every row of the file, and the
-seconds from opening the file to having them, imports excluded.
+seconds from opening the file to having that, imports excluded, by the clock and of the processor.
 """
 
 import builtins
@@ -70,7 +70,8 @@ def scale_sim(job: dict[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``layers``: ``cycles`` and ``stall_cycles`` of each row; ``seconds``.
+        ``layers``: ``cycles``, ``stall_cycles`` and ``cycles_with_prefetch`` of each row;
+        ``seconds`` and ``cpu_seconds``.
     """
     from scalesim.scale_sim import scalesim
 
@@ -86,21 +87,25 @@ def scale_sim(job: dict[str, Any]) -> dict[str, Any]:
             )
         )  # fmt: skip
         layout.write_text("Layer name\n")  # it must be there, even where no layout is given
-        start = time.perf_counter()
+        since = _clocks()
         with contextlib.redirect_stdout(silence):
             scalesim(
                 save_disk_space=True, verbose=False, config=str(config), layout=str(layout),
                 topology=job["topology"], input_type_gemm=job["gemm"],
             ).run_scale(top_path=name)  # fmt: skip
-        seconds = time.perf_counter() - start
+        taken = _taken(since)
         with (folder / "run" / "COMPUTE_REPORT.csv").open() as file:
             report = list(csv.DictReader(file, skipinitialspace=True))
     return {
         "layers": [
-            {"cycles": int(row["Total Cycles"]), "stall_cycles": int(row["Stall Cycles"])}
+            {
+                "cycles": int(row["Total Cycles"]),
+                "stall_cycles": int(row["Stall Cycles"]),
+                "cycles_with_prefetch": int(row["Total Cycles (incl. prefetch)"]),
+            }
             for row in report
         ],
-        "seconds": seconds,
+        **taken,
     }
 
 
@@ -138,7 +143,7 @@ def signbook(job: dict[str, Any]) -> dict[str, Any]:
     -------
     dict
         ``layers``: ``cycles``, ``busy_cycles``, ``stall_cycles`` and ``strips`` (positions of each
-        descriptor) of each row; ``seconds``.
+        descriptor) of each row; ``seconds`` and ``cpu_seconds``.
     """
     from hwsim.cycles import predict
     from hwsim.memory import IdealMemory
@@ -147,7 +152,7 @@ def signbook(job: dict[str, Any]) -> dict[str, Any]:
     from rtl import STALL_CAUSES
     from vq.recipe import Int8, Recipe
 
-    start = time.perf_counter()
+    since = _clocks()
     config = accelerator(job)
     workload = read_topology(job["topology"])
     planned = plan_workload(workload, Recipe({"*": Int8()}), config)
@@ -170,7 +175,16 @@ def signbook(job: dict[str, Any]) -> dict[str, Any]:
         for cause, cycles in record.stall_cycles.items():
             row["stall_cycles"][cause] += cycles
         row["strips"].append(layer.rows * layer.step.target.width)
-    return {"layers": list(found.values()), "seconds": time.perf_counter() - start}
+    return {"layers": list(found.values()), **_taken(since)}
+
+
+def _clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _taken(since: tuple[float, float]) -> dict[str, float]:
+    wall, cpu = (now - then for now, then in zip(_clocks(), since, strict=True))
+    return {"seconds": wall, "cpu_seconds": cpu}
 
 
 def accelerator(job: dict[str, Any]) -> Any:
