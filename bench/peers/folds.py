@@ -62,10 +62,12 @@ def _pieces(layer: WorkloadLayer, columns: int) -> list[int]:
     """Cycles that the walk takes for a vector of each tile of a row of weights.
 
     A piece ends with the tap of the window, with the word of the buffer, or with the vector.
-    Topologies have no groups but those of one channel, which are all alike.
+    Topologies have no groups but those of one channel, which are all alike. An image of which a
+    convolution reads patches that do not overlap lies patch by patch: one tap.
     """
-    channels = layer.inputs // layer.groups
-    taps = layer.kernel[0] * layer.kernel[1]
+    channels, taps = layer.inputs // layer.groups, layer.kernel[0] * layer.kernel[1]
+    if layer.kernel == layer.stride and layer.groups == 1 and not any(map(any, layer.padding)):
+        channels, taps = channels * taps, 1
     found, lane, pieces = [], 0, 0
     for _ in range(taps):
         channel = 0
