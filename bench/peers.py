@@ -2,11 +2,10 @@
 
 Every different layer of a network goes through SCALE-Sim (weight stationary, without stalls) in a
 process of its own; the whole network goes through our model, as the same topology file, with int8
-weights and a memory that keeps the bus busy. ``why`` says where the difference comes from: causes
-in cycles that SCALE-Sim counts and we do not (negative: the other way round), which sum to it. The
-closed form of SCALE-Sim's cycles must give its number for every row, or the bench fails; so must
-that of our busy cycles. Output and input stationary are there by their closed forms, which are
-checked on the smallest layer.
+weights and a memory that keeps the bus busy. ``why`` says what the cycles of both are made of:
+vectors, which both count, and what each adds to them (``their``, ``our``). SCALE-Sim's closed form
+must give its number for every row, or the bench fails; so must ours of the vectors. Output and
+input stationary are there by their closed forms, which are checked on the smallest layer.
 
 ``wall`` is both tools on one whole network, in turns, ``--seeds`` times: seconds of the work, and
 with the start of the process. Cycles have no spread.
@@ -34,8 +33,8 @@ from hwsim.run import LayerRecord
 from hwsim.workloads import Workload, WorkloadLayer, read_topology, workload, write_topology
 from signbook.extras import require
 
-#: Networks and edges of the square array; ``True`` runs SCALE-Sim on every different layer, where
-#: it takes less than an hour, and ``False`` takes its closed form.
+#: Networks and edges of the square array, and whether SCALE-Sim runs on every different layer, or
+#: its closed form stands for it: there it would take a quarter of an hour of the processor.
 WORKS = (
     ("deit-tiny", 32, True),
     ("deit-tiny", 16, True),
@@ -46,7 +45,9 @@ WALL = ("resnet-20", 32)
 #: Bytes per cycle of the bus, and words per cycle of each interface of SCALE-Sim, where bandwidth
 #: is the same and not ample.
 NARROW = 16
+#: Fewest cycles first.
 QUICK_LAYERS = 3
+#: What a run says about its time.
 TIMES = ("seconds", "seconds_with_start", "cpu_seconds", "cpu_seconds_with_start")
 
 

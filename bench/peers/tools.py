@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SRAM_KB", "TOOLS", "scale_sim", "signbook"]
+__all__ = ["SRAM_KB", "TOOLS", "accelerator", "scale_sim", "signbook"]
 
 #: Each of SCALE-Sim's three buffers, and each of the two of our instance. Cycles without stalls do
 #: not depend on it; larger buffers make SCALE-Sim faster.
