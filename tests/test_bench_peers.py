@@ -102,7 +102,7 @@ def layers_of_topologies():
         lambda inputs, outputs, rows: WorkloadLayer("l", "linear", inputs, outputs, rows=rows),
         st.integers(1, 90),
         st.integers(1, 70),
-        st.integers(1, 150),
+        st.integers(1, 450),
     )
 
     def convolution(inputs, outputs, height, width, kernel, stride, depthwise):
@@ -139,7 +139,7 @@ def layers_of_topologies():
 )
 def test_parts_of_our_cycles_are_exact_and_sum_up(layer, edge, scale_lanes):
     config = AcceleratorConfig(
-        bus_bits=64, rows=edge, columns=edge, d_max=8, scale_lanes=scale_lanes, accumulators=100
+        bus_bits=64, rows=edge, columns=edge, d_max=8, scale_lanes=scale_lanes, accumulators=200
     )
     ((record, strips),) = counted([layer], config)
     parts = folds.our_parts(layer, strips, config, record)
