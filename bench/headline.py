@@ -1,7 +1,7 @@
 """Where SSVQ is three times as fast as int8, and where it is not: the published claim, reproduced.
 
-The claim is 3x over the 8-bit model on DeiT-Tiny, by less memory access. Here: its shapes over arrays,
-bandwidths and rows by the cycle model, a block of it in RTL, and further networks. Weights,
+The claim is 3x over the 8-bit model on DeiT-Tiny, by less memory access. Here: its shapes over
+arrays, bandwidths and rows by the cycle model, a block in RTL, and further networks. Weights,
 activations, parameters and descriptors share one memory. ``law`` is what remains if weights alone
 cross the bus and loading overlaps computing: max(weights b / W, weights M / multipliers), a
 calculation. Everything is deterministic: one seed, no spread.

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from vq.errors import SimulationError
 
 if TYPE_CHECKING:
+    from hwsim.baselines import BASELINES
     from hwsim.cycles.estimate import estimate
     from hwsim.cycles.workload import estimate_workload
-    from hwsim.measure import BASELINES, DEFAULT_MEMORY, simulate
+    from hwsim.measure import DEFAULT_MEMORY, simulate
     from hwsim.memory import Dram, IdealMemory, MemoryModel, parse_memory
 
 _HOME = {
-    "BASELINES": "hwsim.measure",
+    "BASELINES": "hwsim.baselines",
     "DEFAULT_MEMORY": "hwsim.measure",
     "Dram": "hwsim.memory",
     "IdealMemory": "hwsim.memory",

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.baselines import BASELINES, baseline_layers, require_baselines, with_weights_of
+from hwsim.baselines import baseline_layers, require_baselines, with_weights_of
 from hwsim.image import check_layers
 from hwsim.memory import Energy, absolute_memory, parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
@@ -29,7 +29,6 @@ from vq.container import (
 from vq.integer import IntegerModel, is_integer_tensor, read_integer
 
 __all__ = [
-    "BASELINES",
     "DEFAULT_MEMORY",
     "Counts",
     "document_of",
@@ -97,7 +96,7 @@ def simulate(
     config: AcceleratorConfig | None = None,
     memory: str = DEFAULT_MEMORY,
     rows: int | None = None,
-    methods: Sequence[str] = BASELINES,
+    methods: Sequence[str] = ("int8",),
     progress: Progress | None = None,
     check: bool = False,
 ) -> dict[str, Any]:
@@ -122,8 +121,8 @@ def simulate(
     rows : int, optional
         Rows M of activations for each layer.
     methods : sequence of str
-        Baselines to run as well, of ``BASELINES``. Without int8, ``speedup`` and
-        ``traffic_ratio`` are None.
+        Baselines to run as well, of :data:`hwsim.baselines.BASELINES`. Without int8, ``speedup``
+        and ``traffic_ratio`` are None.
     progress : callable, optional
         Called now and then with the run's name, its data beats so far, and all its beats.
     check : bool

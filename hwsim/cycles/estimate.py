@@ -6,7 +6,6 @@ from typing import Any
 
 from hwsim.cycles.predict import predict
 from hwsim.measure import (
-    BASELINES,
     DEFAULT_MEMORY,
     Progress,
     graph_of,
@@ -28,7 +27,7 @@ def estimate(
     config: AcceleratorConfig | None = None,
     memory: str = DEFAULT_MEMORY,
     rows: int | None = None,
-    methods: Sequence[str] = BASELINES,
+    methods: Sequence[str] = ("int8",),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Predict what a container costs, without simulating RTL.
