@@ -154,7 +154,6 @@ static void step(Machine *m) {
 }
 
 #include "leap.h"
-#include "ask.h"
 #include "far.h"
 #include "segments.h"
 
@@ -164,10 +163,7 @@ void signbook_run(Machine *m, wide cycles) {
     Segments *segments = m->stretch ? m->segments : NULL;
     if (m->stretch && !segments) segments = m->segments = calloc(1, sizeof(Segments));
     if (segments) run_by_segments(m, segments, until);
-    while (!m->done && !m->memory.failed && m->cycle < until) {
-        if (is_open(m)) ask(m);
-        advance(m);
-    }
+    while (!m->done && !m->memory.failed && m->cycle < until) advance(m);
 }
 
 /* Give back what the run has kept. */
