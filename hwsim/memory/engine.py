@@ -96,7 +96,8 @@ class Engine:
         self.library = _library()
         names = _setting_names()
         values = (_WIDE * len(names))(*(min(settings[name], NEVER) for name in names))
-        self._trace = None if trace is None else _TRACE(functools.partial(_note, trace))
+        # A function without anything behind it is NULL.
+        self._trace = _TRACE() if trace is None else _TRACE(functools.partial(_note, trace))
         at = self.library.signbook_dram_new(values, ctypes.cast(self._trace, _AT))
         if at is None:
             raise SimulationError("memory must have fewer banks: there is no room for all of them")

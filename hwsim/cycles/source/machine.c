@@ -43,7 +43,7 @@ static void look(Machine *m, Job job) {
     w->awaits_writes = awaits_writes(m);
     w->scales_valid = s->parameter_layers.level > 0 && p->of_group
         && s->channels[PARAMETERS].there
-        && p->step == 64 * m->config.rows / m->config.bus_bits - 1;
+        && p->step == m->config.slot_beats - 1;
     w->beat_valid = s->gather.valid;
     w->loaded = s->loaded != 0;
     w->tile_layer_ends = 0;

@@ -23,6 +23,11 @@ typedef struct {
     num burst_granules, outstanding_bursts, layers_in_flight, int8_only;
     num beat_shift;             /* log2 of the beats of a granule */
     num rounds;                 /* rows / scale_lanes */
+    /* Quotients that every cycle needs: beats of a descriptor, of a slot of parameters, of a record
+       and of a word; words of a beat and of a granule; weights of a beat for each row; steps of a
+       row of zeros. */
+    num descriptor_beats, slot_beats, record_beats, word_beats, beat_words, granule_words;
+    num beat_inputs, zero_steps;
     num direct_fifo_beats;
     num fifo_beats[CHANNELS];
 } Config;
