@@ -109,6 +109,14 @@ class Machine:
             "int8_only": config.int8_only,
             "beat_shift": streamer.granule_beats.bit_length() - 1,
             "rounds": config.rows // config.scale_lanes,
+            "descriptor_beats": PROGRAM_BYTES // config.bus_bytes,
+            "slot_beats": 8 * config.rows // config.bus_bytes,
+            "record_beats": GRANULE_BYTES // config.bus_bytes,
+            "word_beats": config.rows // config.bus_bytes,
+            "beat_words": config.bus_bytes // config.rows,
+            "granule_words": GRANULE_BYTES // config.rows,
+            "beat_inputs": config.bus_bits // config.rows,
+            "zero_steps": max(config.rows // config.bus_bytes, config.bus_bytes // config.rows),
             "direct_fifo_beats": streamer.direct_fifo_beats,
             "fifo_beats": [size // config.bus_bytes for size in fifos],
         }
@@ -139,11 +147,11 @@ class Machine:
             m["memory"]["beat_time"] = config.bus_bytes * byte_time
             m["memory"]["latency"] = memory.latency_cycles
             return
-        self._answers = Answers(memory, config.bus_bytes, m["memory"])
+        self._answers = Answers(memory, m["memory"])
         m["memory"]["is_asked"] = 1
         m["stretch"] = 0
-        for name, function in self._answers.functions.items():
-            m["asked"][name] = function
+        for name, entry in self._answers.entries.items():
+            m["asked"][name] = entry
 
     def run(self, progress: Callable[[int], None] | None = None) -> None:
         """Run to the end; ``progress`` gets the data beats so far, from time to time.
@@ -159,8 +167,11 @@ class Machine:
         try:
             while not self._data["done"][0]:
                 self._library.signbook_run(at, _STEP_CYCLES)
-                if self._answers is not None and self._answers.error is not None:
-                    raise self._answers.error
+                if self._data["memory"]["failed"][0]:
+                    assert self._answers is not None
+                    raise self._answers.error or SimulationError(
+                        "memory must have room for what is under way, but it has none left"
+                    )
                 if progress is not None:
                     progress(int(self._data["counters"]["beats"].sum()))
         finally:

@@ -23,6 +23,10 @@ _AT_LEAST = (
     ("IDD4W", ("IDD3N",)),
     ("IDD5", ("IDD3N",)),
 )
+#: Numbers of clocks and parts are below that, and sums of some of them far below 2**63.
+_NUMBER_LIMIT = 1 << 31
+_BANKS_MAX = 1 << 16
+_BYTES_MAX = 1 << 62
 _MAY_BE_ZERO = (
     "tREFI", "tRTRS", "tPPD", "tDQSCK", "tDQSS", "split_command_bus", "tWTR_S", "tWTR_L",
 )  # fmt: skip
@@ -49,9 +53,17 @@ def _structure(structure: Structure) -> dict[str, str]:
         if value < 1 or (name != "devices" and value & (value - 1)):
             kind = "at least 1" if name == "devices" else "a power of two"
             problems[name] = f"must be {kind}, not {value}"
+        elif value >= _NUMBER_LIMIT:
+            problems[name] = f"must be below 2**31, not {value}"
     if structure.column_bytes > structure.row_bytes:
         wanted = f"must hold a column of {structure.column_bytes}"
         problems.setdefault("row_bytes", f"{wanted}, not {structure.row_bytes}")
+    banks = structure.channels * structure.ranks * structure.bank_groups * structure.banks_per_group
+    size = banks * structure.rows * structure.row_bytes
+    if banks > _BANKS_MAX:
+        problems.setdefault("ranks", f"must make {_BANKS_MAX} banks in all at most, not {banks}")
+    elif size > _BYTES_MAX:
+        problems.setdefault("rows", f"must make 2**62 bytes in all at most, not {size}")
     return problems
 
 
@@ -63,6 +75,8 @@ def _timing(timing: Timing) -> dict[str, str]:
         if value < least or (name == "tCK_ps" and not value):
             above = "above 0" if name == "tCK_ps" else f"at least {least}"
             problems[name] = f"must be {above}, not {value}"
+        elif name != "tCK_ps" and value >= _NUMBER_LIMIT:
+            problems[name] = f"must be below 2**31, not {value}"
     problems |= _sums(values, problems)
     overlap = timing.read_end - (timing.write_end - timing.burst)
     if timing.tRTW < overlap:

@@ -1,18 +1,17 @@
-"""DRAM behind an AXI port: bursts become columns of channels, and these beats in order."""
+"""DRAM behind an AXI port: a device, a mapping and two clocks, scheduled by the engine."""
 
-from collections import deque
+import ctypes
+from dataclasses import asdict
 from fractions import Fraction
+from math import lcm
 from typing import Any
 
-from hwsim.memory.channel import Channel, Command
 from hwsim.memory.checks import problems_of
-from hwsim.memory.clocks import Clocks
 from hwsim.memory.device import Device
 from hwsim.memory.energy import Energy, EnergyTable
+from hwsim.memory.engine import IMPOSSIBLE, NEVER, NO_MEMORY, Command, Engine
 from hwsim.memory.mapping import AddressMapping
-from hwsim.memory.posted import PostedWrites
-from hwsim.memory.side import DUE, Column
-from vq.errors import ConfigError, bulleted
+from vq.errors import ConfigError, SimulationError, bulleted
 
 __all__ = ["CLOCK_MHZ", "CONTROLLER_LATENCY_NS", "Dram"]
 
@@ -22,8 +21,10 @@ CLOCK_MHZ = 500
 #: machines whose DRAM by itself takes 40 (issue 109 of Ramulator 2).
 CONTROLLER_LATENCY_NS = 30
 
-#: What is remembered of a column behind what a channel needs: beats that end with it, its channel.
-_BEATS, _CHANNEL = 5, 6
+#: Fields of a mapping, by the names that the engine has for them.
+_FIELDS = {"row": "ro", "rank": "ra", "group": "bg", "bank": "ba", "channel": "ch"}
+_COUNTS = ("reads", "writes", "activates", "refreshes")
+_ALL = (1 << 31) - 1  # beats of a column
 
 
 class Dram:
@@ -49,11 +50,15 @@ class Dram:
     Attributes
     ----------
     device : Device
+    engine : Engine
+        Does the work. A caller in C may ask it in the place of this object.
 
     Raises
     ------
     ConfigError
         If the device contradicts itself, the mapping is not one, or a number is impossible.
+    SimulationError
+        If there is no C compiler.
     """
 
     def __init__(
@@ -79,160 +84,126 @@ class Dram:
         self.device = device
         self._clock_mhz = Fraction(clock_mhz)
         self._latency_ns = Fraction(controller_latency_ns)
-        self._clocks = Clocks(self._clock_mhz, device.timing.tCK_ps, self._latency_ns)
         self._mapping = AddressMapping(mapping or device.mapping, device.structure)
-        self._column_bytes = device.structure.column_bytes
-        self._channels = [
-            Channel(
-                device.structure,
-                device.timing,
-                device.control,
-                trace[number] if trace is not None else None,
+        self._parts = self._clocks()
+        self.engine = Engine(self._settings(), trace)
+        self._at, library = self.engine.at, self.engine.library
+        self._request, self._advance = library.signbook_dram_request, library.signbook_dram_advance
+        self._ready, self._pop = library.signbook_dram_ready, library.signbook_dram_pop
+        self._write, self._written = library.signbook_dram_write, library.signbook_dram_written
+
+    def _settings(self) -> dict[str, int]:
+        """What the engine has to know."""
+        device = self.device
+        settings = {
+            **asdict(device.structure),
+            **asdict(device.timing),
+            **asdict(device.control),
+            "rotating": int(device.control.arbitration == "rotating"),
+            **self._parts,
+        }
+        for name, field in _FIELDS.items():
+            settings[f"{name}_at"], settings[f"{name}_mask"] = self._mapping.bits[field]
+        return settings
+
+    def _clocks(self) -> dict[str, int]:
+        """A clock of the memory, a cycle and the latency, in parts of which all are multiples."""
+        tCK_ps = self.device.timing.tCK_ps
+        cycle = 1_000_000 / self._clock_mhz / tCK_ps
+        latency = self._latency_ns * 1000 / tCK_ps
+        clock = lcm(cycle.denominator, latency.denominator)
+        parts = {
+            "clock_parts": clock,
+            "cycle_parts": int(cycle * clock),
+            "latency_parts": int(latency * clock),
+        }
+        if max(parts.values()) >= NEVER:
+            raise ConfigError(
+                "memory clock_mhz and controller_latency_ns must be exact in fewer digits, not "
+                f"{float(self._clock_mhz)!r} and {float(self._latency_ns)!r} with a clock of "
+                f"{float(tCK_ps):g} ps: no part of a clock above 2**-62 divides them"
             )
-            for number in range(device.structure.channels)
-        ]
-        self._posted = PostedWrites(
-            self._channels, self._mapping, self._column_bytes, device.control.write_columns
-        )
-        self._incoming = [channel.incoming for channel in self._channels]
-        #: Columns that were asked for, in order, the oldest with beats left first.
-        self._columns: deque[Column] = deque()
-        self._order = 0
-        self._known = 0  # clock before which nothing arrives any more
-        self._latest = 0  # end of the last column that was looked at
+        return parts
 
     def request(self, cycle: int, address: int, beats: int, beat_bytes: int) -> None:
         """See :class:`~hwsim.memory.MemoryModel`."""
-        arrival = self._clocks.arrival(cycle)
-        if arrival > self._known:
-            self._known = arrival
-        mapping, size, columns, order = (
-            self._mapping,
-            self._column_bytes,
-            self._columns,
-            self._order,
-        )
-        bank_mask, row_shift = mapping.bank_mask, mapping.row_shift
-        channel_shift, channel_mask = mapping.channel_shift, mapping.channel_mask
-        low, low_bits, low_mask = mapping.low, mapping.low_bits, mapping.low_mask
-        incoming, posted = self._incoming, self._posted
-        end, beats_of_column = address + beats * beat_bytes, size // beat_bytes
-        first = address // size
-        high = mapping.high(first >> low_bits)
-        for number in range(first, -(-end // size)):
-            index = number & low_mask
-            if not index:
-                high = mapping.high(number >> low_bits)
-            packed = high | low[index]
-            channel = packed >> channel_shift & channel_mask
-            bank, row = packed & bank_mask, packed >> row_shift
-            column = [order, bank, row, arrival, -1, beats_of_column, channel]
-            order += 1
-            columns.append(column)
-            if posted and posted.waits(number, arrival):
-                column[DUE] = arrival
-            else:
-                incoming[channel].append(column)
-        if address % size or end % size or size % beat_bytes:
-            self._share(address, beats, beat_bytes, order - self._order)
-        self._order = order
-
-    def _share(self, address: int, beats: int, beat_bytes: int, count: int) -> None:
-        """Say of the last ``count`` columns which beats end in them."""
-        given = 0
-        for i in range(count):
-            reached = (address // self._column_bytes + i + 1) * self._column_bytes - address
-            beat = min(reached // beat_bytes, beats)
-            self._columns[i - count][_BEATS] = beat - given
-            given = beat
+        answer = self._request(self._at, cycle, address, beats, beat_bytes)
+        if answer:
+            self._refuse(answer, f"a burst of {beats} beats of {beat_bytes} bytes")
 
     def advance(self, cycle: int) -> None:
         """See :class:`~hwsim.memory.MemoryModel`."""
-        self._known = max(self._known, self._clocks.arrival(cycle))
+        self._advance(self._at, cycle)
 
     def ready_cycle(self, *, settle: bool = False) -> int | None:
         """See :class:`~hwsim.memory.MemoryModel`."""
-        columns = self._columns
-        while columns:
-            column = columns[0]
-            if column[DUE] < 0:
-                channel = self._channels[column[_CHANNEL]]
-                if settle:
-                    channel.settle(column, self._settled)
-                else:
-                    channel.run(self._known)
-                if column[DUE] < 0:
-                    return None
-            self._latest = max(self._latest, column[DUE])
-            if column[_BEATS]:
-                return self._clocks.cycle(self._latest)
-            columns.popleft()
-        return None
-
-    def _settled(self, end: int) -> int:
-        """Clock before which nothing arrives if nothing does before the beat that then ends."""
-        self.advance(self._clocks.cycle(max(self._latest, end)))
-        return self._known
+        cycle: int = self._ready(self._at, settle)
+        return None if cycle < 0 else cycle
 
     def pop(self) -> None:
         """See :class:`~hwsim.memory.MemoryModel`."""
-        column = self._columns[0]
-        column[_BEATS] -= 1
-        if not column[_BEATS]:
-            self._columns.popleft()
+        self._take(1)
 
     def pop_column(self) -> int:
         """Count all beats as transferred that came with the next one; return their number.
 
         They can be transferred from one cycle on, so a fast caller asks only once for them.
         """
-        return self._columns.popleft()[_BEATS]
+        return self._take(_ALL)
+
+    def _take(self, most: int) -> int:
+        beats: int = self._pop(self._at, most)
+        if not beats:
+            raise SimulationError("memory: a beat must be decided before it is taken")
+        return beats
 
     def write(self, cycle: int, address: int, nbytes: int) -> int:
-        """See :class:`~hwsim.memory.MemoryModel`."""
-        arrival = self._clocks.arrival(cycle)
-        self._known = max(self._known, arrival)
-        return self._posted.write(arrival, address, nbytes)
+        """See :class:`~hwsim.memory.MemoryModel`. A ticket is kept until a later one is asked
+        for."""
+        ticket: int = self._write(self._at, cycle, address, nbytes)
+        if ticket < 0:
+            self._refuse(ticket, f"a beat of {nbytes} bytes")
+        return ticket
 
     def written_cycle(self, ticket: int, *, settle: bool = False) -> int | None:
         """See :class:`~hwsim.memory.MemoryModel`. The controller answers when it has room."""
-        clock = self._posted.answered(ticket, self._known, settle=settle)
-        if clock is None:
-            return None
-        cycle = self._clocks.cycle(clock)
-        if settle:
-            self.advance(cycle)
-        return cycle
+        cycle: int = self._written(self._at, ticket, settle)
+        if cycle == IMPOSSIBLE:
+            raise SimulationError(f"memory: ticket must be one of a write in order, not {ticket}")
+        return None if cycle < 0 else cycle
+
+    @staticmethod
+    def _refuse(answer: int, what: str) -> None:
+        if answer == NO_MEMORY:
+            raise SimulationError(f"memory must have room for {what}, but it has none left")
+        raise ConfigError(f"memory: bytes must be 1 to 2**31 in all, not {what}")
 
     def counts(self, cycle: int) -> dict[str, int]:
         """Columns read and written, rows opened, and refreshes up to a cycle, an :meth:`advance`.
 
         What has been settled counts too, wherever that is.
         """
-        self.advance(cycle)
-        for channel in self._channels:
-            channel.run(self._clocks.begun(cycle))
-        channels = self._channels
-        return {
-            "reads": sum(channel.reads for channel in channels),
-            "writes": sum(len(channel.write_clocks) for channel in channels),
-            "activates": sum(channel.rows.activates for channel in channels),
-            "refreshes": sum(channel.rows.refreshes for channel in channels),
-        }
+        return dict(zip(_COUNTS, self._counted(cycle), strict=False))
+
+    def _counted(self, cycle: int) -> list[int]:
+        """The same, and the clocks with a row open, summed over ranks, behind it."""
+        found = (ctypes.c_int64 * (len(_COUNTS) + 1))()
+        self.engine.library.signbook_dram_count(self._at, cycle, found)
+        return list(found)
 
     def energy(self, cycle: int) -> Energy | None:
         """See :class:`~hwsim.memory.MemoryModel`. Writes that still wait are not in it."""
         if not self.device.rails:
             return None
-        counts, clock = self.counts(cycle), self._clocks.begun(cycle)
-        table = EnergyTable(self.device)
-        active = sum(channel.rows.active_clocks(clock) for channel in self._channels)
-        idle = max(0, clock * len(self._channels) * self.device.structure.ranks - active)
+        structure, table = self.device.structure, EnergyTable(self.device)
+        reads, writes, activates, refreshes, active = self._counted(cycle)
+        clock = cycle * self._parts["cycle_parts"] // self._parts["clock_parts"]
+        idle = max(0, clock * structure.channels * structure.ranks - active)
         return Energy(
-            activate_pj=float(table.activate_pj * counts["activates"]),
-            read_pj=float(table.read_pj * counts["reads"]),
-            write_pj=float(table.write_pj * counts["writes"]),
-            refresh_pj=float(table.refresh_pj * counts["refreshes"]),
+            activate_pj=float(table.activate_pj * activates),
+            read_pj=float(table.read_pj * reads),
+            write_pj=float(table.write_pj * writes),
+            refresh_pj=float(table.refresh_pj * refreshes),
             background_pj=float(table.active_pj * active + table.idle_pj * idle),
         )
 

@@ -7,7 +7,7 @@ static Row zero_row(const Machine *m) {
     const Config *config = &m->config;
     const CodebookLoader *loader = &m->state.loader;
     num bus_bytes = config->bus_bits / 8, rows = config->rows;
-    num steps = rows > bus_bytes ? rows / bus_bytes : bus_bytes / rows;
+    num steps = config->zero_steps;
     num beat = loader->active && m->layers[loader->layer].codes
         && m->state.channels[CODEBOOKS].there;
     Row row;

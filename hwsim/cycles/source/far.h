@@ -143,7 +143,7 @@ static void count_outputs(const Machine *m, State *like, Counts *c) {
     layer = &m->layers[like->store_layers.head];
     Store *store = &like->store;
     num granules = storing ? (store->of_record ? 1 : layer->store_granules) : 0;
-    num words = storing ? layer->store_granules * (64 / config->rows) - store->number : 0;
+    num words = storing ? layer->store_granules * config->granule_words - store->number : 0;
     num same = storing && there && like->store_layers.head == like->output_layers.head;
     num ahead = out->stored - store->number;
     count(c, like, C_STORED, &out->stored, same && store->complete == 0 && words >= 2 ? ENDLESS : 0,

@@ -6,7 +6,7 @@ static void step_fetcher(Machine *m, num region_ready) {
     Wires *w = &m->wires;
     Fetcher *f = &s->fetcher;
     num valid = s->channels[DESCRIPTORS].there;
-    num last = f->step == 2048 / config->bus_bits - 1;
+    num last = f->step == config->descriptor_beats - 1;
     num receives = f->state == RECEIVE && f->number != m->layer_count;
     num popped = valid && (receives || !last);
     w->popped[DESCRIPTORS] = popped;

@@ -10,19 +10,31 @@ static num calm(const Machine *m) {
         || s->writes.wvalid || w->beat_taken || w->words_taken || w->take || w->layer_ends);
 }
 
-/* Cycles from now on in which the memory is silent. */
-static wide silence(const Machine *m) {
-    const Memory *memory = &m->memory;
-    wide cycles = (wide)1 << 40;
-    if (memory->is_asked) {
-        if (memory->beats > 0) cycles = memory->beats_due - m->cycle;
-        else if (memory->bursts > 0) cycles = memory->beats_silent - m->cycle;
-        if (memory->responses > 0) {
-            wide due = memory->response_due >= 0 ? memory->response_due : memory->response_silent;
-            if (due - m->cycle < cycles) cycles = due - m->cycle;
-        }
-        return cycles;
+#define FOREVER ((wide)1 << 40)
+enum { ASK_AHEAD = 1 << 16 };
+
+/* Of the cycles from now on, `most` of them, those in which an asked memory is silent; nothing is
+   requested or written meanwhile, and it learns how far time has gone. */
+static wide asked_silence(Machine *m, wide most) {
+    Memory *memory = &m->memory;
+    wide cycle = m->cycle, until = cycle + most;
+    if ((memory->bursts > 0 || memory->responses > 0) && most > ASK_AHEAD) until = cycle + ASK_AHEAD;
+    for (; cycle < until && (beats_open(memory) || response_open(memory)); cycle++) {
+        if (beat_comes(m, cycle) || response_comes(m, cycle) || memory->failed) break;
+        ask_for_beats(m, cycle);
+        ask_for_response(m, cycle);
     }
+    if (memory->beats > 0 && memory->beats_due < until) until = memory->beats_due;
+    if (memory->responses > 0 && memory->response_due >= 0 && memory->response_due < until)
+        until = memory->response_due;
+    return (until > cycle ? until : cycle) - m->cycle;
+}
+
+/* The same of any memory. */
+static wide silence(Machine *m, wide most) {
+    const Memory *memory = &m->memory;
+    if (memory->is_asked) return asked_silence(m, most);
+    wide cycles = most;
     if (memory->bursts > 0) {
         wide due = memory->burst[memory->first_burst].due;
         wide first = (due + memory->unit - 1) / memory->unit - 1;
@@ -45,12 +57,14 @@ static void leap(Machine *m, const State *before) {
     same.walk.ox = s->walk.ox;
     same.walk.oy = s->walk.oy;
     if (memcmp(&same, s, sizeof same) != 0) return;
-    wide cycles = silence(m);
+    wide most = FOREVER;
     if (ox + oy) {
         const Layer *layer = &m->layers[s->walk_layers.head];
-        num left = ox ? layer->out_width - s->walk.ox : layer->out_height - s->walk.oy;
-        if (left - 2 < cycles) cycles = left - 2;
-    } else if (cycles >> 40) {
+        most = (ox ? layer->out_width - s->walk.ox : layer->out_height - s->walk.oy) - 2;
+    }
+    if (most <= 0) return;
+    wide cycles = silence(m, most);
+    if (cycles >= FOREVER) {
         m->done = STANDS;
         return;
     }

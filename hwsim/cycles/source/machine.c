@@ -43,7 +43,7 @@ static void look(Machine *m, Job job) {
     w->awaits_writes = awaits_writes(m);
     w->scales_valid = s->parameter_layers.level > 0 && p->of_group
         && s->channels[PARAMETERS].there
-        && p->step == 64 * m->config.rows / m->config.bus_bits - 1;
+        && p->step == m->config.slot_beats - 1;
     w->beat_valid = s->gather.valid;
     w->loaded = s->loaded != 0;
     w->tile_layer_ends = 0;
@@ -154,7 +154,6 @@ static void step(Machine *m) {
 }
 
 #include "leap.h"
-#include "ask.h"
 #include "far.h"
 #include "segments.h"
 
@@ -164,10 +163,7 @@ void signbook_run(Machine *m, wide cycles) {
     Segments *segments = m->stretch ? m->segments : NULL;
     if (m->stretch && !segments) segments = m->segments = calloc(1, sizeof(Segments));
     if (segments) run_by_segments(m, segments, until);
-    while (!m->done && !m->memory.failed && m->cycle < until) {
-        if (is_open(m)) ask(m);
-        advance(m);
-    }
+    while (!m->done && !m->memory.failed && m->cycle < until) advance(m);
 }
 
 /* Give back what the run has kept. */

@@ -23,6 +23,11 @@ typedef struct {
     num burst_granules, outstanding_bursts, layers_in_flight, int8_only;
     num beat_shift;             /* log2 of the beats of a granule */
     num rounds;                 /* rows / scale_lanes */
+    /* Quotients that every cycle needs: beats of a descriptor, of a slot of parameters, of a record
+       and of a word; words of a beat and of a granule; weights of a beat for each row; steps of a
+       row of zeros. */
+    num descriptor_beats, slot_beats, record_beats, word_beats, beat_words, granule_words;
+    num beat_inputs, zero_steps;
     num direct_fifo_beats;
     num fifo_beats[CHANNELS];
 } Config;
@@ -199,31 +204,30 @@ typedef struct {
     num handed_on, started, tile_layer_ends;
 } Wires;
 
-enum { BURSTS = 64, RESPONSES = 256, COMING = 128 };
+enum { BURSTS = 64, RESPONSES = 256 };
 
-/* A memory elsewhere. Cycles of successive calls do not decrease. */
+/* A memory elsewhere, C or Python: hwsim/memory/model.py says what its functions do. Cycles of
+   successive calls do not decrease. */
 typedef struct {
-    void (*request)(wide cycle, wide address, num beats);
-    wide (*write)(wide cycle, wide address); /* a ticket for the response */
-    /* Let time pass from a cycle until something is decided of what is open, the next beats or the
-       response with that ticket (-1 for none); nothing is requested or written before `until`. The
-       result is the cycle that was reached; `coming`, `groups` and `response_due` say what was
-       decided. What was not does not come before the result. */
-    wide (*pass)(wide cycle, wide until, num beats_open, wide ticket);
+    void *memory;               /* the first argument of all */
+    num (*request)(void *memory, wide cycle, wide address, wide beats, wide beat_bytes); /* 0: taken */
+    void (*advance)(void *memory, wide cycle);
+    /* Take the next beats that are decided and can be transferred from one cycle on: how many, and
+       that cycle. 0 if none is decided. */
+    num (*beats)(void *memory, wide *cycle);
+    wide (*write)(void *memory, wide cycle, wide address, wide bytes); /* a ticket */
+    wide (*written)(void *memory, wide ticket, num settle); /* below 0: not decided */
 } Asked;
 
 typedef struct { wide due; num left, channel; } Burst;
 
-/* Times of an ideal memory are in parts of a cycle, `unit` of them in each. A memory that is asked
-   has a unit of 1, and gives its own times. */
+/* Times of an ideal memory are in parts of a cycle, `unit` of them in each. */
 typedef struct {
     wide unit, beat_time, latency;
     wide free;                  /* when the bandwidth given to earlier beats ends */
-    wide beats_due, response_due; /* of an asked memory, what it has decided */
-    wide beats_silent, response_silent; /* what is open does not come before these cycles */
-    num is_asked, failed;       /* whether it is asked, and has raised an error */
-    num beats, group, groups;   /* what is left of the entry `group` of `coming` */
-    wide coming[COMING];        /* beats that can be transferred from a cycle on: due << 16 | beats */
+    wide beats_due, response_due; /* of an asked memory: what it has decided, below 0: nothing */
+    num beats;                  /* that come from `beats_due` on, 0 if that is not decided */
+    num is_asked, failed;       /* whether it is asked, and has refused something */
     num first_burst, bursts, first_response, responses;
     Burst burst[BURSTS];
     wide response[RESPONSES];   /* cycle in which each is due, or its ticket */

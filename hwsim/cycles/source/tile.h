@@ -18,7 +18,7 @@ static num step_tile(Machine *m, num beat_valid) {
     }
     if (!beat_valid) return 0;
     num lanes = config->bus_bits, d = 1 << layer->tile_log2_d;
-    num per_beat = lanes / config->rows;
+    num per_beat = config->beat_inputs;
     num rows_left = layer->tile_outputs - tile->first_row;
     num whole = rows_left >= config->rows, last_block = rows_left <= config->rows;
     num inputs = layer->tile_columns << layer->tile_log2_d;

@@ -6,7 +6,7 @@ static void step_parameters(Machine *m) {
     Wires *w = &m->wires;
     ParameterReader *p = &s->parameters;
     num valid = s->channels[PARAMETERS].there;
-    num last = p->step == 64 * config->rows / config->bus_bits - 1;
+    num last = p->step == config->slot_beats - 1;
     num slot_ready = 0;
     if (s->parameter_layers.level > 0 && valid && last) {
         const Layer *layer = &m->layers[s->parameter_layers.head];
@@ -52,7 +52,7 @@ static num residual_word(const Machine *m, Job job) {
     num word_bits = 8 * config->rows;
     num there = job.valid && !job.empty && job.residual && m->state.channels[ACTIVATIONS].there;
     return there && (config->bus_bits >= word_bits
-        || m->state.load_receive.row_step == word_bits / config->bus_bits - 1);
+        || m->state.load_receive.row_step == config->word_beats - 1);
 }
 
 static num step_gear(num *step, num put_bits, num get_bits) {

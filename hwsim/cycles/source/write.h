@@ -14,20 +14,19 @@ static void step_store(Machine *m) {
     /* Words joined to beats or cut into them; or a record cut into beats. */
     num valid, taken = 0;
     if (store->of_record) {
-        num steps = 512 / bus_bits;
         valid = s->records > 0;
         if (valid && ready) {
-            num last = store->cut_step == steps - 1;
+            num last = store->cut_step == config->record_beats - 1;
             store->cut_step = last ? 0 : store->cut_step + 1;
             s->records -= last;
         }
     } else if (word_bits >= bus_bits) {
-        num last = store->join_step == word_bits / bus_bits - 1;
+        num last = store->join_step == config->word_beats - 1;
         valid = store->there;
         taken = valid && ready && last;
         if (valid && ready) store->join_step = last ? 0 : store->join_step + 1;
     } else {
-        num last = store->join_step == bus_bits / word_bits - 1;
+        num last = store->join_step == config->beat_words - 1;
         valid = store->there && last;
         taken = store->there && (ready || !last);
         if (taken) store->join_step = last ? 0 : store->join_step + 1;
@@ -60,7 +59,7 @@ static void step_store(Machine *m) {
         m->turns[C_DONE] += 1;
     }
 
-    num words = layer_valid ? layer->store_granules * (64 / config->rows) : 0;
+    num words = layer_valid ? layer->store_granules * config->granule_words : 0;
     num ahead = store->number + taken;
     w->freed = taken && store->number == words - 1;
     w->finished = store->of_record && region_ready;

@@ -1,5 +1,6 @@
 """Memories that are asked burst by burst, as DRAM models are."""
 
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,13 @@ from typing import Any
 import pytest
 
 from hwsim.cycles import Ways, predict
-from hwsim.memory import IdealMemory, parse_memory
+from hwsim.memory import Dram, IdealMemory, device_names, load_device, parse_memory
+from hwsim.program import assemble, steps_of_layers
+from rtl import AcceleratorConfig
+from tests.hwsim.containers import Maker, write
 from tests.hwsim.cycles.random_programs import random_memory, random_program
 from tests.hwsim.programs import SMALL
+from vq.container import open_container
 
 
 class Late:
@@ -75,6 +80,45 @@ def test_asking_changes_nothing(tmp_path: Path, seed: int, kind: type | None) ->
     memory = kind(parse_memory(spec)) if kind else parse_memory(spec)
     asked = predict(SMALL, program, memory, ways=Ways(ask=True))
     assert (asked.registers, asked.records) == (compiled.registers, compiled.records)
+
+
+class Spied(Dram):
+    """A DRAM that is asked in Python because it is a class of its own."""
+
+    requests = 0
+
+    def request(self, cycle: int, address: int, beats: int, beat_bytes: int) -> None:
+        self.requests += 1
+        super().request(cycle, address, beats, beat_bytes)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", device_names())
+def test_dram_by_itself_and_through_python(tmp_path: Path, name: str, seed: int) -> None:
+    """C that calls C counts the same, and leaves the memory in the same state."""
+    program = random_program(tmp_path, 2100 + seed, SMALL)
+    for ways in (Ways(), Ways(leaps=False)):
+        direct, spied = Dram(load_device(name)), Spied(load_device(name))
+        found = predict(SMALL, program, direct, ways=ways)
+        asked = predict(SMALL, program, spied)
+        assert (found.registers, found.records) == (asked.registers, asked.records)
+        assert spied.requests == found.read_bursts
+        cycle = found.registers["CYCLES"] + 1000
+        assert direct.counts(cycle) == spied.counts(cycle)
+        assert direct.energy(cycle) == spied.energy(cycle)
+
+
+def test_dram_sets_no_pace(tmp_path: Path) -> None:
+    """Millions of cycles per second, if alone; with an engine in Python it was half a million."""
+    path = write(tmp_path / "wide.vq.safetensors", [Maker(0).int8("fc", (1024, 1024))])
+    config = AcceleratorConfig()
+    with open_container(path) as container:
+        program = assemble(steps_of_layers(container, 1), container, config)
+    start = time.process_time()
+    found = predict(config, program, parse_memory("ddr4-2400"))
+    seconds = time.process_time() - start
+    assert found.registers["CYCLES"] > 65_536
+    assert found.registers["CYCLES"] / seconds > 1e6
 
 
 def test_addresses_are_those_of_the_program(tmp_path: Path) -> None:

@@ -5,10 +5,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from hwsim.memory import Command, Control, Device, Structure, Timing
-from hwsim.memory.channel import Channel
+from hwsim.memory import Command, Control, Device, Dram, Structure, Timing
 from hwsim.memory.checks import problems_of
-from hwsim.memory.side import Column
 from tests.hwsim.memory.clocked import Access, Clocked
 
 #: Draws a whole number between two, both included.
@@ -138,25 +136,53 @@ def random_accesses(draw: Draw, banks: int, count: int) -> list[Access]:
     return found
 
 
-def columns_of(accesses: list[Access]) -> list[Column]:
-    """The same for the model."""
-    return [[a.number, a.bank, a.row, a.arrival, -1] for a in accesses]
-
-
 def served(
     device: Device, reads: list[Access], writes: list[Access], until: list[int]
-) -> tuple[list[Command], list[Column], list[Column]]:
-    """What a channel does with traffic that it learns step by step."""
+) -> tuple[list[Command], list[int]]:
+    """What a memory does with traffic that it learns step by step; cycles of what has been read.
+
+    A cycle is a clock, and what is accepted in one arrives in the next. Reads and writes are of
+    different columns, so that none is answered by the controller.
+    """
     trace: list[Command] = []
-    channel = Channel(device.structure, device.timing, device.control, trace)
-    columns = columns_of(reads), columns_of(writes)
-    waiting = [list(columns[0]), list(columns[1])]
+    structure = device.structure
+    banks = structure.ranks * structure.bank_groups * structure.banks_per_group
+    memory = Dram(
+        device, mapping="rorabgbacoch", clock_mhz=1000, controller_latency_ns=0, trace=[trace]
+    )
+    waiting = [(access, 0) for access in reads] + [(access, 1) for access in writes]
+    waiting.sort(key=lambda entry: entry[0].arrival)
     for clock in until:
-        for kind, take in zip(waiting, (channel.incoming.append, channel.write), strict=True):
-            while kind and kind[0][3] < clock:
-                take(kind.pop(0))
-        channel.run(clock)
-    return trace, *columns
+        while waiting and waiting[0][0].arrival < clock:
+            access, is_write = waiting.pop(0)
+            column = (access.number * 2 + is_write) % structure.columns
+            place = (access.row * banks + access.bank) * structure.columns + column
+            address = place * structure.column_bytes
+            if is_write:
+                memory.write(access.arrival - 1, address, structure.column_bytes)
+            else:
+                memory.request(access.arrival - 1, address, 1, structure.column_bytes)
+        memory.counts(clock - 1)
+    memory.counts(until[-1])
+    commands, cycles = list(trace), []
+    while (cycle := memory.ready_cycle()) is not None:
+        cycles += [cycle] * memory.pop_column()
+    return commands, cycles
+
+
+def read_cycles(commands: list[Command], reads: list[Access], timing: Timing) -> list[int]:
+    """When data can be taken if these are the commands: in order, up to the first not read."""
+    given: dict[tuple[int, int], list[int]] = {}
+    for command in commands:
+        if command.name == "RD":
+            given.setdefault((command.bank, command.row), []).append(command.clock)
+    cycles: list[int] = []
+    for access in reads:
+        clocks = given.get((access.bank, access.row))
+        if not clocks:
+            break
+        cycles.append(max([clocks.pop(0) + timing.read_end, *cycles[-1:]]))
+    return cycles
 
 
 def clocked(
