@@ -59,8 +59,9 @@ INT8 = AcceleratorConfig(
     input_bytes=1 << 14,
     output_bytes=1 << 13,
 )
+OTHERS = {"tight": TIGHT, "wide": WIDE}
 #: Instances that only the slow tests build.
-OTHERS = {"default": AcceleratorConfig(), "tight": TIGHT, "wide": WIDE, "int8": INT8}
+FURTHER = {"default": AcceleratorConfig(), "int8": INT8}
 
 
 def require_equal(config: AcceleratorConfig, program: Program, memory: str) -> Outcome:
@@ -140,13 +141,20 @@ def test_an_error_of_one_cycle_is_seen(tmp_path: Path) -> None:
         require_prediction(program, wrong, exact, memory)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_instances(tmp_path: Path, name: str, seed: int) -> None:
-    """Every width of every gearbox, one lane and all, one burst of one granule, int8 alone."""
+    """Other buses and arrays: every width of every gearbox, one lane and all, small bursts."""
     program = random_program(tmp_path, 100 + seed, OTHERS[name])
     require_equal(OTHERS[name], program, random_memory(seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4, 16))
+@pytest.mark.parametrize("name", [*OTHERS, *FURTHER])
+def test_further_instances(tmp_path: Path, name: str, seed: int) -> None:
+    config = (OTHERS | FURTHER)[name]
+    require_equal(config, random_program(tmp_path, 100 + seed, config), random_memory(seed))
 
 
 @pytest.mark.slow
