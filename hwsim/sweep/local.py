@@ -5,7 +5,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import wait
 from types import FrameType
 
 __all__ = ["LocalPool", "local_pool"]
@@ -17,9 +19,19 @@ class LocalPool(ProcessPoolExecutor):
     """A pool whose workers can be ended under way, and end themselves with their parent."""
 
     def terminate_workers(self) -> None:
-        """End all workers now; what they were doing is lost, and cleaned up behind them."""
-        for process in list((self._processes or {}).values()):
+        """End all workers now; what they were doing is lost, and cleaned up behind them.
+
+        One that is inside the cycle model cannot listen, and is killed after a while.
+        """
+        alive = list((self._processes or {}).values())
+        for process in alive:
             process.terminate()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while alive and (left := deadline - time.monotonic()) > 0:
+            ended = wait([process.sentinel for process in alive], left)
+            alive = [process for process in alive if process.sentinel not in ended]
+        for process in alive:
+            process.kill()
         self.shutdown(cancel_futures=True)
 
 

@@ -1,6 +1,7 @@
 """Stand-ins for what measures a point, which go wrong on purpose, and small spaces."""
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,13 @@ def dies_once(work: Work) -> dict[str, Any]:
         mark.touch()
         os._exit(9)
     return made_up(work)
+
+
+def deaf(mark: Path) -> None:
+    """Hears of no end, as a worker inside the cycle model."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    mark.touch()
+    time.sleep(600)
 
 
 def raises(work: Work) -> dict[str, Any]:

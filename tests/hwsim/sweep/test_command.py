@@ -62,7 +62,7 @@ def stopped(options: list[str], out: Path, number: int, *, group: bool) -> tuple
         assert process.poll() is None
         time.sleep(0.01)
     (os.killpg if group else os.kill)(process.pid, number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     for _ in range(200):
         try:
             os.killpg(process.pid, 0)  # workers, and what started them

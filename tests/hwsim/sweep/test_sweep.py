@@ -4,6 +4,7 @@ import json
 import re
 import resource
 import sys
+import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -281,3 +282,14 @@ def test_local_workers_start_with_what_they_need() -> None:
 
 def _imported() -> list[bool]:
     return [name in sys.modules for name in ("hwsim.cycles.estimate", "torch")]
+
+
+def test_workers_that_do_not_listen_are_killed(tmp_path: Path) -> None:
+    pool = local_pool(1)
+    future = pool.submit(evaluations.deaf, tmp_path / "mark")
+    while not (tmp_path / "mark").exists():
+        assert not future.done()
+        time.sleep(0.01)
+    start = time.monotonic()
+    pool.terminate_workers()
+    assert time.monotonic() - start < 300 and future.done()
