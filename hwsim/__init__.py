@@ -1,6 +1,7 @@
 """Measurement: containers on simulated hardware.
 
-:func:`simulate` is the entrance; :mod:`hwsim.sim` is the only module that starts a simulator.
+:func:`simulate` runs the RTL, :func:`estimate` the cycle model, :func:`estimate_workload` the model
+for networks without a file; :mod:`hwsim.sim` is the only module that starts a simulator.
 The names below are imported when they are first used: the process inside the simulator needs
 few of them, and a missing hardware package is named by the first call, not by the import.
 """
@@ -12,14 +13,20 @@ from typing import TYPE_CHECKING, Any
 from vq.errors import SimulationError
 
 if TYPE_CHECKING:
-    from hwsim.measure import BASELINES, DEFAULT_MEMORY, simulate
-    from hwsim.memory import IdealMemory, MemoryModel, parse_memory
+    from hwsim.baselines import BASELINES
+    from hwsim.cycles.estimate import estimate
+    from hwsim.cycles.workload import estimate_workload
+    from hwsim.measure import DEFAULT_MEMORY, simulate
+    from hwsim.memory import Dram, IdealMemory, MemoryModel, parse_memory
 
 _HOME = {
-    "BASELINES": "hwsim.measure",
+    "BASELINES": "hwsim.baselines",
     "DEFAULT_MEMORY": "hwsim.measure",
+    "Dram": "hwsim.memory",
     "IdealMemory": "hwsim.memory",
     "MemoryModel": "hwsim.memory",
+    "estimate": "hwsim.cycles.estimate",
+    "estimate_workload": "hwsim.cycles.workload",
     "parse_memory": "hwsim.memory",
     "simulate": "hwsim.measure",
 }
@@ -27,8 +34,11 @@ _HOME = {
 __all__ = [
     "BASELINES",
     "DEFAULT_MEMORY",
+    "Dram",
     "IdealMemory",
     "MemoryModel",
+    "estimate",
+    "estimate_workload",
     "parse_memory",
     "simulate",
 ]
@@ -37,7 +47,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'hwsim' has no attribute {name!r}")
-    if _HOME[name] == "hwsim.measure" and importlib.util.find_spec("amaranth") is None:
+    if _HOME[name] != "hwsim.memory" and importlib.util.find_spec("amaranth") is None:
         raise SimulationError("amaranth must be installed: pip install 'signbook[hw]'")
     return getattr(importlib.import_module(_HOME[name]), name)
 

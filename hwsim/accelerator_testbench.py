@@ -4,6 +4,7 @@ Runs inside the simulator. One coroutine wakes once per cycle, at the rising edg
 there are those of the cycle that ends; values written there are seen in the next cycle.
 """
 
+import dataclasses
 import gc
 import json
 import mmap
@@ -17,7 +18,7 @@ from cocotb.simtime import get_sim_time
 from cocotb.triggers import First, RisingEdge, Timer, ValueChange
 
 from hwsim.axi import AxiReadSlave, AxiWriteSlave, LiteMaster, PlayedReadSlave, ProtocolError
-from hwsim.memory import parse_memory
+from hwsim.memory import IdealMemory, parse_memory
 from hwsim.pins import reader
 from hwsim.playback import Player
 from hwsim.traffic import Traffic
@@ -74,13 +75,21 @@ class _System:
     def _connect(self) -> None:
         """A memory without anything under way."""
         job = self._job
-        memory = parse_memory(job["memory"])
+        memory = self._memory = parse_memory(job["memory"])
         traffic = Traffic(**job["traffic"])
-        played = job["played"] and not traffic.r_idle
-        played = played and memory.latency_cycles >= Player.LATENCY_MIN
-        kind = PlayedReadSlave if played else AxiReadSlave
-        self._reads = kind(self._dut, self._image, memory, traffic, job["bus_bits"])
-        self._writes = AxiWriteSlave(self._dut, self._image, memory, traffic, job["bus_bits"])
+        bus_bits = job["bus_bits"]
+        self._reads: AxiReadSlave
+        if (
+            job["played"]
+            and not traffic.r_idle
+            # Only this one knows when it is asked for a burst when its beats will come.
+            and isinstance(memory, IdealMemory)
+            and memory.latency_cycles >= Player.LATENCY_MIN
+        ):
+            self._reads = PlayedReadSlave(self._dut, self._image, memory, traffic, bus_bits)
+        else:
+            self._reads = AxiReadSlave(self._dut, self._image, memory, traffic, bus_bits)
+        self._writes = AxiWriteSlave(self._dut, self._image, memory, traffic, bus_bits)
 
     async def reset(self) -> None:
         """Reset the design and forget what the memory was asked for."""
@@ -136,6 +145,7 @@ class _System:
         before = [self._reads.beats, self._reads.bursts, self._writes.beats, self._writes.bursts]
         await self.start()
         started = self._moved_at = self.cycle
+        spent = self._memory.energy(started)
         limit = self._job["idle_limit_cycles"]
         while not self._irq():
             if self._reads.quiet and self._writes.quiet:
@@ -146,6 +156,7 @@ class _System:
                     f"cycle {self.cycle}: run must go on, not stand still for {limit} cycles"
                 )
         cycles = self.cycle - started
+        energy = self._memory.energy(self.cycle)
         registers = {}
         for name, address in self._job["registers"].items():
             registers[name], response = await self._host.read(address)
@@ -159,6 +170,7 @@ class _System:
         return {
             "registers": registers,
             "cycles": cycles,
+            "energy": dataclasses.asdict(energy - spent) if energy and spent else None,
             "moved_after": self._moved_at > quiet,
             **dict(zip(names, counts, strict=True)),
         }

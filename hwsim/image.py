@@ -1,25 +1,46 @@
 """A container as the accelerator sees it: the file's own bytes, and one descriptor per layer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rtl import DESCRIPTOR, CodebookMode, Method, StreamerConfig
 from vq.container import (
     CHUNK_SUBVECTORS,
     GRANULE_BYTES,
     ConfigError,
-    Container,
     Geometry,
     LayerEntry,
+    Span,
     bulleted,
 )
 
-__all__ = ["ImageLayer", "check_layers", "layers_of", "pack_descriptor"]
+__all__ = ["ImageLayer", "WeightFile", "check_layers", "layers_of", "pack_descriptor"]
 
 _METHODS = {"ssvq": Method.SSVQ, "vq": Method.VQ, "int8": Method.INT8} | dict.fromkeys(
     ("int4", "int3", "int2"), Method.CODES
 )
+
+
+class WeightFile(Protocol):
+    """What a program has to know of a file: a container, or one that is only planned."""
+
+    @property
+    def layers(self) -> Sequence[LayerEntry]:
+        """Layers in execution order, with the places of their bytes."""
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file."""
+
+    def tensor_spans(self) -> Mapping[str, Span]:
+        """Places of all tensors by name."""
+
+    def image(self) -> NDArray[np.uint8] | None:
+        """All bytes of the file; None if there are none yet."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +83,7 @@ class ImageLayer:
 
 
 def layers_of(
-    container: Container, config: StreamerConfig, entries: Sequence[LayerEntry] | None = None
+    container: WeightFile, config: StreamerConfig, entries: Sequence[LayerEntry] | None = None
 ) -> list[ImageLayer]:
     """Describe layers of a container in the order of ``entries``; all of them if left out.
 

@@ -1,40 +1,84 @@
 """Measure a container on the generated hardware, beside the same layers as int8."""
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsim.baselines import baseline_layers, require_baselines, with_weights_of
 from hwsim.image import check_layers
-from hwsim.memory import parse_memory
+from hwsim.memory import Energy, absolute_memory, parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
-from hwsim.run import Outcome, Surroundings, run_program
+from hwsim.run import LayerRecord, Surroundings, run_program
 from rtl import STALL_CAUSES, AcceleratorConfig
 from rtl.program import PROGRAM_BYTES, RunStatus
 from vq.container import (
     ConfigError,
     Container,
-    Layer,
     SimulationError,
     open_container,
     write_container,
 )
-from vq.integer import is_integer_tensor, read_integer
+from vq.integer import IntegerModel, is_integer_tensor, read_integer
 
-__all__ = ["BASELINES", "DEFAULT_MEMORY", "simulate"]
+__all__ = [
+    "DEFAULT_MEMORY",
+    "Counts",
+    "document_of",
+    "graph_of",
+    "measure",
+    "run_document",
+    "runs_as_network",
+    "simulate",
+]
 
-#: Methods that a file can be compared with.
-BASELINES = ("int8",)
 DEFAULT_MEMORY = "ideal:bytes_per_cycle=16,latency=20"
 DEFAULT_TIMEOUT_CYCLES = 1 << 20
 
 Progress = Callable[[str, int, int], None]
+
+
+class Counts(Protocol):
+    """What a run has counted: an :class:`~hwsim.run.Outcome`, or what the cycle model predicts."""
+
+    @property
+    def registers(self) -> dict[str, int]:
+        """By name."""
+
+    @property
+    def records(self) -> list[LayerRecord]:
+        """One for each descriptor."""
+
+    @property
+    def beats_read(self) -> int:
+        """By the memory's count, as all below."""
+
+    @property
+    def read_bursts(self) -> int:
+        """Requested."""
+
+    @property
+    def beats_written(self) -> int:
+        """Of outputs and records."""
+
+    @property
+    def write_bursts(self) -> int:
+        """Requested."""
+
+    @property
+    def energy(self) -> Energy | None:
+        """Of the memory, if its model knows any."""
+
+    @property
+    def wall_seconds(self) -> float:
+        """Time that the run took."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,16 +96,18 @@ def simulate(
     config: AcceleratorConfig | None = None,
     memory: str = DEFAULT_MEMORY,
     rows: int | None = None,
-    methods: Sequence[str] = BASELINES,
+    methods: Sequence[str] = ("int8",),
     progress: Progress | None = None,
+    check: bool = False,
 ) -> dict[str, Any]:
     """Run a container on the RTL under Verilator and report what it cost.
 
     The file's own bytes are the memory. A file with an integer graph runs as a whole network on
     one random input, and every value of the graph is compared with numpy; of any other file, or if
     ``rows`` is given, every layer's matrix multiplies that many rows of random activations
-    (default 1). With ``methods=("int8",)`` the same integer weights run once more as an int8
-    container, on the same instance, bus, memory and activations.
+    (default 1). Baselines are the same layers once more on the same instance, bus, memory and
+    activations: int8 with the same integer weights, int4, int3 and int2 with the decoded weights
+    rounded in groups (:func:`hwsim.baselines.baseline_layers`).
 
     Parameters
     ----------
@@ -75,10 +121,13 @@ def simulate(
     rows : int, optional
         Rows M of activations for each layer.
     methods : sequence of str
-        Baselines to run as well, of ``BASELINES``. Without int8, ``speedup`` and
-        ``traffic_ratio`` are None.
+        Baselines to run as well, of :data:`hwsim.baselines.BASELINES`. Without int8, ``speedup``
+        and ``traffic_ratio`` are None.
     progress : callable, optional
         Called now and then with the run's name, its data beats so far, and all its beats.
+    check : bool
+        Require of every run that the cycle model counts the same, see
+        :func:`hwsim.cycles.require_prediction`.
 
     Returns
     -------
@@ -93,13 +142,44 @@ def simulate(
     ContainerError
         If the file is damaged.
     SimulationError
-        If a tool is missing, or the hardware reports an error or breaks a rule.
+        If a tool is missing, or the hardware reports an error or breaks a rule; with ``check``,
+        also if the model counts something else, with a table of the differences.
     """
     config = config or AcceleratorConfig()
+    memory = absolute_memory(memory)  # the simulator runs in a folder of its own
+
+    def run(name: str, container: Container, original: Container) -> Callable[[], dict[str, Any]]:
+        work = _work(container, original, rows)
+        program = assemble(work.steps, container, config)
+        return lambda: _run(name, program, work, config, memory, progress, check)
+
+    return measure(path, "rtl", run, config=config, memory=memory, rows=rows, methods=methods)
+
+
+def measure(
+    path: str | PathLike[str],
+    engine: str,
+    prepare: Callable[[str, Container, Container], Callable[[], dict[str, Any]]],
+    *,
+    config: AcceleratorConfig,
+    memory: str,
+    rows: int | None,
+    methods: Sequence[str],
+) -> dict[str, Any]:
+    """The document of a file and its baselines, whatever runs them.
+
+    Parameters
+    ----------
+    path, config, memory, rows, methods
+        See :func:`simulate`.
+    engine : str
+        "rtl" or "model".
+    prepare : callable
+        Given the name of a run, its container and the original one: assemble the program, and
+        return what runs it and gives its RUN of the document.
+    """
     described = parse_memory(memory).describe()
-    for method in methods:
-        if method not in BASELINES:
-            raise ConfigError(f"methods must be of {', '.join(BASELINES)}, not {method!r}")
+    require_baselines(methods)
     if rows is not None and rows < 1:
         raise ConfigError(f"rows must be at least 1, not {rows}")
     streamer = config.streamer
@@ -109,29 +189,48 @@ def simulate(
         plans = [("compressed", container)]
         with _baselines(container, dict.fromkeys(methods)) as others:
             plans += others
-            # All programs exist before the first one is simulated.
-            work = {name: _work(one, container, rows) for name, one in plans}
-            programs = {name: assemble(work[name].steps, one, config) for name, one in plans}
-            runs = {
-                name: _run(name, programs[name], work[name], config, memory, progress)
-                for name, _ in plans
-            }
+            # All programs exist before the first one is run.
+            ready = {name: prepare(name, one, container) for name, one in plans}
+            runs = {name: run() for name, run in ready.items()}
+    return document_of(engine, config, described, runs)
+
+
+def document_of(
+    engine: str, config: AcceleratorConfig, memory: dict[str, Any], runs: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The document of runs by name, with their ratios."""
     ours, int8 = runs["compressed"], runs.get("int8")
     return {
         "schema": "signbook.simulate/1",
-        "engine": "rtl",
+        "engine": engine,
         "accelerator": config.to_mapping(),
-        "memory": described,
+        "memory": memory,
         "runs": runs,
         "speedup": int8["cycles"] / ours["cycles"] if int8 else None,
         "traffic_ratio": int8["bytes_read"] / ours["bytes_read"] if int8 else None,
     }
 
 
+def runs_as_network(container: Container, rows: int | None) -> bool:
+    """Whether a container's integer graph is run, and not each layer by itself."""
+    return rows is None and any(is_integer_tensor(name) for name in container.kept_names)
+
+
+def graph_of(original: Container, container: Container) -> IntegerModel:
+    """The original file's integer graph, with the weights of one of its baselines.
+
+    The integers of an int8 baseline are those of the file, and so are the numbers behind them.
+    """
+    model = read_integer(original)
+    if any(entry.geometry.group for entry in container.layers) and container is not original:
+        return with_weights_of(model, original, container)
+    return model
+
+
 def _work(container: Container, original: Container, rows: int | None) -> _Work:
-    """What to run; the graph and its numbers are those of the original file."""
-    if rows is None and any(is_integer_tensor(name) for name in original.kept_names):
-        model = read_integer(original)
+    """What to run; the graph is that of the original file."""
+    if runs_as_network(original, rows):
+        model = graph_of(original, container)
         steps = steps_of_graph(model, container)
         x = np.random.default_rng(0).integers(-128, 128, (1, *model.graph.input.shape))
         values = model.trace(x.astype(np.int8))
@@ -158,30 +257,12 @@ def _baselines(
         try:
             for method in methods:
                 path = Path(folder) / f"{method}.vq.safetensors"
-                write_container(path, layers=as_int8(container))
+                write_container(path, layers=baseline_layers(container, method))
                 opened.append((method, open_container(path)))
             yield opened
         finally:
             for _, other in opened:
                 other.close()
-
-
-def as_int8(container: Container) -> list[Layer]:
-    """The decoded integers of every layer, as int8 layers of the same names and shapes.
-
-    Group scales have no place there; an accelerator gets them with the parameters of a layer.
-    """
-    return [
-        Layer.int8(
-            g.name,
-            integers=container.integers(g.name),
-            scale=np.ones(1, np.float32) if g.group or not g.scales else container.scale(g.name),
-            shape=g.shape,
-            op=g.op,
-            tile_outputs=g.tile_outputs,
-        )
-        for g in (entry.geometry for entry in container.layers)
-    ]
 
 
 def _run(
@@ -191,8 +272,9 @@ def _run(
     config: AcceleratorConfig,
     memory: str,
     progress: Progress | None,
+    check: bool,
 ) -> dict[str, Any]:
-    """One RUN of the document."""
+    """One RUN of the document, in RTL."""
     image = program.image()
     for tensor, value in work.inputs.items():
         program.places[tensor].write(image, value)
@@ -207,35 +289,56 @@ def _run(
     if outcome.status != RunStatus.OK:
         failed = program.layers[outcome.failed_layer].step.name
         raise SimulationError(f"layer {failed!r}: status must be OK, not {outcome.status.name}")
+    if check:
+        from hwsim.cycles import predict, require_prediction
+
+        predicted = predict(config, program, parse_memory(memory))
+        require_prediction(program, outcome, predicted, parse_memory(memory))
     if progress is not None:
         progress(name, beats, beats)
-    return _document(program, work, outcome, config)
-
-
-def _document(
-    program: Program, work: _Work, outcome: Outcome, config: AcceleratorConfig
-) -> dict[str, Any]:
     exact = all(
         np.array_equal(program.places[tensor].read(outcome.image).reshape(want.shape), want)
         for tensor, want in work.outputs.items()
     )
-    read_bytes = outcome.beats_read * config.bus_bytes
+    return run_document(program, outcome, config, exact)
+
+
+def run_document(
+    program: Program, counts: Counts, config: AcceleratorConfig, exact: bool | None
+) -> dict[str, Any]:
+    """One RUN of the document.
+
+    Parameters
+    ----------
+    program : Program
+    counts : Counts
+    config : AcceleratorConfig
+    exact : bool or None
+        Whether all values in memory are as they should be, if there are any.
+
+    Raises
+    ------
+    SimulationError
+        If not all bytes were read.
+    """
+    read_bytes = counts.beats_read * config.bus_bytes
     expected = sum(layer.read_bytes for layer in program.layers)
     if read_bytes != expected:
         raise SimulationError(f"bytes read must be {expected}, not {read_bytes}")
-    registers = outcome.registers
+    registers, energy = counts.registers, counts.energy
     weights = [layer.weights for layer in program.layers if layer.weights]
     parameters = sum(layer.parameter_bytes for layer in program.layers)
     return {
         "cycles": registers["CYCLES"],
         "bytes_read": read_bytes,
-        "bytes_written": outcome.beats_written * config.bus_bytes,
-        "bursts": outcome.read_bursts + outcome.write_bursts,
+        "bytes_written": counts.beats_written * config.bus_bytes,
+        "bursts": counts.read_bursts + counts.write_bursts,
         "stall_cycles": {cause: registers[f"{cause.upper()}_CYCLES"] for cause in STALL_CAUSES},
         "busy_cycles": registers["BUSY_CYCLES"],
-        "bit_exact": bool(exact),
-        "wall_seconds": outcome.wall_seconds,
-        "energy_pj": None,
+        "bit_exact": exact,
+        "wall_seconds": counts.wall_seconds,
+        "energy_pj": energy.total_pj if energy else None,
+        "energy_by": _causes(energy),
         "bytes_by": {
             "weights": sum(layer.entry.geometry.payload_bytes for layer in weights),
             "codebooks": sum(layer.codebook_bytes for layer in weights),
@@ -244,14 +347,20 @@ def _document(
             "descriptors": PROGRAM_BYTES * len(program.layers),
             "padding": sum(layer.padding_bytes for layer in weights),
         },
-        "layers": _layers(program, outcome),
+        "layers": _layers(program, counts),
     }
 
 
-def _layers(program: Program, outcome: Outcome) -> list[dict[str, Any]]:
+def _causes(energy: Energy | None) -> dict[str, float] | None:
+    if energy is None:
+        return None
+    return {name.removesuffix("_pj"): value for name, value in dataclasses.asdict(energy).items()}
+
+
+def _layers(program: Program, counts: Counts) -> list[dict[str, Any]]:
     """One row per step. What follows the last vector of all is the last step's writeback."""
     rows: dict[Step, dict[str, Any]] = {}
-    for layer, record in zip(program.layers, outcome.records, strict=True):
+    for layer, record in zip(program.layers, counts.records, strict=True):
         step = layer.step
         g = step.entry.geometry if step.entry else None
         row = rows.setdefault(
@@ -275,7 +384,7 @@ def _layers(program: Program, outcome: Outcome) -> list[dict[str, Any]]:
         for cause, cycles in record.stall_cycles.items():
             row["stall_cycles"][cause] += cycles
     last = rows[program.layers[-1].step]
-    drain = outcome.registers["CYCLES"] - sum(row["cycles"] for row in rows.values())
+    drain = counts.registers["CYCLES"] - sum(row["cycles"] for row in rows.values())
     last["cycles"] += drain
     last["stall_cycles"]["writeback"] += drain
     return list(rows.values())

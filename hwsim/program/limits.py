@@ -2,12 +2,11 @@
 
 from hwsim.program.step import Step
 from rtl import AcceleratorConfig
-from vq.container import Container
 
 __all__ = ["step_problems"]
 
 
-def step_problems(step: Step, container: Container, config: AcceleratorConfig) -> list[str]:
+def step_problems(step: Step, config: AcceleratorConfig) -> list[str]:
     """Requirements that a step does not meet; those of its weight stream are checked elsewhere."""
     from hwsim.program.assemble import rows_at_once
 

@@ -5,12 +5,11 @@ import numpy as np
 from hwsim.program.step import Step
 from rtl import AcceleratorConfig
 from rtl.transfer.parameters import GROUPS_PER_SLOT, PARAMETER_BYTES
-from vq.container import Container
 
 __all__ = ["parameter_slots"]
 
 
-def parameter_slots(step: Step, container: Container, config: AcceleratorConfig) -> bytes:
+def parameter_slots(step: Step, config: AcceleratorConfig) -> bytes:
     """For each block of outputs: its requantisation, then the scales of its groups.
 
     An output has 8 bytes in each slot: bias (int32), multiplier (int16), shift and one byte that is

@@ -1,6 +1,6 @@
 """Multiplier array: one vector of activations times one tile of weights, every cycle."""
 
-from amaranth import Module, Signal, signed
+from amaranth import Module, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -45,12 +45,13 @@ class MacArray(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         rows, columns = self._config.rows, self._config.columns
-        products = Signal(data.ArrayLayout(data.ArrayLayout(signed(16), columns), rows))
         with m.If(self.enable):
             for o in range(rows):
+                terms: list[Value] = []
                 for c in range(columns):
-                    m.d.sync += products[o][c].eq(self.weights[o][c] * self.activations[c])
-                terms = [products[o][c] for c in range(columns)]
+                    product = Signal(signed(16), name=f"product_{o}_{c}")
+                    m.d.sync += product.eq(self.weights[o][c] * self.activations[c])
+                    terms.append(product)
                 while len(terms) > 1:  # a balanced tree
                     pairs = zip(terms[::2], terms[1::2], strict=True)
                     terms = [a + b for a, b in pairs]

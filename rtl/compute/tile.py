@@ -1,6 +1,6 @@
 """Weight tile: from the decoder's beats to the registers that the array multiplies with."""
 
-from amaranth import Array, Const, Module, Mux, Signal, Value, signed
+from amaranth import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -77,7 +77,10 @@ class WeightTile(wiring.Component):
         log2_lanes, log2_d_max = lanes.bit_length() - 1, config.d_max.bit_length() - 1
         layer = self.layer.payload
 
-        shadow = Signal(tile_layout(config))
+        # A signal for each element: Amaranth takes time for all bits of what it assigns a part of.
+        shadow = [
+            [Signal(signed(8), name=f"shadow_{o}_{c}") for c in range(columns)] for o in range(rows)
+        ]
         full = Signal()
         free = ~full | self.take
         m.d.comb += self.full.eq(full)
@@ -165,7 +168,7 @@ class WeightTile(wiring.Component):
             ),
         ]
         with m.If(self.take):
-            m.d.sync += [full.eq(0), self.weights.eq(shadow)]
+            m.d.sync += [full.eq(0), self.weights.eq(Cat(*(Cat(*row) for row in shadow)))]
         with m.If(moved_fast | moved_slow):
             with m.If(moved_fast):
                 m.d.sync += beat_in_tile.eq(Mux(tile_ends, 0, beat_in_tile + 1))

@@ -118,8 +118,8 @@ def test_request_must_be_held_and_stable() -> None:
     ask(design, 0, 1)
     slave.step(2)
     ask(design, 2, 1)
-    with pytest.raises(ProtocolError, match="AR must be stable until arready"):
+    with pytest.raises(ProtocolError, match="AR must be stable until ready"):
         slave.step(3)
     design.m_axi_arvalid.value = 0
-    with pytest.raises(ProtocolError, match="arvalid must be held until arready"):
+    with pytest.raises(ProtocolError, match="arvalid must be held until ready"):
         slave.step(4)

@@ -59,8 +59,12 @@ def test_parse() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("ddr4-2400", r"^memory must be 'ideal', not 'ddr4-2400'; DRAM models .* not part of"),
-        ("", r"^memory must be 'ideal', not ''"),
+        (
+            "ddr4-2401",
+            r"^memory must be one of ideal, ddr4-2400, .*, or a file\.ini, not 'ddr4-2401'",
+        ),
+        ("ddr4-240", r"\(did you mean 'ddr4-2400'\?\)$"),
+        ("", r"^memory must be one of ideal, .*, not ''$"),
         ("ideal:latencies=3", r"not 'latencies' \(did you mean 'latency'\?\)"),
         ("ideal:latency=x", r"- latency must be a whole number of cycles, at least 1, not 'x'"),
         ("ideal:latency=0", r"^memory latency must be at least 1 cycle, not 0"),

@@ -66,7 +66,7 @@ def test_inspect_accounts_for_every_byte(file, tmp_path):
 def test_help_lists_the_commands():
     done = run("--help")
     assert done.returncode == 0
-    for command in ("demo", "inspect", "rtl", "simulate"):
+    for command in ("demo", "inspect", "rtl", "simulate", "estimate"):
         assert command in done.stdout
 
 
@@ -117,12 +117,15 @@ def test_missing_compiler_is_found_before_any_work(tmp_path, missing):
         (("--set", "bus_bit=128"), "did you mean 'bus_bits'?"),
         (("--set", "128"), "KEY=VALUE"),
         (("--methods", "int5"), "int5"),
+        (("--set", "clock_mhz=0"), "clock_mhz must be a number above 0, not '0'"),
+        (("--accelerator", "absent.yaml"), "accelerator absent.yaml: must be a readable file"),
         (("--rom", "absent.npy"), "absent.npy: must be an array file of numpy"),
         (("--set", "codebook_rom=16x8"), "codebook_rom must be KxD: and k * d bytes"),
     ],
 )
 def test_impossible_simulations(file, arguments, message):
     assert message in refused("simulate", file, *arguments)
+    assert message in refused("estimate", file, *arguments)
 
 
 @pytest.mark.rtl
@@ -140,6 +143,40 @@ def test_simulate_measures_the_file(file, tmp_path):
         assert sum(one["bytes_by"].values()) == one["bytes_read"]
     ratio = document["runs"]["int8"]["cycles"] / document["runs"]["compressed"]["cycles"]
     assert document["speedup"] == pytest.approx(ratio)
+
+
+@pytest.mark.rtl
+def test_check_and_estimate_agree(file, tmp_path):
+    out, settings = tmp_path / "rtl.json", tmp_path / "a.yaml"
+    settings.write_text("array: 16x16\nclock_mhz: 700\n")
+    common = ("--memory", "ddr4-2400", "--accelerator", settings, "--methods", "int4")
+    done = run("simulate", file, "--check", "--json", out, *common)
+    assert done.returncode == 0, done.stderr
+    assert "cycle model: all counters agree in 2 runs" in done.stdout
+    counted = json.loads(out.read_text())
+    assert counted["memory"]["clock_mhz"] == 700 and counted["speedup"] is None
+    done = run("estimate", file, "--json", out, *common)
+    assert done.returncode == 0, done.stderr
+    assert "waits for memory" in done.stdout and "memory energy" in done.stdout
+    predicted = json.loads(out.read_text())
+    assert predicted["engine"] == "model"
+    for name, one in predicted["runs"].items():
+        assert one["energy_by"] == counted["runs"][name]["energy_by"]
+
+
+def test_estimate_of_a_workload(tmp_path):
+    out = tmp_path / "estimate.json"
+    done = run(
+        "estimate", "minilm-l6:tokens=1", "--recipe", "ssvq:d=8,k=16", "--methods", "int8,int4",
+        "--json", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads(out.read_text())
+    assert list(document["runs"]) == ["compressed", "int8", "int4"]
+    assert document["workload"]["name"] == "minilm-l6" and not document["workload"]["trained"]
+    assert 1 < document["speedup_with_rest"] < document["speedup"]
+    assert "not run by the accelerator" in done.stdout
+    assert "must have a recipe" in refused("estimate", "minilm-l6:tokens=1")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,80 @@
+"""Measure a container by the cycle model: the document of :func:`hwsim.simulate` in less time."""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+from hwsim.cycles.predict import predict
+from hwsim.measure import (
+    DEFAULT_MEMORY,
+    Progress,
+    graph_of,
+    measure,
+    run_document,
+    runs_as_network,
+)
+from hwsim.memory import parse_memory
+from hwsim.program import Step, assemble, steps_of_graph, steps_of_layers
+from rtl import AcceleratorConfig
+from vq.container import Container
+
+__all__ = ["estimate"]
+
+
+def estimate(
+    path: str | PathLike[str],
+    *,
+    config: AcceleratorConfig | None = None,
+    memory: str = DEFAULT_MEMORY,
+    rows: int | None = None,
+    methods: Sequence[str] = ("int8",),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Predict what a container costs, without simulating RTL.
+
+    The same programs as those of :func:`hwsim.simulate`, and the same document: every number in it
+    is equal with an ideal memory, but for ``bit_exact``, which is None because no data are moved.
+
+    Parameters
+    ----------
+    path, config, memory, rows, methods, progress
+        See :func:`hwsim.simulate`.
+
+    Returns
+    -------
+    dict
+        The document ``signbook.simulate/1`` with engine "model".
+
+    Raises
+    ------
+    ConfigError, ContainerError
+        See :func:`hwsim.simulate`.
+    SimulationError
+        If there is no C compiler.
+    """
+    config = config or AcceleratorConfig()
+
+    def prepare(
+        name: str, container: Container, original: Container
+    ) -> Callable[[], dict[str, Any]]:
+        program = assemble(_steps(container, original, rows), container, config)
+        beats = sum(layer.read_bytes for layer in program.layers) // config.bus_bytes
+
+        def told(done: int) -> None:
+            if progress is not None:
+                progress(name, done, beats)
+
+        def run() -> dict[str, Any]:
+            counts = predict(config, program, parse_memory(memory), progress=told)
+            return run_document(program, counts, config, exact=None)
+
+        return run
+
+    return measure(path, "model", prepare, config=config, memory=memory, rows=rows, methods=methods)
+
+
+def _steps(container: Container, original: Container, rows: int | None) -> list[Step]:
+    """What :func:`hwsim.simulate` runs; the graph is that of the original file."""
+    if runs_as_network(original, rows):
+        return steps_of_graph(graph_of(original, container), container)
+    return steps_of_layers(container, rows or 1)

@@ -1,0 +1,68 @@
+"""Settings of an accelerator from a file and from a command line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rtl import read_rom, rom_text
+from vq.container import ConfigError
+
+__all__ = ["read_settings"]
+
+
+def read_settings(
+    file: Path | None, given: Sequence[str] | None, rom: Path | None
+) -> tuple[dict[str, Any], str | None]:
+    """Join the settings of a YAML file and those of a command line, which win.
+
+    Parameters
+    ----------
+    file : path, optional
+        A mapping of settings, as :meth:`rtl.AcceleratorConfig.from_mapping` takes them.
+    given : sequence of str, optional
+        Texts ``KEY=VALUE``.
+    rom : path, optional
+        Array file of a codebook in ROM.
+
+    Returns
+    -------
+    settings : dict
+        For ``from_mapping``.
+    clock_mhz : str or None
+        Of the accelerator, for :func:`hwsim.clock.memory_at`: no setting of the hardware.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or holds something else, a text is not ``KEY=VALUE``, or the
+        codebook is given twice or is none.
+    """
+    pairs = [setting.partition("=") for setting in given or []]
+    for setting, equals, _ in pairs:
+        if not equals:
+            raise ConfigError(f"--set must be KEY=VALUE, not {setting!r}")
+    values: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+    if rom is not None:
+        if "codebook_rom" in values:
+            raise ConfigError("--rom must stand without --set codebook_rom: it is the same setting")
+        values["codebook_rom"] = rom_text(read_rom(rom))
+    if file is not None:
+        # The later one of array and rows counts: those of the file come first.
+        stored = {key: value for key, value in _read(file).items() if key not in values}
+        values = stored | values
+    clock = values.pop("clock_mhz", None)
+    return values, None if clock is None else str(clock)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"accelerator {file}: must be a readable file, but {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"accelerator {file}: must be valid YAML, but {error}") from None
+    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
+        raise ConfigError(f"accelerator {file}: must map settings to values, not be {document!r}")
+    return document

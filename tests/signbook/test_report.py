@@ -1,0 +1,262 @@
+"""The page: complete, self-contained, and safe whatever the names are."""
+
+import copy
+import html.parser
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from hwsim import estimate
+from signbook.cli import app
+from signbook.report import render_report, write_report
+from signbook.reporting.documents import Document, Measurement, Sweep
+from tests.hwsim.containers import Maker, write
+from tests.signbook.documents import TOPOLOGY, front, measured, swept
+from vq.errors import ConfigError, OutputError
+
+
+class Page(html.parser.HTMLParser):
+    """Elements, attributes and texts of a page; fails on what is not nested."""
+
+    VOID = ("meta", "br", "hr", "img", "link", "input")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "style":
+            assert not re.search(r"url\((?!#)|@import", data)
+        else:
+            self.text += data
+
+    def headings(self) -> list[str]:
+        return [tag for tag, _ in self.elements if tag in ("h1", "h2", "h3")]
+
+
+def require_self_contained(text: str) -> Page:
+    page = Page(text)
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"script", "link", "img", "image", "iframe", "object", "base"}
+    identifiers = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(identifiers) == len(set(identifiers))
+    for tag, attributes in page.elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            assert not re.search(r"url\((?!#)", value or ""), (tag, value)
+            if name in ("href", "xlink:href", "src"):
+                assert value and value[0] == "#" and value[1:] in identifiers, (tag, value)
+    assert "NaN" not in text and "nan" not in re.findall(r">([^<]*)<", text)
+    return page
+
+
+def as_measurement(document: dict[str, Any]) -> Measurement:
+    return Measurement.model_validate_json(json.dumps(document))
+
+
+def as_sweep(document: dict[str, Any]) -> Sweep:
+    return Sweep.model_validate_json(json.dumps(document))
+
+
+@pytest.fixture(scope="module")
+def topologies(tmp_path_factory: pytest.TempPathFactory) -> dict[int | None, str]:
+    folder = tmp_path_factory.mktemp("topologies")
+    for m in (1, 64):
+        (folder / f"{m}.csv").write_text(TOPOLOGY.format(m=m))
+    return {m: str(folder / f"{m}.csv") for m in (1, 64)}
+
+
+@pytest.fixture(scope="module")
+def network(topologies: dict[int | None, str]) -> dict[str, Any]:
+    return measured(topologies[64], memory="lpddr4-3200:clock_mhz=500")
+
+
+@pytest.fixture(scope="module")
+def sweep(topologies: dict[int | None, str]) -> dict[str, Any]:
+    return swept(topologies, arrays=(16, 32), bandwidths=(0.5, 2, 16), rtl=[(16, 2)])
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A document of a file, as estimate writes it today: no workload, no rest, no energy."""
+    make = Maker(2)
+    layers = [make.ssvq("a", (32, 64), 8, 16), make.vq("b", (64, 32), 4, 64)]
+    path = write(tmp_path_factory.mktemp("file") / "two.vq.safetensors", layers)
+    return estimate(path, rows=1)
+
+
+def test_all_of_it(network, sweep, file):
+    documents: list[tuple[str, Document]] = [
+        ("net.json", as_measurement(network)),
+        ("space.json", as_sweep(sweep)),
+        ("file.json", as_measurement(file)),
+    ]
+    text = render_report(documents)
+    page = require_self_contained(text)
+    for title in ("Side by side", "Totals", "Roofline", "Where cycles go", "What is read",
+                  "What the memory spends", "Speed-up surface", "Pareto front",
+                  "Not measured"):  # fmt: skip
+        assert title in page.text, title
+    for run in network["runs"].values():
+        assert f"{run['cycles']:,}" in page.text
+        for cause, cycles in run["stall_cycles"].items():
+            assert f"{cycles:,}" in page.text and cause in page.text
+        assert f"{run['bytes_by']['weights']:,}" in page.text
+        assert f"{run['energy_pj']:,.0f}" in page.text
+    for row in sweep["rows"]:
+        if row["status"] == "done":
+            assert f"{row['speedup']:.2f}x" in page.text
+    assert "accelerator configuration has 1 problem: - rows must be 8, 16, 32 or 64" in page.text
+
+
+def test_the_engine_is_named_beside_its_numbers(network, file):
+    rtl = file | {"engine": "rtl"}
+    text = render_report([("a.json", as_measurement(network)), ("b.json", as_measurement(rtl))])
+    first, second = text.split('id="document-1"')[1].split('id="document-2"')
+    assert 'class="engine model"' in first and 'class="engine rtl"' not in first
+    assert "Numbers by cycle model" in first and "Numbers by RTL" not in first
+    assert 'class="engine rtl"' in second and "Numbers by cycle model" not in second
+
+
+def test_sections_without_data_are_left_out(file):
+    alone = file | {"runs": {"compressed": file["runs"]["compressed"]}, "speedup": None,
+                    "traffic_ratio": None}  # fmt: skip
+    text = render_report([("file.json", as_measurement(alone))])
+    assert text == render_report([("file.json", as_measurement(alone))])
+    page = require_self_contained(text)
+    for title in ("What the memory spends", "the rest", "Side by side", "Contents", "int8."):
+        assert title not in page.text
+    assert "Roofline" in page.text and "h3" in page.headings()
+
+
+def test_a_sweep_of_one_point_has_no_surface(sweep):
+    rows = sweep["rows"][:1]
+    one = sweep | {"rows": rows, "pareto": [0]}
+    page = require_self_contained(render_report([("one.json", as_sweep(one))]))
+    assert "Speed-up surface" not in page.text and "Pareto front" in page.text
+    none = sweep | {"rows": [sweep["rows"][-1]], "pareto": []}
+    page = require_self_contained(render_report([("none.json", as_sweep(none))]))
+    assert "nothing was measured" in page.text and "Pareto front" not in page.text
+
+
+def test_objectives_that_some_points_lack(sweep):
+    rows = [row | {"energy_pj": 5.0 if i % 2 else None} for i, row in enumerate(sweep["rows"])]
+    best = front([row for row in rows if row["energy_pj"]], "cycles", "energy_pj")
+    document = sweep | {"rows": rows, "objectives": ["energy_pj", "cycles"], "pareto": [0, *best]}
+    page = require_self_contained(render_report([("sweep.json", as_sweep(document))]))
+    assert "energy of the memory, pJ" in page.text
+
+
+def test_the_rest_of_a_network(network):
+    rest = {
+        "layers": [
+            {"name": "scores", "op": "matmul", "macs": 10**6, "elements": 0, "cycles": 5_000},
+            {"name": "softmax", "op": "softmax", "macs": 0, "elements": 8_000, "cycles": 500},
+        ],
+        "macs": 10**6, "elements": 8_000, "cycles": 5_500, "assumed": "nothing overlaps.",
+    }  # fmt: skip
+    ours, int8 = (network["runs"][run]["cycles"] for run in ("compressed", "int8"))
+    document = network | {"rest": rest, "speedup_with_rest": (int8 + 5_500) / (ours + 5_500)}
+    page = require_self_contained(render_report([("net.json", as_measurement(document))]))
+    assert "Assumed, not measured: nothing overlaps." in page.text
+    assert f"{ours + 5_500:,}" in page.text and "softmax" in page.text
+    assert f"{(int8 + 5_500) / 5_500:.2f}x" in page.text
+
+
+def test_rtl_documents_are_marked_on_surfaces(sweep, network):
+    point = network | {"engine": "rtl"}
+    other = copy.deepcopy(point)
+    for layer in other["runs"]["compressed"]["layers"]:
+        layer["method"] = "vq"  # which is not ssvq
+    documents: list[tuple[str, Document]] = [("space.json", as_sweep(sweep))]
+    documents += [("one.json", as_measurement(one)) for one in (network, point, other)]
+    text = render_report(documents)
+    assert re.findall(r"RTL [\d.]+ \((\d)\)", text) == ["3"]
+    assert f"RTL {network['speedup']:.2f} (3)" in text
+    assert f"RTL {sweep['rows'][1]['speedup']:.2f}<" in text
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</text></svg><script>1</script>",
+    "$\\frac{$ & {{ 7 * 7 }} {% raw %}",
+    "url(http://example.org) <!-- ]]>",
+    "x" * 5_000,
+    "line\nbreak\x00\u202e層",
+]
+
+
+@pytest.mark.parametrize("some", [HOSTILE[:3], HOSTILE[3:]])
+def test_hostile_names(network, sweep, some):
+    names = itertools.cycle(some)
+    document, space = copy.deepcopy((network, sweep))
+    for number in range(len(document["runs"]["int8"]["layers"])):
+        name = next(names)
+        for run in document["runs"].values():
+            run["layers"][number] |= {"name": name, "method": name}
+    document["workload"]["name"] = next(names)
+    document["memory"]["name"] = next(names)
+    for name in some:
+        document["runs"][name] = document["runs"]["int8"]
+    for row in space["rows"]:
+        name = next(names)
+        row["point"] |= {"target": name, "recipe": name, "accelerator": {name: name}}
+        row["error"] = name
+    text = render_report([(some[0], as_measurement(document)), (some[1], as_sweep(space))])
+    text = text.replace("url(http://example.org)", "").replace(
+        "\x00", ""
+    )  # as texts they may stand
+    page = require_self_contained(text)
+    for name in some:
+        shown = name.replace("url(http://example.org)", "").replace("\x00", "")
+        assert shown[:40] in page.text
+
+
+def test_writing(tmp_path, file):
+    source, out = tmp_path / "a.json", tmp_path / "page.html"
+    source.write_text(json.dumps(file))
+    write_report([source], out)
+    assert out.read_text().startswith("<!doctype html>")
+    with pytest.raises(ConfigError, match=r"^--out must be a new page, not the document "):
+        write_report([source], tmp_path / "." / "a.json")
+    with pytest.raises(OutputError):
+        write_report([source], tmp_path / "absent" / "page.html")
+    assert json.loads(source.read_text()) == file
+
+
+def test_command(tmp_path: Path, file, sweep):
+    paths = [tmp_path / "file.json", tmp_path / "sweep.json"]
+    for path, document in zip(paths, (file, sweep), strict=True):
+        path.write_text(json.dumps(document))
+    out = tmp_path / "page.html"
+    done = CliRunner().invoke(app, ["report", *map(str, paths), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    require_self_contained(out.read_text())
+    assert CliRunner().invoke(app, ["report", "--out", str(out)]).exit_code == 2
+    out.unlink()
+    paths[1].write_text("{}")
+    done = CliRunner().invoke(app, ["report", *map(str, paths), "--out", str(out)])
+    assert isinstance(done.exception, ConfigError) and not out.exists()
+    assert str(done.exception) == f"{paths[1]}: schema must be there"
