@@ -16,7 +16,7 @@ from vq.errors import ConfigError
 from vq.grids import Grid, range_grid
 from vq.integers import CODE_MAX
 
-__all__ = ["Clip", "fit_grid", "group_width", "levels_of"]
+__all__ = ["Clip", "fit_grid", "group_width", "levels_of", "part_of"]
 
 #: Weights tried at a time: the working memory stays in a core's own cache.
 _STRIDE = 1 << 17
@@ -46,6 +46,13 @@ class Clip:
 def group_width(g: Geometry) -> int:
     """Weights along I that share a scale; the last group of an output may be shorter."""
     return min(g.group or g.I, g.I)
+
+
+def part_of(g: Geometry, shape: tuple[int, int], group: int) -> Geometry:
+    """Layer like ``g`` of another [O, I] and group; int8 has an output for its only group."""
+    if g.method == "int8":
+        return replace(g, op="linear", shape=shape, scales=shape[0])
+    return replace(g, op="linear", shape=shape, group=group)
 
 
 def levels_of(g: Geometry, zero: Tensor | None) -> tuple[Any, Any]:
@@ -88,7 +95,7 @@ def fit_grid(matrix: Tensor, g: Geometry, clip: Clip | None = None) -> Grid:
     padded = torch.nn.functional.pad(matrix, (0, count * width - g.I))  # 0 is a level of any grid
     groups = padded.reshape(g.O, count, width)
     found = [
-        _search(part, replace(g, op="linear", shape=(len(part), 2 * count)), clip)
+        _search(part, part_of(g, (len(part), 2 * count), 2), clip)
         for part in torch.split(groups, max(1, _STRIDE // (count * width)))
     ]
     scale = torch.cat([grid.scale for grid in found])
@@ -106,8 +113,6 @@ def _range_grid(matrix: Tensor, g: Geometry) -> Grid:
 def _search(groups: Tensor, g: Geometry, clip: Clip) -> Grid:
     """Best grid of ``groups`` [o, count, width]; ``g`` has two inputs per group, its ends."""
     ends = torch.stack(groups.aminmax(dim=2), dim=2).flatten(1)
-    if g.group:
-        g = replace(g, group=2)
     best = torch.full(groups.shape[:2], math.inf, device=groups.device)
     grid = _range_grid(ends, g)
     scale, zero = grid.scale, grid.zero

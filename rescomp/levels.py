@@ -1,12 +1,11 @@
 """Rounding of one column after another to the levels of its groups."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rescomp.grid import Clip, fit_grid, group_width, levels_of
+from rescomp.grid import Clip, fit_grid, group_width, levels_of, part_of
 from vq.container import Geometry
 from vq.grids import Grid
 
@@ -52,8 +51,7 @@ class ColumnGrids:
 
     def fit(self, rows: Tensor) -> None:
         """Make the next group's grid from its columns as they are now, [width, O]."""
-        g = replace(self._g, op="linear", shape=(rows.shape[1], len(rows)))
-        grid = fit_grid(rows.T, g, self._clip)
+        grid = fit_grid(rows.T, part_of(self._g, (rows.shape[1], len(rows)), len(rows)), self._clip)
         self._fitted.append(grid)
         self._append(grid.scale[:, 0], None if grid.zero is None else grid.zero[:, 0], rows)
 

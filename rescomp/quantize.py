@@ -375,7 +375,9 @@ def _check_statistics(statistics: Statistics, g: Geometry) -> None:
     hessian = statistics.hessian
     least = float(hessian.diagonal().min())
     if least < 0:
-        raise ConfigError(f"layer {g.name!r}: hessian's diagonal must not be negative: {least:g}")
+        raise ConfigError(
+            f"layer {g.name!r}: hessian's diagonal must not be negative, not {least:g}"
+        )
     skew = float((hessian - hessian.T).abs().max())
     if skew > 1e-3 * float(hessian.diagonal().max()):
         raise ConfigError(f"layer {g.name!r}: hessian must be symmetric, not off by {skew:g}")
@@ -396,5 +398,5 @@ def _check_needs(statistics: Statistics | None, rule: Rule, method: Method, g: G
         warnings.warn(
             f"layer {g.name!r}: statistics should hold a token for each of {g.I} inputs, "
             f"not {statistics.tokens}; its result depends on the damping",
-            stacklevel=3,
+            stacklevel=4,  # quantize_matrix is decorated
         )

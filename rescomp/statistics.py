@@ -69,15 +69,18 @@ class Statistics:
         if inputs.ndim < 1 or inputs.shape[-1] != width:
             raise ConfigError(f"inputs must be [..., {width}], not {list(inputs.shape)}")
         if (reference is None) != (self.cross is None):
-            state = "given" if reference is None else "absent"
-            raise ConfigError(f"reference must be {state} where cross is {self.cross is not None}")
+            raise ConfigError(
+                "reference must be given where cross is gathered, not None"
+                if reference is None
+                else "reference must be absent where cross is not gathered; pass cross=True"
+            )
+        if reference is not None and reference.shape != inputs.shape:
+            raise ConfigError(
+                f"reference must have the inputs' shape {list(inputs.shape)}, "
+                f"not {list(reference.shape)}"
+            )
         x = self._rows(inputs, "inputs")
         if reference is not None and self.cross is not None:
-            if reference.shape != inputs.shape:
-                raise ConfigError(
-                    f"reference must have the inputs' shape {list(inputs.shape)}, "
-                    f"not {list(reference.shape)}"
-                )
             self.cross.addmm_((self._rows(reference, "reference") - x).T, x)
         self.hessian.addmm_(x.T, x)
         self.tokens += len(x)
