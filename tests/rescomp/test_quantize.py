@@ -103,9 +103,8 @@ def test_dynamic_grids_are_those_of_the_weights_of_their_turn():
     hessian[1, 2] = hessian[2, 1] = 0.5
     kind = Int2(group=2)
     settings = Settings(damping=0, activation_order=False, dynamic_groups=True, dtype=torch.float64)
-    found = quantize_matrix(
-        weight, linear((1, 3), kind), GPTQ(), Statistics(hessian, None, 9), settings
-    )
+    s = Statistics(hessian, None, 9)
+    found = quantize_matrix(weight, linear((1, 3), kind), GPTQ(), s, settings)
     assert found.grid.scale.tolist() == [[2.0, float(np.float16((1 - 0.35) / 1.5))]]
     assert found.integers.tolist() == [[1, 1, 1]]
     fixed = quantize_matrix(weight, linear((1, 3), kind), GPTQ(), s, PLAIN)
