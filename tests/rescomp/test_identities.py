@@ -177,6 +177,23 @@ def test_one_matrix_is_the_literal_two_i7(alpha, alpha2, mode, block):
 
 
 @pytest.mark.parametrize("mode", ["allw", "org"])
+@pytest.mark.parametrize(("alpha", "alpha2"), [(0, 0), (1, 0), (0.25, 0.25), (1, 0.1)])
+@pytest.mark.parametrize("group", [4, 16, 32])
+def test_dynamic_groups_are_the_literal_ones_i7(alpha, alpha2, mode, group):
+    p = problem(seed=8)
+    kind = Int3(group=group, zeros=True)
+    levels = Levels(p.weight, geometry(p, kind))
+    want, _ = literal(p, levels, alpha=alpha, alpha2=alpha2, mode=mode, block=16, dynamic=kind)
+    found = quantize_matrix(
+        p.tensor(), geometry(p, kind), GPTAQR(alpha, alpha2, mode), p.statistics(),
+        exact(dynamic_groups=True, org_block=16),
+    )  # fmt: skip
+    assert np.array_equal(found.integers.numpy(), want)
+    fitted = found.grid.scale.repeat_interleave(group, dim=1)[:, :40].numpy()
+    assert np.array_equal(fitted, levels.scale)
+
+
+@pytest.mark.parametrize("mode", ["allw", "org"])
 @pytest.mark.parametrize("alpha2", [0.1, 0.25, 1])
 def test_gptq_r_is_the_literal_one_without_cross_i7(alpha2, mode):
     p = problem(seed=4)
