@@ -1,6 +1,7 @@
 """Scalar quantisers that codebook methods are compared with: RTN, GPTQ, GPTAQ, ResComp, QEP.
 
-One solver (:mod:`rescomp.solver`) serves them all; a method is the rule by which it corrects the
+:func:`quantize_` does a whole model on calibration data, :func:`quantize_matrix` one weight. One
+solver (:mod:`rescomp.solver`) serves them all; a method is the rule by which it corrects the
 columns that are still free. Codes and scales are those of the container's int8, int4, int3 and
 int2 layers. The names below are imported when they are first used.
 """
@@ -9,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rescomp.calibrate import LayerReport, QuantizeResult, default_recipe, quantize_
     from rescomp.grid import Clip
     from rescomp.methods import FOEM, GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN
     from rescomp.quantize import Quantized, Report, Settings, quantize_matrix
@@ -22,11 +24,15 @@ _HOME = {
     "GPTQ": "rescomp.methods",
     "GPTQR": "rescomp.methods",
     "QEP": "rescomp.methods",
+    "LayerReport": "rescomp.calibrate",
+    "QuantizeResult": "rescomp.calibrate",
     "Quantized": "rescomp.quantize",
     "RTN": "rescomp.methods",
     "Report": "rescomp.quantize",
     "Settings": "rescomp.quantize",
     "Statistics": "rescomp.statistics",
+    "default_recipe": "rescomp.calibrate",
+    "quantize_": "rescomp.calibrate",
     "quantize_matrix": "rescomp.quantize",
 }
 
@@ -39,10 +45,14 @@ __all__ = [
     "QEP",
     "RTN",
     "Clip",
+    "LayerReport",
+    "QuantizeResult",
     "Quantized",
     "Report",
     "Settings",
     "Statistics",
+    "default_recipe",
+    "quantize_",
     "quantize_matrix",
 ]
 
