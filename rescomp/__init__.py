@@ -10,13 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rescomp.activations import ActivationQuantizer
     from rescomp.calibrate import LayerReport, QuantizeResult, default_recipe, quantize_
     from rescomp.grid import Clip
     from rescomp.methods import FOEM, GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN
     from rescomp.quantize import Quantized, Report, Settings, quantize_matrix
+    from rescomp.rotation import rotate_
     from rescomp.statistics import Statistics
 
 _HOME = {
+    "ActivationQuantizer": "rescomp.activations",
     "Clip": "rescomp.grid",
     "FOEM": "rescomp.methods",
     "GPTAQ": "rescomp.methods",
@@ -34,6 +37,7 @@ _HOME = {
     "default_recipe": "rescomp.calibrate",
     "quantize_": "rescomp.calibrate",
     "quantize_matrix": "rescomp.quantize",
+    "rotate_": "rescomp.rotation",
 }
 
 __all__ = [
@@ -44,6 +48,7 @@ __all__ = [
     "GPTQR",
     "QEP",
     "RTN",
+    "ActivationQuantizer",
     "Clip",
     "LayerReport",
     "QuantizeResult",
@@ -54,6 +59,7 @@ __all__ = [
     "default_recipe",
     "quantize_",
     "quantize_matrix",
+    "rotate_",
 ]
 
 

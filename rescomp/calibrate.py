@@ -379,8 +379,9 @@ def _check_length(model: nn.Module, batches: list[Batch]) -> None:
         tokens = inputs.get("input_ids") if isinstance(inputs, Mapping) else inputs
         if isinstance(tokens, tuple) and tokens:
             tokens = tokens[0]
-        is_tokens = isinstance(tokens, Tensor) and not tokens.is_floating_point()
-        if is_tokens and tokens.ndim == 2 and tokens.shape[1] > limit:
+        if not isinstance(tokens, Tensor) or tokens.is_floating_point() or tokens.ndim != 2:
+            continue
+        if tokens.shape[1] > limit:
             raise ConfigError(
                 f"calibration sequences must be at most the model's {limit} tokens long, "
                 f"not {tokens.shape[1]}"
