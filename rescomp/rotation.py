@@ -82,8 +82,7 @@ def orthogonal(size: int, generator: torch.Generator) -> Tensor:
         return known * signs / math.sqrt(size)
     # Uniform over all rotations and reflections, once the signs of R are taken out.
     q, r = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    turn: Tensor = q * r.diagonal().sign()
-    return turn
+    return (q * r.diagonal().sign()).contiguous()
 
 
 @torch.no_grad()

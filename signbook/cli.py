@@ -256,8 +256,7 @@ def quantize(
         device=device,
         resume=resume,
     )
-    columns = ("name", "method", "solver", "weights", "bits_per_weight", "error",
-               "asymmetric_error", "damping", "dead_columns", "tokens")  # fmt: skip
+    columns = ("name", "method", "bits_per_weight", "error", "asymmetric_error", "tokens")
     _print_table("quantised layers", columns, document["layers"])
     totals = ("file", "file_bytes", "bits_per_weight", "seconds")
     _print_rows("total", [(key, _text(document[key])) for key in totals])
