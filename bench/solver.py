@@ -9,19 +9,19 @@ the loop over columns with its updates, ``whole`` everything from weight and sta
 
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 
 import torch
 from harness import Bench
 from torch import Tensor
 
-import vq
 from rescomp import GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN, Clip, Settings, Statistics
 from rescomp.grid import fit_grid
 from rescomp.levels import ColumnGrids
-from rescomp.methods import Method
 from rescomp.quantize import quantize_matrix
 from rescomp.solver import solve_columns
+from vq import Int4
 from vq.container import Geometry
 from vq.grids import Grid
 
@@ -38,23 +38,23 @@ METHODS = {
 }
 
 
-def layer(size: int, dtype: torch.dtype, seed: int) -> tuple[Tensor, Geometry, Statistics]:
+@cache
+def layer(size: int, seed: int) -> tuple[Tensor, Geometry, Statistics]:
     """Random weight, and inputs with a falling spectrum behind a layer rounded to three bits."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(rows: int, columns: int) -> Tensor:
-        return torch.randn(rows, columns, generator=generator)
+        return torch.randn(rows, columns, generator=generator) / size**0.5
 
-    mix = random(size, size) * torch.arange(1, size + 1) ** -0.5 / size**0.5
-    before = random(size, size) / size**0.5
+    mix = random(size, size) * torch.arange(1, size + 1) ** -0.5
+    before = random(size, size)
     step = before.abs().amax(dim=1, keepdim=True) / 3.5
     rounded = (before / step).round_().clamp_(-4, 3) * step
-    statistics = Statistics.empty(size, cross=True, dtype=dtype)
+    statistics = Statistics.empty(size, cross=True)
     for _ in range(4):
         latent = random(size // 2, size) @ mix.T
-        statistics.add((latent @ rounded.T).to(dtype), (latent @ before.T).to(dtype))
-    weight = random(size, size).to(dtype) / size**0.5
-    return weight, vq.Int4(group=GROUP).geometry("layer", "linear", (size, size)), statistics
+        statistics.add(latent @ rounded.T, latent @ before.T)
+    return random(size, size), Int4(group=GROUP).geometry("fc", "linear", (size, size)), statistics
 
 
 def published_factor(hessian: Tensor) -> Tensor:
@@ -93,65 +93,83 @@ def seconds(run: Callable[[], Tensor]) -> tuple[float, Tensor]:
     return time.thread_time() - start, found
 
 
-def against_published(size: int, dtype: torch.dtype, seed: int) -> dict[str, float]:
-    """Both on one layer: times, their ratio, and how many codes agree."""
-    weight, g, statistics = layer(size, dtype, seed)
-    settings = Settings(damping=DAMPING, dtype=dtype, measure=False)
-    energy = statistics.hessian.diagonal()
-    order = torch.argsort(energy, descending=True, stable=True)
+@cache
+def against_published(size: int, seed: int) -> dict[str, dict[str, float]]:
+    """Both on one layer, in both precisions: times, their ratio, and how many codes agree."""
+    weight, g, gathered = layer(size, seed)
+    order = torch.argsort(gathered.hessian.diagonal(), descending=True, stable=True)
     grid = fit_grid(weight, g)
+    found: dict[str, dict[str, float]] = {}
+    codes: list[Tensor] = []  # of the whole: ours, then theirs
+    for dtype in (torch.float64, torch.float32):
+        hessian = gathered.hessian.to(dtype)
+        statistics = Statistics(hessian, None, gathered.tokens)
+        settings = Settings(damping=DAMPING, dtype=dtype, measure=False)
 
-    def published() -> Tensor:
-        factor = published_factor(statistics.hessian[order][:, order])
-        found = published_columns(weight[:, order], factor, fit_grid(weight, g), order)
-        return found[:, torch.argsort(order)]
+        def ours(statistics: Statistics = statistics, settings: Settings = settings) -> Tensor:
+            return quantize_matrix(weight, g, GPTQ(), statistics, settings).integers
 
-    whole, codes = seconds(
-        lambda: quantize_matrix(weight, g, GPTQ(), statistics, settings).integers
-    )
-    published_whole, published_codes = seconds(published)
+        def theirs(hessian: Tensor = hessian) -> Tensor:
+            factor = published_factor(hessian[order][:, order])
+            columns = weight.to(hessian)[:, order]
+            integers = published_columns(columns, factor, fit_grid(weight, g), order)
+            return integers[:, torch.argsort(order)]
 
-    factor = published_factor(statistics.hessian[order][:, order])
-    ordered = weight[:, order]
-    feedback = factor / factor.diagonal()[:, None]
+        times = [seconds(ours), seconds(theirs)]
+        codes += [integers for _, integers in times]
+        row = compared(*times, "whole")
 
-    def columns() -> Tensor:
-        rows = ordered.T.contiguous()
-        grids = ColumnGrids(g, grid, rows, order.tolist(), None)
-        return solve_columns(rows, rows, feedback, None, grids, GPTQ().rule())
+        factor = published_factor(hessian[order][:, order])
+        ordered = weight.to(dtype)[:, order]
+        feedback = factor / factor.diagonal()[:, None]
 
-    ours, levels = seconds(columns)
-    theirs, integers = seconds(lambda: published_columns(ordered, factor, grid, order))
+        def our_columns(ordered: Tensor = ordered, feedback: Tensor = feedback) -> Tensor:
+            rows = ordered.T.contiguous()
+            grids = ColumnGrids(g, grid, rows, order.tolist(), None)
+            return solve_columns(rows, rows, feedback, None, grids, GPTQ().rule()).T
+
+        def their_columns(ordered: Tensor = ordered, factor: Tensor = factor) -> Tensor:
+            return published_columns(ordered, factor, grid, order)
+
+        row |= compared(seconds(our_columns), seconds(their_columns), "columns")
+        row["codes of float64 %"] = equal(codes[-2], codes[0])
+        row["codes of float64 %, published"] = equal(codes[-1], codes[1])
+        found[str(dtype).removeprefix("torch.")] = row
+    return found
+
+
+def compared(
+    ours: tuple[float, Tensor], theirs: tuple[float, Tensor], what: str
+) -> dict[str, float]:
+    """Times of both, how many times faster ours is, and equal codes."""
     return {
-        "columns": ours,
-        "columns, published": theirs,
-        "columns, times faster": theirs / ours,
-        "whole": whole,
-        "whole, published": published_whole,
-        "whole, times faster": published_whole / whole,
-        "columns, equal codes %": 100 * float((levels.T == integers).double().mean()),
-        "whole, equal codes %": 100 * float((codes == published_codes).double().mean()),
+        f"{what} s": ours[0],
+        f"{what} s, published": theirs[0],
+        f"{what}, times faster": theirs[0] / ours[0],
+        f"{what}, equal codes %": equal(ours[1], theirs[1]),
     }
 
 
+def equal(a: Tensor, b: Tensor) -> float:
+    """Share of equal entries, in percent."""
+    return 100 * float((a == b).double().mean())
+
+
+@cache
 def methods(size: int, seed: int) -> dict[str, dict[str, float]]:
-    """All methods in turn on one layer, and again with the search for narrower ranges."""
-    weight, g, statistics = layer(size, torch.float32, seed)
-
-    def run(method: Method, clip: Clip | None) -> float:
-        settings = Settings(damping=DAMPING, clip=clip, measure=False)
-        work = partial(quantize_matrix, weight, g, method, statistics, settings)
-        return seconds(lambda: work().integers)[0]
-
-    times = {name: run(method, None) for name, method in METHODS.items()}
-    times["GPTQ, clipped"] = run(GPTQ(), Clip())
+    """Each method on one layer, in an order that changes with the seed."""
+    weight, g, statistics = layer(size, seed)
+    settings = Settings(damping=DAMPING, measure=False)
+    arms = [(name, method, settings) for name, method in METHODS.items()]
+    arms.append(("GPTQ, clipped", GPTQ(), replace(settings, clip=Clip())))
+    start = seed % len(arms)
+    times = {}
+    for name, *how in arms[start:] + arms[:start]:
+        run = partial(quantize_matrix, weight, g, how[0], statistics, how[1])
+        times[name] = seconds(lambda run=run: run().integers)[0]
     return {
-        name: {
-            "whole": found,
-            "over GPTQ": found / times["GPTQ"],
-            "over GPTAQ": found / times["GPTAQ"],
-        }
-        for name, found in times.items()
+        name: {"whole s": t, "over GPTQ": t / times["GPTQ"], "over GPTAQ": t / times["GPTAQ"]}
+        for name, t in times.items()
     }
 
 
@@ -161,18 +179,15 @@ def main() -> None:
     torch.set_num_threads(1)
     size = SIZE // 4 if bench.quick else SIZE
     for seed in bench.seeds:
-        for dtype, name in ((torch.float32, "float32"), (torch.float64, "float64")):
-            if name == "float32" or seed < 2:
-                run = partial(against_published, size, dtype, seed)
-                bench.measure(f"GPTQ, {size}x{size}", name, seed, run)
-        found: dict[str, dict[str, float]] = {}
-        for arm in (*METHODS, "GPTQ, clipped"):
-
-            def one(arm: str = arm, found: dict[str, dict[str, float]] = found) -> dict[str, float]:
-                found.update({} if found else methods(size, seed))
-                return found[arm]
-
-            bench.measure(f"methods, {size}x{size}", arm, seed, one)
+        for table, work, arms in (
+            (against_published, "against the published loop", ("float32", "float64")),
+            (methods, "methods", (*METHODS, "GPTQ, clipped")),
+        ):
+            for arm in arms:
+                run = partial(lambda table, seed, arm: table(size, seed)[arm], table, seed, arm)
+                bench.measure(f"{size}x{size}: {work}", arm, seed, run)
+            table.cache_clear()
+        layer.cache_clear()
     bench.finish()
 
 

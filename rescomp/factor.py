@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from rescomp.statistics import is_finite
+
 __all__ = ["cross_term", "inverse_factor", "transposed_times"]
 
 #: Columns of a triangular matrix that are treated as full.
@@ -30,7 +32,7 @@ def inverse_factor(hessian: Tensor, damping: float) -> Tensor | None:
     if int(info) != 0:
         return None
     inverse = _inverse_upper(lower.flip(0, 1))
-    return inverse if bool(torch.isfinite(inverse).all()) else None
+    return inverse if is_finite(inverse) else None
 
 
 def _inverse_upper(v: Tensor) -> Tensor:

@@ -259,7 +259,7 @@ def test_bad_numbers_are_refused():
         quantize_matrix(weight, g, GPTQ(), Statistics.empty(4))
     s = identity(4)
     s.hessian[0, 1] = 0.5
-    with pytest.raises(ConfigError, match=r"^layer 'fc': hessian must be symmetric, not off"):
+    with pytest.raises(ConfigError, match=r"^layer 'fc': hessian must be symmetric, not with"):
         quantize_matrix(weight, g, GPTQ(), s)
     s.hessian[0, 0] = -1
     with pytest.raises(ConfigError, match=r"^layer 'fc': hessian's diagonal must not be negative"):
