@@ -5,12 +5,16 @@ below as its equations read: blocks of 128 columns, one column after another, th
 Hessian by two Cholesky factors. Both get the same grid and the same statistics, one after the
 other, on one core, timed by the thread's own clock; ratios are of the same round. ``columns`` is
 the loop over columns with its updates, ``whole`` everything from weight and statistics to codes.
+
+Besides, what each method makes of the objective on small synthetic layers, which are kinder to
+asymmetric methods than real ones: a linear layer causes all of the difference.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
 import torch
 from harness import Bench
@@ -19,14 +23,15 @@ from torch import Tensor
 from rescomp import GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN, Clip, Settings, Statistics
 from rescomp.grid import fit_grid
 from rescomp.levels import ColumnGrids
+from rescomp.methods import Method
 from rescomp.quantize import quantize_matrix
 from rescomp.solver import solve_columns
-from vq import Int4
+from vq import Int2, Int3, Int4
 from vq.container import Geometry
 from vq.grids import Grid
 
 SIZE, GROUP, BLOCK, DAMPING = 4096, 128, 128, 0.01
-METHODS = {
+METHODS: dict[str, Method] = {
     "RTN": RTN(),
     "GPTQ": GPTQ(),
     "GPTQ-R": GPTQR(),
@@ -36,25 +41,52 @@ METHODS = {
     "GPTAQ-R, org": GPTAQR(mode="org"),
     "QEP": QEP(),
 }
+QUALITY: dict[str, Method] = {
+    "RTN": RTN(),
+    "GPTQ": GPTQ(),
+    "GPTQ-R": GPTQR(),
+    "GPTQ-R, org": GPTQR(mode="org"),
+    "GPTAQ": GPTAQ(),
+    "GPTAQ-R": GPTAQR(),
+    "GPTAQ-R, org": GPTAQR(mode="org"),
+    "GPTAQ, alpha 1": GPTAQ(1.0),
+    "QEP, beta 0.25": QEP(0.25),
+    "QEP, beta 0.5": QEP(0.5),
+    "QEP": QEP(),
+}
 
 
-@cache
-def layer(size: int, seed: int) -> tuple[Tensor, Geometry, Statistics]:
-    """Random weight, and inputs with a falling spectrum behind a layer rounded to three bits."""
+def data(size: int, seed: int, batches: int) -> tuple[Tensor, Iterator[tuple[Tensor, Tensor]]]:
+    """Random weight, and batches of its inputs, after quantisation and before.
+
+    The inputs have a falling spectrum and come out of a linear layer rounded to three bits.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def random(rows: int, columns: int) -> Tensor:
         return torch.randn(rows, columns, generator=generator) / size**0.5
 
+    weight, before = random(size, size), random(size, size)
     mix = random(size, size) * torch.arange(1, size + 1) ** -0.5
-    before = random(size, size)
     step = before.abs().amax(dim=1, keepdim=True) / 3.5
     rounded = (before / step).round_().clamp_(-4, 3) * step
+
+    def draw() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(batches):
+            latent = random(size // 2, size) @ mix.T
+            yield latent @ rounded.T, latent @ before.T
+
+    return weight, draw()
+
+
+@cache
+def layer(size: int, seed: int) -> tuple[Tensor, Geometry, Statistics]:
+    """A layer to quantise, with two tokens per input."""
+    weight, batches = data(size, seed, 4)
     statistics = Statistics.empty(size, cross=True)
-    for _ in range(4):
-        latent = random(size // 2, size) @ mix.T
-        statistics.add(latent @ rounded.T, latent @ before.T)
-    return random(size, size), Int4(group=GROUP).geometry("fc", "linear", (size, size)), statistics
+    for x, y in batches:
+        statistics.add(x, y)
+    return weight, Int4(group=GROUP).geometry("fc", "linear", (size, size)), statistics
 
 
 def published_factor(hessian: Tensor) -> Tensor:
@@ -173,22 +205,60 @@ def methods(size: int, seed: int) -> dict[str, dict[str, float]]:
     }
 
 
+@cache
+def objectives(seed: int, bits: int) -> dict[str, dict[str, float]]:
+    """``|W y - Q x|**2`` of each method over GPTQ's, on its tokens and on others."""
+    size = 256
+    weight, batches = data(size, seed, 32)
+    pairs = list(batches)
+    statistics = Statistics.empty(size, cross=True)
+    for x, y in pairs[:16]:
+        statistics.add(x, y)
+    kind = {2: Int2, 3: Int3}[bits](group=64, zeros=True)
+    settings = Settings(damping=DAMPING, clip=Clip(), measure=False)
+    g = kind.geometry("fc", "linear", (size, size))
+
+    def error(method: Method, part: list[tuple[Tensor, Tensor]]) -> float:
+        q = quantize_matrix(weight, g, method, statistics, settings).weight
+        return sum(float((y @ weight.T - x @ q.T).square().sum()) for x, y in part)
+
+    own, other = (error(GPTQ(), part) for part in (pairs[:16], pairs[16:]))
+    return {
+        name: {
+            "error over GPTQ": error(method, pairs[:16]) / own,
+            "held-out error over GPTQ": error(method, pairs[16:]) / other,
+        }
+        for name, method in QUALITY.items()
+    }
+
+
 def main() -> None:
     """Measure every row and print the table."""
     bench = Bench("solver", __doc__, seeds=5)
     torch.set_num_threads(1)
     size = SIZE // 4 if bench.quick else SIZE
+    tables: list[tuple[str, Callable[[int], dict[str, dict[str, float]]], Iterable[str]]] = [
+        (
+            f"{size}x{size}: against the published loop",
+            partial(against_published, size),
+            ("float32", "float64"),
+        ),
+        (f"{size}x{size}: methods", partial(methods, size), (*METHODS, "GPTQ, clipped")),
+        ("256x256, 3 bits", partial(objectives, bits=3), QUALITY),
+        ("256x256, 2 bits", partial(objectives, bits=2), QUALITY),
+    ]
     for seed in bench.seeds:
-        for table, work, arms in (
-            (against_published, "against the published loop", ("float32", "float64")),
-            (methods, "methods", (*METHODS, "GPTQ, clipped")),
-        ):
+        for work, table, arms in tables:
             for arm in arms:
-                run = partial(lambda table, seed, arm: table(size, seed)[arm], table, seed, arm)
-                bench.measure(f"{size}x{size}: {work}", arm, seed, run)
-            table.cache_clear()
-        layer.cache_clear()
+                bench.measure(work, arm, seed, partial(row, table, seed, arm))
+        for cached in (layer, against_published, methods):
+            cached.cache_clear()
     bench.finish()
+
+
+def row(table: Callable[[int], dict[str, dict[str, float]]], seed: int, arm: str) -> Any:
+    """One line of a table that is measured as a whole, once."""
+    return table(seed)[arm]
 
 
 if __name__ == "__main__":

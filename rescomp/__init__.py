@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rescomp.grid import Clip
     from rescomp.methods import FOEM, GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN
-    from rescomp.quantize import Quantized, Report, Settings, quantize_matrix
+    from rescomp.quantize import Quantized, Report, quantize_matrix
+    from rescomp.settings import Settings
     from rescomp.statistics import Statistics
 
 _HOME = {
@@ -25,7 +26,7 @@ _HOME = {
     "Quantized": "rescomp.quantize",
     "RTN": "rescomp.methods",
     "Report": "rescomp.quantize",
-    "Settings": "rescomp.quantize",
+    "Settings": "rescomp.settings",
     "Statistics": "rescomp.statistics",
     "quantize_matrix": "rescomp.quantize",
 }
