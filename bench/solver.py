@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from harness import Bench
@@ -29,6 +29,8 @@ from rescomp.solver import solve_columns
 from vq import Int2, Int3, Int4
 from vq.container import Geometry
 from vq.grids import Grid
+
+T = TypeVar("T")
 
 SIZE, GROUP, BLOCK, DAMPING = 4096, 128, 128, 0.01
 METHODS: dict[str, Method] = {
@@ -118,7 +120,7 @@ def published_columns(weight: Tensor, factor: Tensor, grid: Grid, order: Tensor)
     return integers
 
 
-def seconds(run: Callable[[], Tensor]) -> tuple[float, Tensor]:
+def seconds(run: Callable[[], T]) -> tuple[float, T]:
     """Time that this thread computed, and what came out."""
     start = time.thread_time()
     found = run()
@@ -130,56 +132,50 @@ def against_published(size: int, seed: int) -> dict[str, dict[str, float]]:
     """Both on one layer, in both precisions: times, their ratio, and how many codes agree."""
     weight, g, gathered = layer(size, seed)
     order = torch.argsort(gathered.hessian.diagonal(), descending=True, stable=True)
-    grid = fit_grid(weight, g)
     found: dict[str, dict[str, float]] = {}
-    codes: list[Tensor] = []  # of the whole: ours, then theirs
+    reference: Tensor | None = None
     for dtype in (torch.float64, torch.float32):
-        hessian = gathered.hessian.to(dtype)
-        statistics = Statistics(hessian, None, gathered.tokens)
+        statistics = Statistics(gathered.hessian.to(dtype), None, gathered.tokens)
         settings = Settings(damping=DAMPING, dtype=dtype, measure=False)
-
-        def ours(statistics: Statistics = statistics, settings: Settings = settings) -> Tensor:
-            return quantize_matrix(weight, g, GPTQ(), statistics, settings).integers
-
-        def theirs(hessian: Tensor = hessian) -> Tensor:
-            factor = published_factor(hessian[order][:, order])
-            columns = weight.to(hessian)[:, order]
-            integers = published_columns(columns, factor, fit_grid(weight, g), order)
-            return integers[:, torch.argsort(order)]
-
-        times = [seconds(ours), seconds(theirs)]
-        codes += [integers for _, integers in times]
-        row = compared(*times, "whole")
-
-        factor = published_factor(hessian[order][:, order])
-        ordered = weight.to(dtype)[:, order]
-        feedback = factor / factor.diagonal()[:, None]
-
-        def our_columns(ordered: Tensor = ordered, feedback: Tensor = feedback) -> Tensor:
-            rows = ordered.T.contiguous()
-            grids = ColumnGrids(g, grid, rows, order.tolist(), None)
-            return solve_columns(rows, rows, feedback, None, grids, GPTQ().rule()).T
-
-        def their_columns(ordered: Tensor = ordered, factor: Tensor = factor) -> Tensor:
-            return published_columns(ordered, factor, grid, order)
-
-        row |= compared(seconds(our_columns), seconds(their_columns), "columns")
-        row["codes of float64 %"] = equal(codes[-2], codes[0])
-        row["codes of float64 %, published"] = equal(codes[-1], codes[1])
-        found[str(dtype).removeprefix("torch.")] = row
+        prepare = partial(prepared, weight.to(dtype), g, statistics.hessian, order)
+        preparing, (ordered, hessian, grid) = seconds(prepare)
+        factoring, factor = seconds(partial(published_factor, hessian))
+        published = partial(published_columns, ordered, factor, grid, order)
+        looping, theirs = seconds(published)
+        same_factor, same = seconds(partial(our_columns, ordered, factor, grid, order, g))
+        whole = partial(quantize_matrix, weight, g, GPTQ(), statistics, settings)
+        ours, result = seconds(whole)
+        mine = result.integers[:, order]
+        reference = theirs if reference is None else reference
+        published_whole = preparing + factoring + looping
+        found[str(dtype).removeprefix("torch.")] = {
+            "columns s": same_factor,
+            "columns s, published": looping,
+            "columns, times faster": looping / same_factor,
+            "whole s": ours,
+            "whole s, published": published_whole,
+            "whole, times faster": published_whole / ours,
+            "equal codes %, same factor": equal(same, theirs),
+            "equal codes %": equal(mine, theirs),
+            "codes of float64 %": equal(mine, reference),
+            "codes of float64 %, published": equal(theirs, reference),
+        }
     return found
 
 
-def compared(
-    ours: tuple[float, Tensor], theirs: tuple[float, Tensor], what: str
-) -> dict[str, float]:
-    """Times of both, how many times faster ours is, and equal codes."""
-    return {
-        f"{what} s": ours[0],
-        f"{what} s, published": theirs[0],
-        f"{what}, times faster": theirs[0] / ours[0],
-        f"{what}, equal codes %": equal(ours[1], theirs[1]),
-    }
+def prepared(
+    weight: Tensor, g: Geometry, hessian: Tensor, order: Tensor
+) -> tuple[Tensor, Tensor, Grid]:
+    """Grid, and weight and Hessian in the order of solving, for the published loop."""
+    return weight[:, order], hessian[order][:, order], fit_grid(weight, g)
+
+
+def our_columns(weight: Tensor, factor: Tensor, grid: Grid, order: Tensor, g: Geometry) -> Tensor:
+    """The solver alone, on the factor of the published loop."""
+    rows = weight.T.contiguous()
+    grids = ColumnGrids(g, grid, rows, order.tolist(), None)
+    feedback = factor / factor.diagonal()[:, None]
+    return solve_columns(rows, rows, feedback, None, grids, GPTQ().rule()).T
 
 
 def equal(a: Tensor, b: Tensor) -> float:
@@ -198,7 +194,7 @@ def methods(size: int, seed: int) -> dict[str, dict[str, float]]:
     times = {}
     for name, *how in arms[start:] + arms[:start]:
         run = partial(quantize_matrix, weight, g, how[0], statistics, how[1])
-        times[name] = seconds(lambda run=run: run().integers)[0]
+        times[name] = seconds(run)[0]
     return {
         name: {"whole s": t, "over GPTQ": t / times["GPTQ"], "over GPTAQ": t / times["GPTAQ"]}
         for name, t in times.items()
