@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from rescomp.calibrate import LayerReport, QuantizeResult, default_recipe, quantize_
     from rescomp.grid import Clip
     from rescomp.methods import FOEM, GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN
-    from rescomp.quantize import Quantized, Report, Settings, quantize_matrix
+    from rescomp.quantize import Quantized, Report, quantize_matrix
     from rescomp.rotation import rotate_
+    from rescomp.settings import Settings
     from rescomp.statistics import Statistics
 
 _HOME = {
@@ -26,13 +27,13 @@ _HOME = {
     "GPTAQR": "rescomp.methods",
     "GPTQ": "rescomp.methods",
     "GPTQR": "rescomp.methods",
-    "QEP": "rescomp.methods",
     "LayerReport": "rescomp.calibrate",
+    "QEP": "rescomp.methods",
     "QuantizeResult": "rescomp.calibrate",
     "Quantized": "rescomp.quantize",
     "RTN": "rescomp.methods",
     "Report": "rescomp.quantize",
-    "Settings": "rescomp.quantize",
+    "Settings": "rescomp.settings",
     "Statistics": "rescomp.statistics",
     "default_recipe": "rescomp.calibrate",
     "quantize_": "rescomp.calibrate",

@@ -14,8 +14,9 @@ from rescomp.fixed import replace_weight
 from rescomp.gathering import Gatherer, Group, is_looked_up
 from rescomp.grid import part_of
 from rescomp.methods import RTN, Method
-from rescomp.quantize import Quantized, Report, Settings, quantize_matrix
+from rescomp.quantize import Quantized, Report, quantize_matrix
 from rescomp.resume import Saved, fingerprint_of
+from rescomp.settings import Settings
 from rescomp.statistics import Statistics
 from rescomp.streams import Boundary, Runner, Stage, Weights, stages_of
 from rescomp.walk import inputs_of, survey, without_cache

@@ -16,7 +16,7 @@ from vq.errors import ConfigError
 from vq.grids import Grid, range_grid
 from vq.integers import CODE_MAX
 
-__all__ = ["Clip", "fit_grid", "group_width", "levels_of", "part_of"]
+__all__ = ["Clip", "fit_grid", "group_width", "levels_of", "part_of", "spread_groups"]
 
 #: Weights tried at a time: the working memory stays in a core's own cache.
 _STRIDE = 1 << 17
@@ -63,6 +63,11 @@ def levels_of(g: Geometry, zero: Tensor | None) -> tuple[Any, Any]:
         half = 1 << (g.b - 1)
         return -half, half - 1
     return -zero.float(), ((1 << g.b) - 1) - zero.float()
+
+
+def spread_groups(values: Tensor, g: Geometry) -> Tensor:
+    """Give every weight what belongs to its group: [O, groups] to [O, I]."""
+    return values.repeat_interleave(group_width(g), dim=1)[:, : g.I]
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from rescomp.methods import Method
-from rescomp.quantize import Quantized, Report, Settings
+from rescomp.quantize import Quantized, Report
+from rescomp.settings import Settings
 from vq.checkpoint import Checkpoints, digest_of
 from vq.container import Geometry
 from vq.container.header import canonical_json

@@ -130,9 +130,11 @@ class _Solver:
                 if self.cross is not None:
                     weight.addmv_(self.shares[done].T, self.cross[done, q])
             scale = self.grids.round(q, weight, levels[q])
-            error = torch.addcmul(weight, levels[q], scale, value=-1, out=errors[q])
             if drift:
-                error.add_(self.original[q], alpha=drift).sub_(weight, alpha=drift)
+                kept = torch.lerp(weight, self.original[q], drift, out=errors[q])
+            else:
+                kept = weight
+            torch.addcmul(kept, levels[q], scale, value=-1, out=errors[q])
             if self.cross is not None:
                 self._share(q, weight)
 

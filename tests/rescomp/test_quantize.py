@@ -15,7 +15,7 @@ from rescomp.grid import fit_grid, levels_of
 from tests.rescomp.oracles import problem
 from tests.vq.container.samples import PROPERTY
 from vq import Int2, Int3, Int4, Int8, Recipe
-from vq.container import open_container, write_container
+from vq.container import Geometry, open_container, write_container
 from vq.errors import ConfigError, UnsupportedLayerError, WeightError
 from vq.grids import range_grid, spread
 from vq.model import compressed_layers
@@ -259,11 +259,16 @@ def test_bad_numbers_are_refused():
         quantize_matrix(weight, g, GPTQ(), Statistics.empty(4))
     s = identity(4)
     s.hessian[0, 1] = 0.5
-    with pytest.raises(ConfigError, match=r"^layer 'fc': hessian must be symmetric, not off"):
+    with pytest.raises(ConfigError, match=r"^layer 'fc': hessian must be symmetric, not with"):
         quantize_matrix(weight, g, GPTQ(), s)
     s.hessian[0, 0] = -1
     with pytest.raises(ConfigError, match=r"^layer 'fc': hessian's diagonal must not be negative"):
         quantize_matrix(weight, g, GPTQ(), s)
+    shared = Geometry("fc", "linear", (3, 4), "int8", scales=1)
+    with pytest.raises(
+        UnsupportedLayerError, match=r"^layer 'fc': scales must be 3, one per output"
+    ):
+        quantize_matrix(weight, shared, RTN())
     with pytest.raises(UnsupportedLayerError, match=r"^layer 'fc': method must be one of int8"):
         quantize_matrix(weight, linear((3, 4), vq.SSVQ(d=4, k=2)), GPTQ(), identity(4))
 
