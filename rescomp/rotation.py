@@ -82,7 +82,8 @@ def orthogonal(size: int, generator: torch.Generator) -> Tensor:
         return known * signs / math.sqrt(size)
     # Uniform over all rotations and reflections, once the signs of R are taken out.
     q, r = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    return (q * r.diagonal().sign()).contiguous()
+    turn: Tensor = (q * r.diagonal().sign()).contiguous()
+    return turn
 
 
 @torch.no_grad()

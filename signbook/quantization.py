@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,7 +32,7 @@ SCHEMA = "signbook.quantize/1"
 _METHODS: dict[str, Any] = {
     ("exa" if kind is QEP else kind.name): kind for kind in get_args(Method)
 }
-_BITS = 4
+_BITS, _GROUP = 4, 128
 
 
 def method_named(name: str, **options: float | str | None) -> Method:
@@ -52,7 +53,7 @@ def method_named(name: str, **options: float | str | None) -> Method:
         hint = did_you_mean(name, _METHODS)
         raise ConfigError(f"method must be one of {', '.join(_METHODS)}, not {name!r}{hint}")
     given = {key: value for key, value in options.items() if value is not None}
-    known = list(kind.__dataclass_fields__)
+    known = [field.name for field in fields(kind)]
     for key in given.keys() - set(known):
         has = f"has only {', '.join(known)}" if known else "has no such settings"
         raise ConfigError(f"--{key} must come with a method that has it; {name} {has}")
@@ -130,7 +131,10 @@ def quantize_named(
         rules = vq.Recipe.from_yaml(recipe)
     else:
         rules = rescomp.default_recipe(
-            network, _BITS if bits is None else bits, group=group or 128, zeros=asymmetric
+            network,
+            _BITS if bits is None else bits,
+            group=_GROUP if group is None else group,
+            zeros=asymmetric,
         )
     layers = [layer.name for layer in select(network, rules).layers]
     calibration = calibration_of(resolve_data(data), batches)
