@@ -76,6 +76,34 @@ class Convolutions(nn.Module):
         return self.head(torch.relu(self.last(x.flatten(2))).mean(-1))
 
 
+class Turn(nn.Module):
+    """Block that returns a tuple and takes a mask of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(12, 20), nn.Linear(20, 12)
+
+    def forward(self, hidden_states, mask=None):
+        return hidden_states + self.fc2(torch.relu(self.fc1(hidden_states * mask))), None
+
+
+class Keywords(nn.Module):
+    """Blocks called by keyword, every other one with another mask; layers before and behind."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(12, 12)
+        self.blocks = nn.ModuleList(Turn() for _ in range(3))
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x):
+        masks = [torch.ones_like(x), (x > 0).float()]
+        x = self.embed(x)
+        for i, block in enumerate(self.blocks):
+            x = block(hidden_states=x, mask=masks[i % 2])[0]
+        return self.head(x)
+
+
 class Branches(nn.Module):
     """No chain of blocks at all; one layer runs twice."""
 
@@ -96,6 +124,35 @@ def chain():
         nn.Linear(12, 16), nn.ReLU(), nn.Sequential(nn.Linear(16, 16), nn.ReLU(inplace=True)),
         nn.LayerNorm(16), nn.Linear(16, 4),
     )  # fmt: skip
+
+
+def stories():
+    """stories260K as transformers has Llamas: rotary pairs are halves, not neighbours."""
+    from signbook.zoo.llama import load_stories260k
+    from tests.signbook.shared import shared
+
+    state = load_stories260k(shared("stories260K/stories260K.bin")).state_dict()
+    model = llama(
+        vocab_size=512, hidden_size=64, intermediate_size=172, num_hidden_layers=5,
+        num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=512,
+        rms_norm_eps=1e-5, tie_word_embeddings=True,
+    )  # fmt: skip
+    names = {
+        "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+        "attn.wq": "self_attn.q_proj", "attn.wk": "self_attn.k_proj",
+        "attn.wv": "self_attn.v_proj", "attn.wo": "self_attn.o_proj",
+        "ffn.w1": "mlp.gate_proj", "ffn.w2": "mlp.down_proj", "ffn.w3": "mlp.up_proj",
+    }  # fmt: skip
+    embedding = state.pop("embed.weight")
+    found = {"model.embed_tokens.weight": embedding, "lm_head.weight": embedding}
+    found["model.norm.weight"] = state.pop("norm.weight")
+    for name, weight in state.items():
+        _, number, *part, _ = name.split(".")
+        if part[-1] in ("wq", "wk"):
+            weight = weight.reshape(-1, 4, 2, 64).transpose(1, 2).reshape(weight.shape)
+        found[f"model.layers.{number}.{names['.'.join(part)]}.weight"] = weight
+    model.load_state_dict(found)
+    return model
 
 
 def tokens(count=4, rows=3, length=10, seed=0):
@@ -126,6 +183,7 @@ CASES = {
     "bert": (bert, masked),
     "gpt2": (gpt2, tokens),
     "convolutions": (Convolutions, images),
+    "keywords": (Keywords, vectors),
     "branches": (Branches, vectors),
     "chain": (chain, vectors),
 }

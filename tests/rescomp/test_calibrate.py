@@ -90,6 +90,11 @@ GROUPS = {
         for x in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
     ],
     "convolutions": [["stem"], *[[f"blocks.{i}.conv"] for i in range(3)], ["last"], ["head"]],
+    "keywords": [
+        ["embed"],
+        *[[f"blocks.{i}.{x}"] for i in range(3) for x in ("fc1", "fc2")],
+        ["head"],
+    ],
     "branches": [["a", "b"], ["c"], ["head"]],
     "chain": [["0"], ["2.0"], ["4"]],
 }
@@ -117,6 +122,7 @@ def test_codes_are_those_of_whole_models(name, method):
         ("bert", ["encoder.layer.0", "encoder.layer.1"]),
         ("gpt2", ["transformer.h.0", "transformer.h.1"]),
         ("convolutions", ["blocks.0", "blocks.1", "blocks.2"]),
+        ("keywords", ["blocks.0", "blocks.1", "blocks.2"]),
         ("branches", None),
         ("chain", ["0", "1", "2.0", "2.1", "3", "4"]),
     ],

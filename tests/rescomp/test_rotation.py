@@ -8,7 +8,7 @@ from torch import nn
 
 from rescomp import GPTQ, quantize_, rotate_
 from rescomp.rotation import hadamard, orthogonal
-from tests.rescomp.models import bert, gpt2, llama, tokens
+from tests.rescomp.models import bert, gpt2, llama, stories, tokens
 from vq.errors import ConfigError
 
 KNOWN = [1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 64, 80, 96, 128, 168, 320, 384]
@@ -99,6 +99,23 @@ def test_a_large_channel_is_spread():
     rotate_(model)
     rows = model.model.embed_tokens.weight[3:]
     assert rows.abs().amax(dim=1).div(rows.square().mean(dim=1).sqrt()).max() < 2
+
+
+@torch.no_grad()
+def test_a_real_model_computes_the_same():
+    """stories260K, through the zoo's own Llama as well."""
+    pytest.importorskip("transformers")
+    from signbook.data import tinystories
+    from signbook.zoo.llama import load_stories260k
+    from tests.signbook.shared import shared
+
+    model = stories()
+    shared("tinystories_text")
+    ((batch, _),) = tinystories(limit=2, batch=2, length=128).batches
+    want = load_stories260k(shared("stories260K/stories260K.bin"))(batch)
+    torch.testing.assert_close(model(batch).logits, want, rtol=1e-3, atol=1e-3)
+    rotate_(model)
+    torch.testing.assert_close(model(batch).logits, want, rtol=1e-3, atol=1e-3)
 
 
 def test_rotated_models_are_quantised_and_stored(tmp_path):
