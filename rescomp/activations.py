@@ -87,7 +87,7 @@ class ActivationQuantizer:
         self.bits, self.symmetric, self.clip = bits, symmetric, clip
         self._is_on = True
         known = dict(model.named_modules())
-        names = list(layers)
+        self.layers = names = tuple(layers)
         missing = [name for name in names if name not in known]
         if missing:
             raise ConfigError(f"model must hold the layers {', '.join(missing)}, not lack them")
@@ -102,6 +102,12 @@ class ActivationQuantizer:
         self._handles = [
             known[name].register_forward_pre_hook(self._round, prepend=True) for name in names
         ]
+
+    def __repr__(self) -> str:
+        return (
+            f"ActivationQuantizer({', '.join(self.layers)}, bits={self.bits}, "
+            f"symmetric={self.symmetric}, clip={self.clip})"
+        )
 
     def _round(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not self._is_on:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rescomp.activations import ActivationQuantizer
 from rescomp.fixed import replace_weight
 from rescomp.gathering import Gatherer, Group, is_looked_up
 from rescomp.grid import part_of
@@ -110,7 +111,7 @@ def quantize_(
     checkpoint_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     offload: bool = False,
-    unquantised: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    activations: ActivationQuantizer | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> QuantizeResult:
@@ -146,9 +147,8 @@ def quantize_(
         Take finished blocks from there. The result is that of a run without interruption.
     offload : bool
         Keep hidden states on the CPU between blocks.
-    unquantised : callable, optional
-        Gives a context in which activations are not quantised either
-        (:meth:`rescomp.ActivationQuantizer.off`).
+    activations : ActivationQuantizer, optional
+        What rounds activations in this model; it is off where the unquantised one runs.
     seed : int
         Recorded in the file. Nothing here is random.
     progress : callable, optional
@@ -185,10 +185,12 @@ def quantize_(
     marks = {}
     if checkpoint_dir is not None:
         marks = fingerprint_of(model, calibration, rules, method, settings)
+        marks["activations"] = repr(activations)
     saved = Saved(checkpoint_dir, marks, resume=resume)
+    off = nullcontext if activations is None else activations.off
     with as_it_was(model), without_cache(model), _enough_memory():
         model.eval()
-        with together(), unquantised():
+        with together(), off():
             seen = survey(model, data, [layer.name for layer in selection.layers])
         blocks = [] if seen.chain is None else list(seen.chain.names)
         require_same("blocks that the data show", blocks)
@@ -196,7 +198,7 @@ def quantize_(
         ordered = sorted(selection.layers, key=lambda layer: place[layer.name])
         stages = stages_of(ordered, seen.chain, seen.before)
         runner = Runner(model, data, seen.chain, offload=offload)
-        found = _Run(runner, stages, method, settings, unquantised, saved, progress).all_stages()
+        found = _Run(runner, stages, method, settings, off, saved, progress).all_stages()
     set_provenance(model, Provenance(TOOL, canonical_json(rules.to_json()), seed, calibration))
     reports = [found[layer.name] for layer in selection.layers]
     return QuantizeResult(reports, selection.kept)
@@ -215,7 +217,7 @@ class _Run:
         saved: Saved,
         progress: Progress | None,
     ) -> None:
-        self.runner, self.stages, self.saved, self.off = runner, stages, saved, off
+        self.runner, self.stages, self.saved = runner, stages, saved
         self.method, self.settings, self.progress = method, settings, progress
         rule = method.rule()
         #: Whether inputs matter at all, and whether those of the unquantised model do.

@@ -3,7 +3,6 @@
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -148,7 +147,7 @@ def quantize_named(
             settings=settings,
             checkpoint_dir=out / "checkpoints",
             resume=resume,
-            unquantised=nullcontext if rounded is None else rounded.off,
+            activations=rounded,
             seed=seed,
             progress=lambda done, total, name: advance(note=name),
         )

@@ -75,7 +75,7 @@ def test_calibration_sees_rounded_inputs_beside_plain_ones():
         names = [] if bits is None else ["0", "2.0", "4"]
         rounding = ActivationQuantizer(model, names, bits or 8)
         result = quantize_(
-            model, vectors(8), recipe, QEP(), settings=Settings(), unquantised=rounding.off
+            model, vectors(8), recipe, QEP(), settings=Settings(), activations=rounding
         )
         report = result.layers[0].report
         errors[bits] = (report.error, report.asymmetric_error)
@@ -89,7 +89,7 @@ def test_llama_with_four_bits_each():
     model = llama()
     names = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
     rounding = ActivationQuantizer(model, names, 4)
-    quantize_(model, tokens(8), 4, QEP(), unquantised=rounding.off)
+    quantize_(model, tokens(8), 4, QEP(), activations=rounding)
     batch = tokens(1)[0]
     on = model(batch).logits
     with rounding.off():

@@ -15,6 +15,7 @@ from rescomp import (
     GPTQ,
     QEP,
     RTN,
+    ActivationQuantizer,
     Settings,
     default_recipe,
     quantize_,
@@ -263,7 +264,7 @@ def test_another_run_is_not_resumed(tmp_path):
         return str(caught.value)
 
     assert "must be free of checkpoints" in refused(ConfigError)
-    changed = chain()
+    changed, rounded = chain(), chain()
     changed[0].weight.data[0, 0] += 1
     for subject, settings in {
         "method": {"method": GPTAQ()},
@@ -271,6 +272,10 @@ def test_another_run_is_not_resumed(tmp_path):
         "data": {"data": vectors(3)},
         "settings": {"settings": Settings(damping=0.1)},
         "weights": {"model": changed},
+        "activations": {
+            "model": (model := chain()),
+            "activations": ActivationQuantizer(model, "0"),
+        },
     }.items():
         assert f"but its {subject} differs" in refused(ResumeError, resume=True, **settings)
     with pytest.raises(ConfigError, match=r"^checkpoint_dir must be given to resume, not None$"):
