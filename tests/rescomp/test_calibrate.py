@@ -272,10 +272,7 @@ def test_another_run_is_not_resumed(tmp_path):
         "data": {"data": vectors(3)},
         "settings": {"settings": Settings(damping=0.1)},
         "weights": {"model": changed},
-        "activations": {
-            "model": (model := chain()),
-            "activations": ActivationQuantizer(model, "0"),
-        },
+        "activations": {"model": rounded, "activations": ActivationQuantizer(rounded, ["0"])},
     }.items():
         assert f"but its {subject} differs" in refused(ResumeError, resume=True, **settings)
     with pytest.raises(ConfigError, match=r"^checkpoint_dir must be given to resume, not None$"):
