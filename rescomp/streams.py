@@ -17,7 +17,7 @@ from rescomp.walk import Chain, arguments, hidden_of, inputs_of, run_model
 from vq.calibration import Batch, device_of, to_device
 from vq.selection import Selected
 
-__all__ = ["Boundary", "Context", "Runner", "Stage", "Weights", "leave", "leaving", "stages_of"]
+__all__ = ["Boundary", "Context", "Runner", "Stage", "Weights", "leave", "stages_of"]
 
 
 class _Reached(BaseException):
@@ -146,7 +146,7 @@ class Runner:
         assert self.chain is not None
         for batch in range(len(self)):
             contexts: list[Context] = []
-            with _entering(self.chain, found.hidden, contexts), leaving():
+            with _entering(self.chain, found.hidden, contexts), _leaving():
                 run_model(self.model, inputs_of(self.batches[batch]))
             found.hidden[batch] = self._keep(found.hidden[batch])
             found.contexts.append(contexts)
@@ -156,20 +156,20 @@ class Runner:
         """Run a stage on a batch; the hidden state of a block is returned."""
         if self.chain is None or stage.name == "start":
             stop = nullcontext() if self.chain is None else _stopping(self.chain.blocks[0])
-            with stop, leaving():
+            with stop, _leaving():
                 run_model(self.model, inputs_of(self.batches[batch]))
             return None
         assert boundary is not None
         hidden = boundary.hidden[batch].to(self.device)
         if stage.place is None:
-            with _skipping(self.chain, hidden), leaving():
+            with _skipping(self.chain, hidden), _leaving():
                 run_model(self.model, inputs_of(self.batches[batch]))
             return None
         contexts = boundary.contexts[batch]
         context = contexts[min(stage.place, len(contexts) - 1)]
         args, kwargs = to_device((context.args, context.kwargs), self.device)
         found: list[Tensor] = []
-        with leaving():
+        with _leaving():
             # A copy: blocks may work in place, and this one runs again.
             output = self.chain.blocks[stage.place](hidden.clone(), *args, **kwargs)
             found.append(self._keep(hidden_of(output)))
@@ -187,8 +187,8 @@ class Runner:
 
 
 @contextmanager
-def leaving() -> Iterator[None]:
-    """The block that :func:`leave` leaves."""
+def _leaving() -> Iterator[None]:
+    """What :func:`leave` leaves."""
     try:
         yield
     except _Reached:
