@@ -1,4 +1,74 @@
-"""Scalar quantisers that codebook methods are compared with: RTN, GPTQ, GPTAQ, ResComp.
+"""Scalar quantisers that codebook methods are compared with: RTN, GPTQ, GPTAQ, ResComp, QEP.
 
-Not built yet. They will share the container, the calibration and the accounting of ``vq``.
+:func:`quantize_` does a whole model on calibration data, :func:`quantize_matrix` one weight. One
+solver (:mod:`rescomp.solver`) serves them all; a method is the rule by which it corrects the
+columns that are still free. Codes and scales are those of the container's int8, int4, int3 and
+int2 layers. The names below are imported when they are first used.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rescomp.activations import ActivationQuantizer
+    from rescomp.calibrate import LayerReport, QuantizeResult, default_recipe, quantize_
+    from rescomp.grid import Clip
+    from rescomp.methods import FOEM, GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN
+    from rescomp.quantize import Quantized, Report, quantize_matrix
+    from rescomp.rotation import rotate_
+    from rescomp.settings import Settings
+    from rescomp.statistics import Statistics
+
+_HOME = {
+    "ActivationQuantizer": "rescomp.activations",
+    "Clip": "rescomp.grid",
+    "FOEM": "rescomp.methods",
+    "GPTAQ": "rescomp.methods",
+    "GPTAQR": "rescomp.methods",
+    "GPTQ": "rescomp.methods",
+    "GPTQR": "rescomp.methods",
+    "LayerReport": "rescomp.calibrate",
+    "QEP": "rescomp.methods",
+    "QuantizeResult": "rescomp.calibrate",
+    "Quantized": "rescomp.quantize",
+    "RTN": "rescomp.methods",
+    "Report": "rescomp.quantize",
+    "Settings": "rescomp.settings",
+    "Statistics": "rescomp.statistics",
+    "default_recipe": "rescomp.calibrate",
+    "quantize_": "rescomp.calibrate",
+    "quantize_matrix": "rescomp.quantize",
+    "rotate_": "rescomp.rotation",
+}
+
+__all__ = [
+    "FOEM",
+    "GPTAQ",
+    "GPTAQR",
+    "GPTQ",
+    "GPTQR",
+    "QEP",
+    "RTN",
+    "ActivationQuantizer",
+    "Clip",
+    "LayerReport",
+    "QuantizeResult",
+    "Quantized",
+    "Report",
+    "Settings",
+    "Statistics",
+    "default_recipe",
+    "quantize_",
+    "quantize_matrix",
+    "rotate_",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'rescomp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

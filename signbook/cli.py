@@ -206,6 +206,89 @@ def finetune(
 
 
 @app.command()
+def quantize(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    data: Annotated[str, typer.Option(help="Calibration data: py:package.module:factory.")],
+    out: Out,
+    method: Annotated[
+        str, typer.Option(help="rtn, gptq, gptaq, gptq-r, gptaq-r, exa or foem.")
+    ] = "gptq",
+    bits: Annotated[
+        int | None,
+        typer.Option(help="2, 3, 4 (default) or 8, of linears and convolutions."),
+    ] = None,
+    group: Annotated[
+        int | None, typer.Option(min=1, help="Weights that share a scale; 128 by default.")
+    ] = None,
+    asymmetric: Annotated[
+        bool, typer.Option("--asymmetric", help="Store a zero for every group, too.")
+    ] = False,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="In place of bits, group and asymmetric.")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Of the asymmetry: gptaq, gptaq-r.")] = None,
+    alpha2: Annotated[float | None, typer.Option(help="Of the drift: gptq-r, gptaq-r.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Of exa and foem.")] = None,
+    mode: Annotated[str | None, typer.Option(help="allw or org: gptq-r, gptaq-r.")] = None,
+    clip: Annotated[
+        bool, typer.Option("--clip/--no-clip", help="Search for narrower ranges.")
+    ] = False,
+    activation_order: Annotated[
+        bool,
+        typer.Option(
+            "--activation-order/--no-activation-order", help="Round inputs of high energy first."
+        ),
+    ] = True,
+    damping: Annotated[float, typer.Option(help="In units of the mean diagonal.")] = 0.01,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Rotate a model built like Llama first.")
+    ] = False,
+    activation_bits: Annotated[
+        int | None, typer.Option(help="Round the layers' inputs while calibrating, 2 to 8 bits.")
+    ] = None,
+    weights: Weights = None,
+    batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 16,
+    seed: Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Take finished blocks from the folder.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto takes the best.")] = "auto",
+    json: Json = None,
+) -> None:
+    """Quantise to a few bits on calibration data, block by block, and write one container."""
+    from rescomp import Clip
+    from rescomp import Settings as Solver
+    from signbook.files import write_json
+    from signbook.quantization import quantize_named
+
+    document = quantize_named(
+        model,
+        data,
+        out,
+        method=method,
+        options={"alpha": alpha, "alpha2": alpha2, "beta": beta, "mode": mode},
+        bits=bits,
+        group=group,
+        asymmetric=asymmetric,
+        recipe=recipe,
+        settings=Solver(damping, activation_order, clip=Clip() if clip else None),
+        rotate=rotate,
+        activation_bits=activation_bits,
+        weights=weights,
+        batches=batches,
+        seed=seed,
+        device=device,
+        resume=resume,
+    )
+    columns = ("name", "method", "bits_per_weight", "error", "asymmetric_error", "tokens")
+    _print_table("quantised layers", columns, document["layers"])
+    totals = ("file", "file_bytes", "bits_per_weight", "seconds")
+    _print_rows("total", [(key, _text(document[key])) for key in totals])
+    if json is not None:
+        write_json(json, document)
+
+
+@app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help="A *.vq.safetensors file.")],
     json: Json = None,
@@ -239,6 +322,10 @@ def evaluate(
     integer: Annotated[
         bool, typer.Option("--integer", help="Run FILE's integer graph, as the hardware does.")
     ] = False,
+    activation_bits: Annotated[
+        int | None,
+        typer.Option(help="Round the inputs of the linear layers (FILE's, if given), 2 to 8 bits."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto takes the best.")] = "auto",
     json: Json = None,
 ) -> None:
@@ -257,6 +344,7 @@ def evaluate(
         file=file,
         reference=reference,
         integer=integer,
+        activation_bits=activation_bits,
         device=device,
     )
     beside = found.reference
@@ -266,6 +354,8 @@ def evaluate(
         for name, value in found.metrics.items()
     ]
     _print_table(f"{file or model} on {data}", list(rows[0]), rows)
+    if found.protocol is not None:
+        _print_rows("protocol", [(key, _text(value)) for key, value in found.protocol.items()])
     if json is not None:
         write_json(json, found.document(with_reference=reference))
 

@@ -19,7 +19,7 @@ eps_mse              mean squared error of the predicted noise              Deno
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,14 @@ import torch
 from torch import Tensor, nn
 
 import vq
+from rescomp import ActivationQuantizer
 from signbook.integer import load_integer
 from signbook.meters import meter_for
 from signbook.naming import resolve_data, resolve_model
-from signbook.tasks import Task
+from signbook.tasks import LanguageModelling, Task
+from vq.container import open_container
 from vq.errors import ConfigError
+from vq.layers import candidates, op_of
 from vq.progress import bar
 
 __all__ = ["SCHEMA", "Evaluation", "choose_device", "evaluate", "evaluate_named"]
@@ -41,16 +44,22 @@ SCHEMA = "signbook.eval/1"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a model, and of its reference where there was one."""
+    """Metrics of a model, and of its reference where there was one.
+
+    ``protocol`` says of a text how it was cut and how many tokens were scored.
+    """
 
     metrics: dict[str, float]
     reference: dict[str, float] | None = None
+    protocol: dict[str, Any] | None = None
 
     def document(self, *, with_reference: bool = False) -> dict[str, Any]:
         """The ``signbook.eval/1`` document, on demand with the reference's metrics."""
         document: dict[str, Any] = {"schema": SCHEMA, "metrics": self.metrics}
         if with_reference and self.reference is not None:
             document["reference"] = self.reference
+        if self.protocol is not None:
+            document["protocol"] = self.protocol
         return document
 
 
@@ -62,6 +71,7 @@ def evaluate_named(
     file: Path | None = None,
     reference: bool = False,
     integer: bool = False,
+    activation_bits: int | None = None,
     device: str = "auto",
 ) -> Evaluation:
     """Evaluate what the command line names.
@@ -69,6 +79,8 @@ def evaluate_named(
     Without ``file``: the model with ``weights``, or with those that belong to its name. With it:
     the container's weights in the model's architecture, or its integer graph if ``integer``,
     compared with ``weights`` if given, and with those that belong to the name if ``reference``.
+    With ``activation_bits``, the inputs of the model's linear layers are rounded, those of the file
+    alone if there is one; never those of what it is compared with.
 
     Raises
     ------
@@ -81,15 +93,31 @@ def evaluate_named(
         raise ConfigError("--reference must come with --file, the model that is compared with it")
     if integer and file is None:
         raise ConfigError("--integer must come with --file, the container that holds the graph")
+    if integer and activation_bits is not None:
+        raise ConfigError("--activation-bits must come without --integer: its activations are int8")
     choose_device(device)
     if file is None:
-        return evaluate(resolve_model(model, weights), resolve_data(data), device=device)
+        subject = resolve_model(model, weights)
+        _round_activations(subject, activation_bits, None)
+        return evaluate(subject, resolve_data(data), device=device)
     if integer:
-        subject: nn.Module = load_integer(file)
+        subject = load_integer(file)
     else:
         subject = vq.load(file, into=resolve_model(model, pretrained=False))
+        _round_activations(subject, activation_bits, file)
     compared = resolve_model(model, weights) if reference or weights is not None else None
     return evaluate(subject, resolve_data(data), reference=compared, device=device)
+
+
+def _round_activations(model: nn.Module, bits: int | None, file: Path | None) -> None:
+    if bits is None:
+        return
+    linear = [n for n, m in candidates(model) if op_of(m) in ("linear", "linear_t")]
+    if file is not None:
+        with open_container(file) as container:
+            stored = {entry.geometry.name for entry in container.layers}
+        linear = [name for name in linear if name in stored]
+    ActivationQuantizer(model, linear, bits)
 
 
 @torch.no_grad()
@@ -129,10 +157,19 @@ def evaluate(
             advance()
     if not meter.count:
         raise ConfigError("data must hold at least one thing to score, not none")
-    metrics = meter.metrics(0)
+    metrics, protocol = meter.metrics(0), _protocol(task, meter.count)
     if reference is None:
-        return Evaluation(_finite(metrics))
-    return Evaluation(_finite(metrics | meter.comparison()), _finite(meter.metrics(1)))
+        return Evaluation(_finite(metrics), None, protocol)
+    compared = _finite(metrics | meter.comparison())
+    return Evaluation(compared, _finite(meter.metrics(1)), protocol)
+
+
+def _protocol(task: Task, scored: int) -> dict[str, Any] | None:
+    """What a perplexity is to be read with; None for other tasks."""
+    if not isinstance(task, LanguageModelling):
+        return None
+    known: dict[str, Any] = {} if task.protocol is None else asdict(task.protocol)
+    return known | {"scored_tokens": scored}
 
 
 def choose_device(name: str | torch.device) -> torch.device:

@@ -31,6 +31,7 @@ __all__ = [
     "Inputs",
     "LanguageModelling",
     "Task",
+    "TextProtocol",
 ]
 
 Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
@@ -53,14 +54,38 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class TextProtocol:
+    """How a text was cut into rows of tokens; without this, perplexities cannot be compared.
+
+    Attributes
+    ----------
+    text : str
+        Which text, and which part of it.
+    tokenizer : str
+    context_tokens : int
+        Length that rows are cut to.
+    stride_tokens : int or None
+        Tokens from the start of one row to that of the next; None where rows are texts of their
+        own.
+    """
+
+    text: str
+    tokenizer: str
+    context_tokens: int
+    stride_tokens: int | None
+
+
+@dataclass(frozen=True)
 class LanguageModelling:
     """Batches of (tokens [B, T] int64, scored [B, T] bool); the model gives logits [B, T, V].
 
     ``scored`` marks the tokens that are to be predicted from those before them in their row:
-    not the first one, and not padding. Padding must stand at the right.
+    not the first one, and not padding. Padding must stand at the right. ``protocol`` goes into the
+    documents of evaluations.
     """
 
     batches: Batches[tuple[Tensor, Tensor]]
+    protocol: TextProtocol | None = None
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ MAY_IMPORT = {
 }
 #: Heavy packages, and the folders that may import them at the top of a module.
 HEAVY = {
-    "torch": ("vq", "signbook"),
+    "torch": ("vq", "rescomp", "signbook"),
     "faiss": ("vq",),
     "amaranth": ("rtl",),
     "cocotb": ("hwsim",),

@@ -62,7 +62,9 @@ class Compressed(nn.Module):
             )
         self._taken = True
         originals = self.originals(weight)
-        return originals if len(originals) > 1 else originals[0]
+        # torch wants a single tensor to have the weight's dtype, but allows any in a tuple.
+        alike = len(originals) == 1 and originals[0].dtype == weight.dtype
+        return originals[0] if alike else originals
 
     def share(self) -> None:
         """Allow one more module to take this weight: one whose own weight was tied to it."""

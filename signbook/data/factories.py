@@ -13,7 +13,7 @@ from signbook.data.images import (
 from signbook.data.noise import NoiseBatches
 from signbook.data.texts import load_stories, load_wikitext2, sentences_of, token_batches
 from signbook.extras import require
-from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling
+from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, TextProtocol
 from vq.errors import ConfigError
 
 __all__ = [
@@ -92,7 +92,10 @@ def tinystories(
     stories = load_stories()[skip : None if limit is None else skip + limit]
     encode = _encoder(tokenizer)
     return LanguageModelling(
-        token_batches([encode(s) for s in stories], batch=batch, length=length)
+        token_batches([encode(s) for s in stories], batch=batch, length=length),
+        TextProtocol(
+            f"TinyStories validation, {len(stories)} stories from {skip}", tokenizer, length, None
+        ),
     )
 
 
@@ -110,7 +113,10 @@ def wikitext2(
     """
     tokens = _encoder(tokenizer)("\n".join(load_wikitext2()))
     rows = [tokens[i : i + length] for i in range(0, len(tokens), length)][:limit]
-    return LanguageModelling(token_batches(rows, batch=batch, length=length))
+    return LanguageModelling(
+        token_batches(rows, batch=batch, length=length),
+        TextProtocol(f"WikiText-2 validation, {len(rows)} rows", tokenizer, length, length),
+    )
 
 
 def wikitext2_sentences(

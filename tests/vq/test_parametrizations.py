@@ -103,3 +103,15 @@ def test_codebook_integers_span_the_range():
     for method in (SSVQ(d=4, k=8), VQ(d=4, k=8)):
         stored = compressed(method).to_layer()
         assert abs(stored.codebook).max() == 127
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", [vq.Int8(), vq.Int4(group=16), vq.VQ(d=4, k=8)], ids=str)
+def test_models_in_half_precision_keep_their_dtype(tmp_path, method, dtype):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 16)).to(dtype)
+    vq.compress_(model, vq.Recipe({"*": method}))
+    assert model[0].weight.dtype == dtype
+    vq.save(model, tmp_path / "x")
+    same = vq.load(tmp_path / "x", into=nn.Sequential(nn.Linear(32, 16)).to(dtype))
+    assert torch.equal(same[0].weight, model[0].weight)

@@ -1,0 +1,130 @@
+"""Activations in a few bits: every token is rounded on a grid of its own, as it comes."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from vq.errors import ConfigError, UnsupportedLayerError, bulleted
+from vq.layers import op_of
+
+__all__ = ["ActivationQuantizer", "round_tokens"]
+
+_BITS = range(2, 9)
+
+
+def round_tokens(x: Tensor, bits: int, *, symmetric: bool = True, clip: float = 1.0) -> Tensor:
+    """Round every token to its own ``2**bits`` levels.
+
+    Symmetric levels lie about 0, one more below than above, and the greatest magnitude of the
+    token times ``clip`` is the last above. Otherwise they reach from the least value to the
+    greatest, both times ``clip`` and with 0 between, and 0 is a level.
+
+    Parameters
+    ----------
+    x : [..., I]
+        Computed with in float32, returned in its own dtype.
+    bits : int
+    symmetric : bool
+    clip : float
+        Share of the range that is kept, at most 1.
+    """
+    values = x.float()
+    if symmetric:
+        top = (1 << (bits - 1)) - 1
+        scale = _positive(values.abs().amax(dim=-1, keepdim=True) * clip / top)
+        levels = (values / scale).round_().clamp_(-top - 1, top)
+        return levels.mul_(scale).to(x.dtype)
+    top = (1 << bits) - 1
+    low = values.amin(dim=-1, keepdim=True).clamp(max=0) * clip
+    high = values.amax(dim=-1, keepdim=True).clamp(min=0) * clip
+    scale = _positive((high - low) / top)
+    zero = (-low / scale).round_()
+    levels = (values / scale).round_().add_(zero).clamp_(0, top).sub_(zero)
+    return levels.mul_(scale).to(x.dtype)
+
+
+def _positive(scale: Tensor) -> Tensor:
+    """A token of zeros has scale 1."""
+    return scale.masked_fill_(scale == 0, 1.0)
+
+
+class ActivationQuantizer:
+    """Rounds the inputs of linear layers while it is on; on from the start.
+
+    Parameters
+    ----------
+    model : nn.Module
+    layers : iterable of str
+        Names of the layers.
+    bits : int
+        2 to 8.
+    symmetric, clip
+        See :func:`round_tokens`.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is impossible, or the model has no such layer.
+    UnsupportedLayerError
+        If a layer is not linear: the inputs of a convolution are no tokens.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Iterable[str],
+        bits: int = 4,
+        *,
+        symmetric: bool = True,
+        clip: float = 1.0,
+    ) -> None:
+        if bits not in _BITS:
+            raise ConfigError(f"activation bits must be 2 to 8, not {bits!r}")
+        if not 0 < clip <= 1:
+            raise ConfigError(f"activation clip must be in (0, 1], not {clip!r}")
+        self.bits, self.symmetric, self.clip = bits, symmetric, clip
+        self._is_on = True
+        known = dict(model.named_modules())
+        self.layers = names = tuple(layers)
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise ConfigError(f"model must hold the layers {', '.join(missing)}, not lack them")
+        problems = [
+            f"layer {name!r}: must be linear, not {type(known[name]).__name__}"
+            for name in names
+            if op_of(known[name]) not in ("linear", "linear_t")
+        ]
+        if problems:
+            raise UnsupportedLayerError(bulleted("activations to round", problems))
+        # Before all other hooks: those that look on see what the layer sees.
+        self._handles = [
+            known[name].register_forward_pre_hook(self._round, prepend=True) for name in names
+        ]
+
+    def __repr__(self) -> str:
+        return (
+            f"ActivationQuantizer({', '.join(self.layers)}, bits={self.bits}, "
+            f"symmetric={self.symmetric}, clip={self.clip})"
+        )
+
+    def _round(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not self._is_on:
+            return None
+        x, *rest = args
+        return (round_tokens(x, self.bits, symmetric=self.symmetric, clip=self.clip), *rest)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Context in which activations pass as they are."""
+        before, self._is_on = self._is_on, False
+        try:
+            yield
+        finally:
+            self._is_on = before
+
+    def remove(self) -> None:
+        """Take the rounding out of the model."""
+        for handle in self._handles:
+            handle.remove()

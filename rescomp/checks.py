@@ -1,0 +1,82 @@
+"""What the door refuses, layer and requirement named."""
+
+import warnings
+
+from torch import Tensor
+
+from rescomp.methods import Method, Rule
+from rescomp.statistics import Statistics, is_finite
+from vq.container import Geometry
+from vq.errors import ConfigError, UnsupportedLayerError, WeightError
+
+__all__ = ["check_needs", "check_statistics", "check_weight"]
+
+_METHODS = ("int8", "int4", "int3", "int2")
+
+
+def check_weight(weight: Tensor, g: Geometry) -> None:
+    """Refuse layers that are not scalar, and weights that do not fit or are not finite."""
+    if g.method not in _METHODS:
+        raise UnsupportedLayerError(
+            f"layer {g.name!r}: method must be one of {', '.join(_METHODS)}, not {g.method!r}"
+        )
+    if g.method == "int8" and g.scales != g.O:
+        raise UnsupportedLayerError(
+            f"layer {g.name!r}: scales must be {g.O}, one per output, not {g.scales}"
+        )
+    if tuple(weight.shape) != (g.O, g.I):
+        raise ConfigError(
+            f"layer {g.name!r}: weight must be [{g.O}, {g.I}], not {list(weight.shape)}"
+        )
+    if not is_finite(weight):
+        raise WeightError(f"layer {g.name!r}: weight must be finite, not NaN or infinite")
+
+
+def check_statistics(statistics: Statistics, g: Geometry) -> None:
+    """Refuse statistics that are empty, do not fit, or cannot be second moments."""
+    if statistics.tokens < 1:
+        raise ConfigError(f"layer {g.name!r}: statistics must hold tokens, not none; calibrate")
+    for field, matrix in (("hessian", statistics.hessian), ("cross", statistics.cross)):
+        if matrix is None:
+            continue
+        if tuple(matrix.shape) != (g.I, g.I):
+            raise ConfigError(
+                f"layer {g.name!r}: {field} must be [{g.I}, {g.I}], not {list(matrix.shape)}"
+            )
+        if not is_finite(matrix):
+            raise ConfigError(f"layer {g.name!r}: {field} must be finite, not NaN or infinite")
+    hessian = statistics.hessian
+    least = float(hessian.diagonal().min())
+    if least < 0:
+        raise ConfigError(
+            f"layer {g.name!r}: hessian's diagonal must not be negative, not {least:g}"
+        )
+    skew = float((hessian.sum(dim=0) - hessian.sum(dim=1)).abs().max())
+    if skew > 1e-2 * float(hessian.diagonal().max()):
+        raise ConfigError(
+            f"layer {g.name!r}: hessian must be symmetric, not with sums of a row and its column "
+            f"that differ by {skew:g}"
+        )
+
+
+def check_needs(
+    statistics: Statistics | None, rule: Rule, method: Method, g: Geometry
+) -> Statistics:
+    """Return the statistics if they hold what a method needs; warn of too few tokens."""
+    if statistics is None:
+        raise ConfigError(
+            f"layer {g.name!r}: statistics must be given for {method.name}, not None; only rtn "
+            "works without"
+        )
+    if rule.cross and statistics.cross is None:
+        raise ConfigError(
+            f"layer {g.name!r}: statistics must hold cross for {method.name}, not None; gather "
+            "them with cross=True"
+        )
+    if statistics.tokens < g.I:
+        warnings.warn(
+            f"layer {g.name!r}: statistics should hold a token for each of {g.I} inputs, "
+            f"not {statistics.tokens}; its result depends on the damping",
+            stacklevel=4,  # quantize_matrix is decorated
+        )
+    return statistics

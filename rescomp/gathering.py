@@ -1,0 +1,224 @@
+"""Statistics of the inputs of layers, from both models on every batch."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from rescomp.inputs import geometry_key, paired, parts_of, rows_of
+from rescomp.statistics import Statistics
+from rescomp.streams import Boundary, Runner, Stage, Weights, leave
+from vq.distributed import ranks
+from vq.errors import ConfigError
+from vq.selection import Selected
+
+__all__ = ["Gatherer", "Group", "is_looked_up"]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Layers that are called with one and the same tensor, and how often in a run."""
+
+    layers: list[Selected]
+    calls: int
+
+
+@dataclass(frozen=True, eq=False)
+class Gatherer:
+    """Gathers statistics stage by stage.
+
+    Attributes
+    ----------
+    runner : Runner
+    off : callable
+        Gives a context in which activations are not quantised.
+    compares : bool
+        Whether the unquantised model runs, too.
+    dtype : torch.dtype
+        Of the sums.
+    """
+
+    runner: Runner
+    off: Callable[[], AbstractContextManager[Any]]
+    compares: bool
+    dtype: torch.dtype
+
+    @contextmanager
+    def unquantised(self, weights: Weights) -> Iterator[None]:
+        """Turn the model into the unquantised one, as far as the present stage."""
+        with weights.unquantised(), self.off():
+            yield
+
+    def groups(self, stage: Stage, boundary: Boundary | None) -> list[Group]:
+        """Layers of a stage by their inputs, in the order they run; all are unquantised yet.
+
+        Embeddings are left out: no input mixes their rows.
+        """
+        layers = {layer.name: layer for layer in stage.layers if not is_looked_up(layer)}
+        seen: dict[str, _Seen] = {}
+        for batch in range(len(self.runner)):
+            new = _Calls(batch)
+            handles = [
+                handle
+                for name, layer in layers.items()
+                if name not in seen
+                for handle in _listen(layer, partial(new.note, name))
+            ]
+            with _removing(handles), self.off():
+                self.runner.run(stage, batch, boundary)
+            seen |= new.seen
+            if len(seen) == len(layers):
+                break
+        found: dict[tuple[object, ...], list[Selected]] = {}
+        for name, one in seen.items():
+            found.setdefault(one.key, []).append(layers[name])
+        return [Group(group, seen[group[0].name].calls) for group in found.values()]
+
+    def gather(
+        self,
+        stage: Stage,
+        group: Group,
+        weights: Weights,
+        plain: Boundary | None,
+        quantised: Boundary | None,
+    ) -> list[Statistics]:
+        """Sum over all batches of all processes; one for every part of :func:`parts_of`.
+
+        Raises
+        ------
+        ConfigError
+            If an input is not finite, or the two models give the layer different tokens.
+        """
+        first = group.layers[0]
+        statistics = [
+            Statistics.empty(
+                first.geometry.I, cross=self.compares, dtype=self.dtype, device=self.runner.device
+            )
+            for _ in range(parts_of(first.modules[0]))
+        ]
+        for batch in range(len(self.runner)):
+            expected: list[list[Tensor]] = []
+            if self.compares:
+                with self.unquantised(weights):
+                    self._each_call(stage, group, batch, plain, expected.append)
+            sums = _Sums(first.name, statistics, expected if self.compares else None)
+            self._each_call(stage, group, batch, quantised, sums.add)
+            sums.finish()
+        for one in statistics:
+            _sum_over_ranks(one)
+        return statistics
+
+    def _each_call(
+        self,
+        stage: Stage,
+        group: Group,
+        batch: int,
+        boundary: Boundary | None,
+        take: Callable[[list[Tensor]], None],
+    ) -> None:
+        """Hand the rows of every call in a run to ``take``."""
+        mask = self.runner.mask(batch)
+
+        def heard(module: nn.Module, x: Tensor) -> None:
+            take([rows.clone() for rows in rows_of(module, x, mask)])
+            if group.calls == 1:
+                leave()
+
+        with _removing(_listen(group.layers[0], heard)):
+            self.runner.run(stage, batch, boundary)
+
+
+@dataclass
+class _Seen:
+    """What a layer was first called with, and how often in that run."""
+
+    key: tuple[object, ...]
+    calls: int = 0
+
+
+class _Calls:
+    """Notes the first runs of layers."""
+
+    def __init__(self, batch: int) -> None:
+        self.seen: dict[str, _Seen] = {}
+        self._batch = batch
+        self._alive: list[Tensor] = []  # so that no two inputs have one address in turn
+
+    def note(self, name: str, module: nn.Module, x: Tensor) -> None:
+        self._alive.append(x)
+        key = (self._batch, id(x), x._version, *geometry_key(module))
+        self.seen.setdefault(name, _Seen(key)).calls += 1
+
+
+class _Sums:
+    """Adds the calls of one run to statistics, each beside the same call of the other model."""
+
+    def __init__(
+        self, layer: str, statistics: list[Statistics], expected: list[list[Tensor]] | None
+    ) -> None:
+        self._layer, self._statistics, self._expected = layer, statistics, expected
+        self._count = 0
+
+    def add(self, rows: list[Tensor]) -> None:
+        others = None
+        if self._expected is not None:
+            if self._count == len(self._expected):
+                raise self._differ()
+            others = self._expected[self._count]
+        self._count += 1
+        pairs = zip(self._statistics, rows, paired(rows, others, self._layer), strict=True)
+        for sums, x, y in pairs:
+            try:
+                sums.add(x, y)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"layer {self._layer!r}: {error}; look at the data and the weights"
+                ) from error
+
+    def finish(self) -> None:
+        if self._expected is not None and self._count != len(self._expected):
+            raise self._differ()
+
+    def _differ(self) -> ConfigError:
+        return ConfigError(
+            f"layer {self._layer!r}: both models must call it equally often, not more or less; "
+            "where a model routes its tokens, use gptq, foem or rtn with measure=False"
+        )
+
+
+def is_looked_up(layer: Selected) -> bool:
+    """Whether a weight is that of an embedding, perhaps tied to others."""
+    return layer.geometry.op == "embedding"
+
+
+def _listen(layer: Selected, heard: Callable[[nn.Module, Tensor], None]) -> list[Any]:
+    """Call ``heard(module, input)`` before each of a layer's modules runs."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        heard(module, args[0] if args else next(iter(kwargs.values())))
+
+    return [m.register_forward_pre_hook(hook, with_kwargs=True) for m in layer.modules]
+
+
+@contextmanager
+def _removing(handles: list[Any]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _sum_over_ranks(statistics: Statistics) -> None:
+    if ranks() == 1:
+        return
+    tokens = torch.tensor([statistics.tokens], device=statistics.hessian.device)
+    for tensor in (statistics.hessian, statistics.cross, tokens):
+        if tensor is not None:
+            dist.all_reduce(tensor)
+    statistics.tokens = int(tokens)

@@ -1,0 +1,153 @@
+"""The solver: columns are rounded in turn, and the free ones make up for what went wrong.
+
+A weight is held transposed, [I, O], so that a column of ``W`` is a row in memory. Columns are
+halved and halved again: the left half is solved, passed on to the right half by one matrix
+product, then the right half is solved. Only leaves of a few columns, small enough for a core's
+own cache, are worked off one by one. In exact arithmetic the result does not depend on how the
+columns are cut.
+"""
+
+import torch
+from torch import Tensor
+
+from rescomp.levels import ColumnGrids
+from rescomp.methods import Rule
+from vq.errors import ConfigError
+
+__all__ = ["solve_columns"]
+
+
+def solve_columns(
+    current: Tensor,
+    original: Tensor,
+    feedback: Tensor,
+    cross: Tensor | None,
+    grids: ColumnGrids,
+    rule: Rule,
+    *,
+    leaf: int = 32,
+    org_block: int = 128,
+) -> Tensor:
+    """Round every column and correct those after it.
+
+    Parameters
+    ----------
+    current : [I, O]
+        Transposed target; afterwards every column as it was before rounding.
+    original : [I, O]
+        Transposed original weight, which drift is measured from.
+    feedback : [I, I] upper
+        ``U`` with every row divided by its diagonal (:mod:`rescomp.factor`).
+    cross : [I, I] strictly upper, or None
+        ``P``; None where ``current`` holds the cross term already, or the rule has none.
+    grids : ColumnGrids
+    rule : Rule
+    leaf : int
+        Columns that are worked off one by one; matters to speed only.
+    org_block : int
+        Columns of a block in mode "org", whose results it decides.
+
+    Returns
+    -------
+    [I, O] levels, code minus zero, as floating-point numbers
+
+    Raises
+    ------
+    ConfigError
+        If groups that are fitted on the way and blocks of mode "org" do not nest.
+    """
+    solver = _Solver(current, original, feedback, cross, grids, rule, leaf, org_block)
+    solver.solve(0, len(current))
+    return solver.levels
+
+
+class _Solver:
+    def __init__(
+        self,
+        current: Tensor,
+        original: Tensor,
+        feedback: Tensor,
+        cross: Tensor | None,
+        grids: ColumnGrids,
+        rule: Rule,
+        leaf: int,
+        org_block: int,
+    ) -> None:
+        self.current, self.original = current, original
+        self.feedback, self.cross = feedback, cross
+        self.grids, self.rule = grids, rule
+        self.levels = torch.empty_like(current)
+        #: What a solved column passes on by ``feedback``, and by ``cross``.
+        self.errors = torch.empty_like(current)
+        self.shares = torch.empty_like(current if cross is not None else current[:0])
+        count = len(current)
+        self.group = min(grids.width, count) if grids.dynamic else 0
+        self.org = min(org_block, count) if rule.mode == "org" else 0
+        least, most = sorted((self.group, self.org))
+        if least and most < count and most % least:
+            raise ConfigError(
+                f"dynamic groups must divide blocks of mode 'org', {self.org}, or be multiples, "
+                f"not {self.group}; use static groups"
+            )
+        wholes = {self.group, self.org} - {0}  # ranges that are solved without looking beyond
+        self.leaf = min([leaf, *wholes])
+        #: A range is cut at a multiple of the first of these that is smaller.
+        self.units = sorted(wholes | {self.leaf}, reverse=True)
+
+    def solve(self, start: int, end: int) -> None:
+        """Solve columns ``start`` to ``end``, which have been corrected for all before them."""
+        size = end - start
+        if self._is_one(self.group, start, end):
+            self.grids.fit(self.current[start:end])
+        if size <= self.leaf:
+            self._solve_leaf(start, end)
+        else:
+            unit = next(unit for unit in self.units if unit < size)
+            middle = start + unit * (-(-size // unit) // 2)
+            self.solve(start, middle)
+            self._pass_on(start, middle, end)
+            self.solve(middle, end)
+        if self._is_one(self.org, start, end):
+            self._settle(start, end)
+
+    def _is_one(self, unit: int, start: int, end: int) -> bool:
+        """Whether a range is one whole unit, perhaps the last, shorter one."""
+        return unit > 0 and start % unit == 0 and end == min(start + unit, len(self.current))
+
+    def _pass_on(self, start: int, middle: int, end: int) -> None:
+        free, done = self.current[middle:end], slice(start, middle)
+        free.addmm_(self.feedback[done, middle:end].T, self.errors[done], alpha=-1)
+        if self.cross is not None:
+            free.addmm_(self.cross[done, middle:end].T, self.shares[done])
+
+    def _solve_leaf(self, start: int, end: int) -> None:
+        errors, levels = self.errors, self.levels
+        drift = self.rule.drift
+        for q in range(start, end):
+            weight, done = self.current[q], slice(start, q)
+            if q > start:
+                weight.addmv_(errors[done].T, self.feedback[done, q], alpha=-1)
+                if self.cross is not None:
+                    weight.addmv_(self.shares[done].T, self.cross[done, q])
+            scale = self.grids.round(q, weight, levels[q])
+            if drift:
+                kept = torch.lerp(weight, self.original[q], drift, out=errors[q])
+            else:
+                kept = weight
+            torch.addcmul(kept, levels[q], scale, value=-1, out=errors[q])
+            if self.cross is not None:
+                self._share(q, weight)
+
+    def _share(self, q: int, weight: Tensor) -> None:
+        """``asymmetry * weight + drift * (original - weight)``."""
+        share = torch.mul(weight, self.rule.asymmetry - self.rule.drift, out=self.shares[q])
+        if self.rule.drift:
+            share.add_(self.original[q], alpha=self.rule.drift)
+
+    def _settle(self, start: int, end: int) -> None:
+        """Let columns after a block of mode "org" see rounded weights."""
+        for q in range(start, end):
+            rounded = self.levels[q] * self.grids.scale_of(q)
+            self.errors[q].add_(self.current[q] - rounded, alpha=self.rule.drift)
+            if self.cross is not None:
+                self._share(q, rounded)

@@ -1,0 +1,109 @@
+"""Rounding of activations: against numbers worked out by hand, and as hooks in models."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from rescomp import QEP, ActivationQuantizer, Settings, quantize_
+from rescomp.activations import round_tokens
+from tests.rescomp.models import Convolutions, chain, llama, tokens, vectors
+from tests.vq.container.samples import PROPERTY
+from vq import Int4, Recipe
+from vq.errors import ConfigError, UnsupportedLayerError
+from vq.model import compressed_layers
+
+
+def test_levels_by_hand():
+    x = torch.tensor([[-3.5, 0.4, 7.0], [0.0, 0.0, 0.0]])
+    # Steps of 7 / 1: -3.5 is half a step, which rounds to the even 0.
+    assert round_tokens(x, 2).tolist() == [[0.0, 0.0, 7.0], [0.0, 0.0, 0.0]]
+    # Steps of 10.5 / 3 with 0 as the second level.
+    assert round_tokens(x, 2, symmetric=False).tolist() == [[-3.5, 0.0, 7.0], [0.0, 0.0, 0.0]]
+    # Half of the range: 3.5 / 1, and one more level below.
+    assert round_tokens(x, 2, clip=0.5)[0].tolist() == [-3.5, 0.0, 3.5]
+    high = torch.tensor([2.0, 5.0])  # 0 is between: steps of 5 / 3
+    torch.testing.assert_close(round_tokens(high, 2, symmetric=False), torch.tensor([5 / 3, 5.0]))
+
+
+@PROPERTY
+@given(st.integers(2, 8), st.booleans(), st.integers(1, 20), st.integers(0, 2**16))
+def test_every_token_has_a_grid_of_its_own(bits, symmetric, width, seed):
+    torch.manual_seed(seed)
+    x = torch.randn(5, width) * torch.tensor([1e-3, 1.0, 10.0, 1e4, 0.0])[:, None]
+    got = round_tokens(x, bits, symmetric=symmetric)
+    for i in range(5):
+        assert torch.equal(got[i], round_tokens(x[i], bits, symmetric=symmetric))
+        assert len(got[i].unique()) <= 2**bits
+        span = x[i].abs().max() if symmetric else x[i].max().clamp(min=0) - x[i].min().clamp(max=0)
+        step = span / ((2 ** (bits - 1) - 1) if symmetric else 2**bits - 1)
+        assert (got[i] - x[i]).abs().max() <= step * (0.5 if symmetric else 1) + 1e-6 * span
+
+
+def test_hooks_can_be_switched():
+    model, x = chain(), vectors(1)[0]
+    before = model(x)
+    rounding = ActivationQuantizer(model, ["0", "4"], 3, symmetric=False, clip=0.9)
+    rounded = model(x)
+    inner = round_tokens(x, 3, symmetric=False, clip=0.9)
+    inner = nn.functional.linear(inner, model[0].weight, model[0].bias)
+    inner = round_tokens(model[1:4](inner), 3, symmetric=False, clip=0.9)
+    assert torch.equal(rounded, nn.functional.linear(inner, model[4].weight, model[4].bias))
+    assert (rounded - before).abs().max() > 1e-3
+    with rounding.off():
+        assert torch.equal(model(x), before)
+        with rounding.off():
+            pass
+        assert torch.equal(model(x), before)
+    assert torch.equal(model(x), rounded)
+    rounding.remove()
+    assert torch.equal(model(x), before)
+
+
+def test_half_precision_keeps_its_dtype():
+    x = torch.randn(4, 9).to(torch.bfloat16)
+    assert round_tokens(x, 4).dtype == torch.bfloat16
+
+
+def test_calibration_sees_rounded_inputs_beside_plain_ones():
+    """With rounded activations in one model only, even the first layer's inputs differ."""
+    recipe = Recipe({"0": Int4(group=4), "4": Int4(group=4)})
+    errors = {}
+    for bits in (None, 3):
+        model = chain()
+        names = [] if bits is None else ["0", "2.0", "4"]
+        rounding = ActivationQuantizer(model, names, bits or 8)
+        result = quantize_(
+            model, vectors(8), recipe, QEP(), settings=Settings(), activations=rounding
+        )
+        report = result.layers[0].report
+        errors[bits] = (report.error, report.asymmetric_error)
+        assert len(list(compressed_layers(model))) == 2
+    assert errors[None][0] == pytest.approx(errors[None][1])
+    assert errors[3][1] < errors[3][0]
+
+
+def test_llama_with_four_bits_each():
+    pytest.importorskip("transformers")
+    model = llama()
+    names = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    rounding = ActivationQuantizer(model, names, 4)
+    quantize_(model, tokens(8), 4, QEP(), activations=rounding)
+    batch = tokens(1)[0]
+    on = model(batch).logits
+    with rounding.off():
+        off = model(batch).logits
+    assert torch.isfinite(on).all() and not torch.equal(on, off)
+
+
+def test_impossible_settings():
+    for bits in (1, 9):
+        with pytest.raises(ConfigError, match=rf"^activation bits must be 2 to 8, not {bits}$"):
+            ActivationQuantizer(chain(), ["0"], bits)
+    with pytest.raises(ConfigError, match=r"^activation clip must be in \(0, 1\], not 0$"):
+        ActivationQuantizer(chain(), ["0"], clip=0)
+    with pytest.raises(ConfigError, match=r"^model must hold the layers 9, not lack them$"):
+        ActivationQuantizer(chain(), ["9"])
+    with pytest.raises(UnsupportedLayerError, match=r"'stem': must be linear, not Conv2d"):
+        ActivationQuantizer(Convolutions(), ["stem"])

@@ -1,0 +1,400 @@
+"""Whole models: the walk finds blocks, and gives what running whole models alone would give."""
+
+import copy
+import math
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import rescomp
+import vq
+from rescomp import (
+    GPTAQ,
+    GPTQ,
+    QEP,
+    RTN,
+    ActivationQuantizer,
+    Settings,
+    default_recipe,
+    quantize_,
+)
+from rescomp.walk import survey, without_cache
+from tests.rescomp.models import (
+    CASES,
+    Branches,
+    bert,
+    by_whole_models,
+    chain,
+    gpt2,
+    llama,
+    masked,
+    tokens,
+    vectors,
+)
+from vq import Int3, Int4, Int8, Recipe
+from vq.container import open_container
+from vq.errors import ConfigError, RecipeError, ResumeError, UnsupportedLayerError, WeightError
+from vq.model import compressed_layers
+
+EXACT = Settings(dtype=torch.float64)
+pytestmark = pytest.mark.filterwarnings("ignore:layer .* statistics should hold a token")
+
+
+def case(name):
+    if name in ("llama", "bert", "gpt2"):
+        pytest.importorskip("transformers")
+    build, data = CASES[name]
+    torch.manual_seed(0)
+    return build(), data()
+
+
+def integers(model):
+    found = {}
+    for layer in compressed_layers(model):
+        stored = layer.weight.integers(*layer.originals, *_spread(layer.weight))
+        found[layer.name] = stored.to(torch.int8)
+    return found
+
+
+def _spread(weight):
+    from vq.grids import spread
+
+    return [] if weight.geometry.method == "int8" else [spread(weight.scale, weight.geometry)]
+
+
+GROUPS = {
+    "llama": [
+        group
+        for i in range(3)
+        for group in (
+            [f"model.layers.{i}.self_attn.{x}_proj" for x in "qkv"],
+            [f"model.layers.{i}.self_attn.o_proj"],
+            [f"model.layers.{i}.mlp.{x}_proj" for x in ("gate", "up")],
+            [f"model.layers.{i}.mlp.down_proj"],
+        )
+    ],
+    "bert": [
+        group
+        for i in range(2)
+        for group in (
+            [f"encoder.layer.{i}.attention.self.{x}" for x in ("query", "key", "value")],
+            [f"encoder.layer.{i}.attention.output.dense"],
+            [f"encoder.layer.{i}.intermediate.dense"],
+            [f"encoder.layer.{i}.output.dense"],
+        )
+    ],
+    "gpt2": [
+        [f"transformer.h.{i}.{x}"]
+        for i in range(2)
+        for x in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    ],
+    "convolutions": [["stem"], *[[f"blocks.{i}.conv"] for i in range(3)], ["last"], ["head"]],
+    "keywords": [
+        ["embed"],
+        *[[f"blocks.{i}.{x}"] for i in range(3) for x in ("fc1", "fc2")],
+        ["head"],
+    ],
+    "branches": [["a", "b"], ["c"], ["head"]],
+    "chain": [["0"], ["2.0"], ["4"]],
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("method", [GPTQ(), QEP()], ids=str)
+def test_codes_are_those_of_whole_models(name, method):
+    model, data = case(name)
+    recipe = Recipe({layer: Int3(group=8) for group in GROUPS[name] for layer in group})
+    want = by_whole_models(model, data, GROUPS[name], recipe, method, EXACT)
+    result = quantize_(model, data, recipe, method, settings=EXACT)
+    assert [layer.geometry.name for layer in result.layers] == list(integers(model))
+    for layer, codes in integers(model).items():
+        assert torch.equal(codes, want[layer]), layer
+    for layer in result.layers:
+        assert layer.method == method.name and layer.report.tokens > 0
+        assert layer.report.error > 0 and math.isfinite(layer.report.asymmetric_error)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("llama", ["model.layers.0", "model.layers.1", "model.layers.2"]),
+        ("bert", ["encoder.layer.0", "encoder.layer.1"]),
+        ("gpt2", ["transformer.h.0", "transformer.h.1"]),
+        ("convolutions", ["blocks.0", "blocks.1", "blocks.2"]),
+        ("keywords", ["blocks.0", "blocks.1", "blocks.2"]),
+        ("branches", None),
+        ("chain", ["0", "1", "2.0", "2.1", "3", "4"]),
+    ],
+)
+def test_blocks_are_found_by_running(name, blocks):
+    model, data = case(name)
+    with torch.no_grad(), without_cache(model):
+        seen = survey(model, data, [])
+    assert (None if seen.chain is None else list(seen.chain.names)) == blocks
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_was_computed_with_is_stored(tmp_path, name):
+    model, data = case(name)
+    fresh = copy.deepcopy(model)
+    result = quantize_(model, data, default_recipe(model, 3, group=16, zeros=True), GPTAQ())
+    vq.save(model, tmp_path / "x")
+    same = vq.load(tmp_path / "x", into=fresh)
+    for layer in compressed_layers(model):
+        assert torch.equal(same.get_submodule(layer.name).weight, layer.module.weight)
+    batch = data[0][0] if isinstance(data[0], tuple) else data[0]
+    outputs = [m(**batch) if isinstance(batch, dict) else m(batch) for m in (model, same)]
+    first, second = (getattr(o, "logits", getattr(o, "last_hidden_state", o)) for o in outputs)
+    torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-6)
+    with open_container(tmp_path / "x") as file:
+        assert [e.geometry.name for e in file.layers] == [x.geometry.name for x in result.layers]
+    assert result.bits_per_weight > 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_bits_and_dtypes(tmp_path, bits, dtype):
+    model = chain().to(dtype)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    data = [batch.to(dtype) for batch in vectors()]
+    quantize_(model, data, bits, GPTQ())
+    for layer in compressed_layers(model):
+        assert layer.module.weight.dtype == dtype
+        assert (layer.module.weight - before[f"{layer.name}.weight"]).abs().max() > 0
+    vq.save(model, tmp_path / "x")
+    same = vq.load(tmp_path / "x", into=chain().to(dtype))
+    assert torch.equal(same(data[0]), model(data[0]))
+    for layer in compressed_layers(model):  # training goes on from what was quantised
+        layer.module.weight.float().sum().backward()
+        assert layer.originals[0].grad is not None
+
+
+def test_modes_flags_caches_and_kept_layers_stay_as_they_were():
+    pytest.importorskip("transformers")
+    model = llama()
+    model.train()
+    head = model.lm_head.weight.detach().clone()
+    result = quantize_(model, tokens(2), 4, GPTQ())
+    assert model.training and model.config.use_cache
+    assert "forward" not in vars(model.model.layers[0])
+    assert not model.model.layers[0]._forward_pre_hooks
+    assert set(result.kept) == {"model.embed_tokens", "lm_head"}
+    assert torch.equal(model.lm_head.weight, head)
+
+
+def test_head_and_tied_embedding():
+    pytest.importorskip("transformers")
+    model = llama(tie_word_embeddings=True)
+    recipe = Recipe({"*": Int4(group=8)})
+    result = quantize_(model, tokens(), recipe, GPTQ())
+    methods = {layer.geometry.name: layer.method for layer in result.layers}
+    assert methods.pop("model.embed_tokens") == "rtn"  # rows that are looked up
+    assert set(methods.values()) == {"gptq"}
+    assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+    untied = llama()
+    quantize_(untied, tokens(), Recipe({"lm_head": Int4(group=8)}), GPTQ())
+    (layer,) = compressed_layers(untied)
+    assert layer.name == "lm_head"
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings(measure=False)])
+@pytest.mark.parametrize("name", ["llama", "convolutions", "branches"])
+def test_rounding_to_nearest_needs_no_run(name, settings):
+    model, data = case(name)
+    plain = copy.deepcopy(model)
+    recipe = default_recipe(model, 3, group=16)
+    result = quantize_(model, data, recipe, RTN(), settings=settings)
+    vq.compress_(plain, recipe)
+    for ours, theirs in zip(compressed_layers(model), compressed_layers(plain), strict=True):
+        assert torch.equal(ours.module.weight, theirs.module.weight)
+    assert all((x.report.error is None) == (not settings.measure) for x in result.layers)
+
+
+def test_hidden_states_may_lie_elsewhere():
+    model, data = case("convolutions")
+    other = copy.deepcopy(model)
+    quantize_(model, data, 3, QEP())
+    quantize_(other, data, 3, QEP(), offload=True)
+    ours, theirs = integers(model), integers(other)
+    assert all(torch.equal(codes, theirs[name]) for name, codes in ours.items())
+
+
+class _Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["llama", "convolutions", "branches"])
+@pytest.mark.parametrize("after", [1, 5])
+def test_resumed_runs_end_like_undisturbed_ones(tmp_path, name, after):
+    model, data = case(name)
+    start = copy.deepcopy(model)
+    settings = {"recipe": default_recipe(model, 2, group=8), "method": QEP()}
+    want = quantize_(model, data, **settings)
+    seen = []
+
+    def stop(done, total, layer):
+        seen.append((done, total, layer))
+        if done == after:
+            raise _Stop
+
+    if after >= len(want.layers):
+        pytest.skip("has fewer layers")
+    with pytest.raises(_Stop):
+        quantize_(copy.deepcopy(start), data, **settings, checkpoint_dir=tmp_path, progress=stop)
+    assert [done for done, *_ in seen] == list(range(1, after + 1))
+    assert seen[0][1] == len(want.layers)
+    resumed = copy.deepcopy(start)
+    got = quantize_(resumed, data, **settings, checkpoint_dir=tmp_path, resume=True)
+    assert got == want
+    for layer in compressed_layers(model):
+        assert torch.equal(resumed.get_submodule(layer.name).weight, layer.module.weight)
+    again = copy.deepcopy(start)  # now everything is there
+    assert quantize_(again, data, **settings, checkpoint_dir=tmp_path, resume=True) == want
+
+
+def test_another_run_is_not_resumed(tmp_path):
+    data = vectors()
+    quantize_(chain(), data, 3, GPTQ(), checkpoint_dir=tmp_path)
+
+    def refused(error, *, model=None, data=data, bits=3, method=GPTQ(), **settings):  # noqa: B008
+        with pytest.raises(error) as caught:
+            quantize_(model or chain(), data, bits, method, checkpoint_dir=tmp_path, **settings)
+        return str(caught.value)
+
+    assert "must be free of checkpoints" in refused(ConfigError)
+    changed, rounded = chain(), chain()
+    changed[0].weight.data[0, 0] += 1
+    for subject, settings in {
+        "method": {"method": GPTAQ()},
+        "recipe": {"bits": 4},
+        "data": {"data": vectors(3)},
+        "settings": {"settings": Settings(damping=0.1)},
+        "weights": {"model": changed},
+        "activations": {"model": rounded, "activations": ActivationQuantizer(rounded, ["0"])},
+    }.items():
+        assert f"but its {subject} differs" in refused(ResumeError, resume=True, **settings)
+    with pytest.raises(ConfigError, match=r"^checkpoint_dir must be given to resume, not None$"):
+        quantize_(chain(), data, 3, GPTQ(), resume=True)
+
+
+def test_damaged_checkpoints_are_noticed(tmp_path):
+    quantize_(chain(), vectors(), 3, GPTQ(), checkpoint_dir=tmp_path)
+    file = next(tmp_path.rglob("step-*"))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ResumeError, match="must be whole"):
+        quantize_(chain(), vectors(), 3, GPTQ(), checkpoint_dir=tmp_path, resume=True)
+
+
+def test_layers_that_never_run_are_all_named():
+    model = Branches()
+    model.d, model.e = nn.Linear(12, 12), nn.Linear(12, 12)
+    with pytest.raises(ConfigError, match=r"must run on the calibration data, but 'd', 'e' never"):
+        quantize_(model, vectors(), 4, GPTQ())
+    assert not list(compressed_layers(model))
+    quantize_(model, vectors(), Recipe({"*": Int4(), "d": None, "e": None}), GPTQ())
+
+
+def test_a_layer_that_runs_on_the_second_batch_only():
+    class Choice(Branches):
+        def forward(self, x):
+            return super().forward(x) if x.shape[0] > 8 else self.head(self.a(x))
+
+    torch.manual_seed(0)
+    data = [torch.randn(8, 12), torch.randn(40, 12)]
+    result = quantize_(Choice(), data, 4, GPTQ())
+    tokens_of = {x.geometry.name: x.report.tokens for x in result.layers}
+    assert tokens_of == {"a": 48, "b": 40, "c": 80, "head": 48}
+
+
+def test_both_models_must_see_the_same_tokens():
+    class Routed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate, self.expert = nn.Linear(12, 12), nn.Linear(12, 12)
+
+        def forward(self, x):
+            return self.expert(x[self.gate(x).sum(1) > 0])
+
+    torch.manual_seed(0)
+    data = vectors(4, 64)
+    with pytest.raises(ConfigError, match=r"layer 'expert': the quantised model must give it"):
+        quantize_(Routed(), data, 2, GPTQ())
+    torch.manual_seed(0)
+    quantize_(Routed(), data, 2, GPTQ(), settings=Settings(measure=False))
+
+
+@pytest.mark.parametrize("measure", [True, False])
+def test_activations_must_be_finite(measure):
+    model = chain()
+    model[2][0].bias.data[1] = math.inf
+    with pytest.raises(ConfigError, match=r"layer '4': (inputs|reference) must be finite"):
+        quantize_(model, vectors(), 4, GPTQ(), settings=Settings(measure=measure))
+    data = vectors()
+    data[1][0, 0] = math.nan
+    with pytest.raises(ConfigError, match=r"calibration data must be finite"):
+        quantize_(chain(), data, 4, GPTQ())
+
+
+def test_sequences_must_fit_the_model_before_any_work():
+    pytest.importorskip("transformers")
+    for model, kind in ((llama(), tokens), (bert(), tokens), (gpt2(), tokens)):
+        data = [*kind(2), torch.ones(1, 40, dtype=torch.int64)]
+        with pytest.raises(ConfigError, match=r"at most the model's 32 tokens long, not 40$"):
+            quantize_(model, data, 4, GPTQ())
+        assert not list(compressed_layers(model))
+
+
+@pytest.mark.filterwarnings("error")
+def test_too_few_tokens_are_told():
+    with pytest.warns(UserWarning, match=r"layer '0': .* a token for each of 12 inputs, not 8"):
+        quantize_(chain(), vectors(1), Recipe({"0": Int4()}), GPTQ())
+
+
+def test_memory_that_runs_out(monkeypatch):
+    def out(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(rescomp.Statistics, "add", out)
+    with pytest.raises(ConfigError, match=r"must fit into memory.*lower the rows of a batch"):
+        quantize_(chain(), vectors(), 4, GPTQ())
+    monkeypatch.undo()
+    monkeypatch.setattr(nn.LayerNorm, "forward", lambda self, x: x.expand(10**15, *x.shape).clone())
+    with pytest.raises(ConfigError, match=r"must fit into memory"):
+        quantize_(chain(), vectors(), 4, GPTQ())
+
+
+def test_bad_input_is_refused():
+    data = vectors()
+    for bits in (1, 5, "4"):
+        with pytest.raises(ConfigError, match=rf"^bits must be 2, 3, 4 or 8, not {bits!r}$"):
+            quantize_(chain(), data, bits, GPTQ())
+    with pytest.raises(UnsupportedLayerError, match=r"'0': method must be int8.*not 'ssvq'"):
+        quantize_(chain(), data, Recipe({"0": vq.SSVQ(d=4, k=4)}), GPTQ())
+    with pytest.raises(RecipeError, match="did you mean"):
+        quantize_(chain(), data, Recipe({"2.9": Int4()}), GPTQ())
+    with pytest.raises(ConfigError, match="at least one batch, not none"):
+        quantize_(chain(), [], 4, GPTQ())
+    with pytest.raises(ConfigError, match=r"at least one layer, not none"):
+        quantize_(chain(), data, Recipe({"*": None}), GPTQ())
+    with pytest.raises(ConfigError, match=r"^model must accept the calibration data, but raises"):
+        quantize_(chain(), vectors(width=5), 4, GPTQ())
+    with pytest.raises(ConfigError, match=r"must hold a linear layer or a convolution, not none"):
+        quantize_(nn.Sequential(nn.Embedding(4, 4)), [torch.zeros(3, 3).long()], 4)
+    broken = chain()
+    broken[0].weight.data[0, 0] = math.nan
+    with pytest.raises(WeightError, match=r"layer '0': weight must be finite"):
+        quantize_(broken, data, 4, GPTQ())
+    done = chain()
+    quantize_(done, data, 4, GPTQ())
+    with pytest.raises(ConfigError, match=re.escape("must not be compressed twice: 0, 2.0, 4")):
+        quantize_(done, data, 4, GPTQ())
+
+
+def test_tokens_that_are_masked_do_not_count():
+    pytest.importorskip("transformers")
+    result = quantize_(bert(), masked(), Recipe({"encoder.*": Int8()}), GPTQ())
+    assert {layer.report.tokens for layer in result.layers} == {4 * (10 + 7 + 4)}

@@ -1,0 +1,109 @@
+"""Two processes on half the data each find the codes that one finds on all."""
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch import multiprocessing as mp
+
+from rescomp import QEP, Settings, Statistics, quantize_
+from rescomp.gathering import Gatherer
+from tests.rescomp.models import Branches, chain, vectors
+from vq.errors import ConfigError, SignbookError
+from vq.model import compressed_layers
+
+EXACT = Settings(dtype=torch.float64)
+
+
+def weights(build, data, **settings):
+    torch.manual_seed(0)
+    model = build()
+    result = quantize_(model, data, 3, QEP(), settings=EXACT, **settings)
+    found = {layer.name: layer.module.weight.detach() for layer in compressed_layers(model)}
+    reports = {x.geometry.name: [x.report.tokens, x.report.error] for x in result.layers}
+    return found, reports
+
+
+def refused(*args, **settings):
+    try:
+        weights(*args, **settings)
+    except SignbookError as error:
+        return type(error).__name__, str(error)
+    raise AssertionError("nothing was raised")
+
+
+def worker(rank, store, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    mine = vectors(8)[rank::2]
+    gathered = []
+    plain = Gatherer.gather
+
+    def gather(*args):
+        gathered.append(plain(*args))
+        return gathered[-1]
+
+    Gatherer.gather = gather
+    found = {"chain": weights(chain, mine), "uneven": weights(Branches, vectors(5)[rank * 3 :][:3])}
+    found["sums"] = [(s.hessian, s.cross, s.tokens) for parts in gathered for s in parts]
+    place = folder / "checkpoints"
+    found["stored"] = weights(chain, mine, checkpoint_dir=place)
+    found["resumed"] = weights(chain, mine, checkpoint_dir=place, resume=True)
+    bad = [x * float("nan") if rank else x for x in mine]
+    found["nan"] = refused(chain, bad)
+    found["blocks"] = refused(Branches if rank else chain, mine)
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    mp.spawn(worker, (folder / "store", folder), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize(("name", "build", "count"), [("chain", chain, 8), ("uneven", Branches, 5)])
+def test_codes_are_those_of_one_process(two, name, build, count):
+    want, reports = weights(build, vectors(count))
+    for found, reported in (rank[name] for rank in two):
+        assert found.keys() == want.keys()
+        for layer, weight in want.items():
+            assert torch.equal(found[layer], weight), layer
+            assert reported[layer][0] == reports[layer][0]
+            assert reported[layer][1] == pytest.approx(reports[layer][1], rel=1e-9)
+
+
+def test_statistics_are_those_of_one_process(two, monkeypatch):
+    gathered = []
+    plain = Gatherer.gather
+
+    def gather(*args):
+        gathered.append(plain(*args))
+        return gathered[-1]
+
+    monkeypatch.setattr(Gatherer, "gather", gather)
+    weights(chain, vectors(8))
+    weights(Branches, vectors(5))
+    sums: list[Statistics] = [s for parts in gathered for s in parts]
+    assert len(sums) == len(two[0]["sums"])
+    for rank in two:
+        for one, (hessian, cross, tokens) in zip(sums, rank["sums"], strict=True):
+            assert tokens == one.tokens
+            torch.testing.assert_close(hessian, one.hessian, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(cross, one.cross, rtol=1e-12, atol=1e-12)
+
+
+def test_processes_resume_together(two):
+    for rank in two:
+        for name in ("stored", "resumed"):
+            for layer, weight in rank["chain"][0].items():
+                assert torch.equal(rank[name][0][layer], weight)
+
+
+def test_an_error_of_one_process_is_an_error_of_all(two):
+    for rank in two:
+        kind, text = rank["nan"]
+        assert kind == ConfigError.__name__ and text.startswith("calibration data must be finite")
+        kind, text = rank["blocks"]
+        assert kind == ConfigError.__name__
+        assert "must be the same on all ranks" in text

