@@ -50,11 +50,14 @@ def model_seconds(config: AcceleratorConfig, program: Program, memory: str) -> t
     return time.process_time() - start, counts.registers["CYCLES"]
 
 
-def beside_rtl(form: str, rows: int, memory: str, repetitions: int) -> dict[str, float]:
-    """The block of ``bench/accelerator.py`` in both."""
+def beside_rtl(
+    form: str, rows: int, memory: str, repetitions: int, *, blocks: int = 1
+) -> dict[str, float]:
+    """The block of ``bench/accelerator.py`` in both, so many times."""
+    shapes = {f"{i}.{name}": shape for i in range(blocks) for name, shape in BLOCK.items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layers.vq.safetensors"
-        write_container(path, [FORMATS[form](name, shape) for name, shape in BLOCK.items()])
+        write_container(path, [FORMATS[form](name, shape) for name, shape in shapes.items()])
         run = partial(simulate, path, config=ROWS, memory=memory, rows=rows, methods=())
         run(check=True)  # compiles what is not compiled yet
         with open_container(path) as container:
@@ -100,6 +103,9 @@ def main() -> None:
             for rows in (1,) if bench.quick or form not in ("ssvq d=8 k=256", "int4") else (1, 256):
                 run = partial(beside_rtl, form, rows, memory, repetitions)
                 bench.measure(f"block m={rows}@{name}", form, 0, run)
+    if not bench.quick:
+        run = partial(beside_rtl, "ssvq d=8 k=256", 256, MEMORIES["ideal"], 1, blocks=6)
+        bench.measure("minilm m=256@ideal", "ssvq d=8 k=256", 0, run)
     for text in NETWORKS[1:] if bench.quick else NETWORKS:
         for arm in RECIPES:
             for name, memory in MEMORIES.items():
