@@ -4,15 +4,16 @@ Nothing is rounded: codes, zeros and scales of the int methods are repacked. Wha
 hold is refused, or stored as dense fp32 weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from signbook.packed.compressed_tensors import CompressedTensors
-from signbook.packed.folder import Stored, kept_names, read_architecture, write_folder
+from signbook.packed.folder import Stored, read_architecture, write_folder
 from signbook.packed.gptq import Gptq
 from vq.container import Container, Geometry, open_container
-from vq.errors import ConfigError, bulleted
+from vq.errors import ConfigError, ContainerError, bulleted
+from vq.integer.store import is_integer_tensor
 
 __all__ = ["FORMATS", "export_packed"]
 
@@ -54,50 +55,50 @@ def export_packed(
     kind = FORMATS[to]
     architecture = read_architecture(file, model)
     with open_container(file) as container:
-        architecture.require_fit(container)
+        layers = [entry.geometry for entry in container.layers]
+        weights = {g.name: _dense(container, g) for g in layers}
+        kept = [_kept(container, n) for n in container.kept_names if not is_integer_tensor(n)]
+        shapes = {tensor.name: tensor.shape for tensor in (*weights.values(), *kept)}
+        if len(shapes) < len(weights) + len(kept):
+            raise ContainerError(f"{file}: a tensor must be kept or coded, not both")
+        architecture.require_fit(file, shapes)
         linears = architecture.untied_linears()
         packed: list[Geometry] = []
-        dense: list[Geometry] = []
-        problems: list[str] = []
-        for entry in container.layers:
-            g = entry.geometry
-            problem = _problem(g) or (
-                "must be a Linear of the model that is tied to no other"
-                if g.name not in linears
-                else kind.problem(container, g)
-            )
-            (dense if problem else packed).append(g)
-            problems += [f"layer {g.name!r}: {problem}"] if problem else []
+        problems: dict[str, str] = {}
+        for g in layers:
+            problem = _problem(g, linears) or kind.problem(container, g)
+            if problem:
+                problems[g.name] = problem
+            else:
+                packed.append(g)
         if problems and not dense_others:
+            listed = [f"layer {name!r}: {problem}" for name, problem in problems.items()]
             raise ConfigError(
-                bulleted(f"{file}: --to {to}", problems)
-                + "\nwrite such layers as dense weights with --dense-others, "
-                "or all of them with --to dense"
+                f"{bulleted(f'{file}: --to {to}', listed)}\n--dense-others stores such layers as "
+                "dense weights, --to dense all of them"
             )
         if not packed:
             raise ConfigError(f"{file}: --to {to} must find a layer to pack, not none")
         names = [g.name for g in packed]
         writer = kind(container, packed, [n for n in linears if n not in names])
-        tensors = [*writer.tensors(), *_rest(container, dense)]
-        config = architecture.config_json(writer.dtype, writer.config())
-        files = write_folder(out, tensors, config, architecture.folder)
-    return {"files": files, "packed": names, "dense": [g.name for g in dense]}
+        files = write_folder(
+            out,
+            [*writer.tensors(), *(weights[name] for name in problems), *kept],
+            architecture.config_json(writer.dtype, writer.config()),
+            architecture.folder,
+        )
+    return {"files": files, "packed": names, "dense": list(problems)}
 
 
-def _problem(g: Geometry) -> str | None:
+def _problem(g: Geometry, linears: Collection[str]) -> str | None:
+    """What a layer must be to be packed in any format, if it is not."""
     if g.k:
         return f"method must be int8, int4, int3 or int2, not {g.method}"
     if g.op != "linear":
         return f"op must be linear, not {g.op}"
+    if g.name not in linears:
+        return "weight must be that of one Linear alone, not tied"
     return None
-
-
-def _rest(container: Container, dense: list[Geometry]) -> Iterator[Stored]:
-    """Dense weights of the layers that are not packed, and the kept tensors as they are."""
-    for g in dense:
-        yield _dense(container, g)
-    for name in kept_names(container):
-        yield _kept(container, name)
 
 
 def _dense(container: Container, g: Geometry) -> Stored:

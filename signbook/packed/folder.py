@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ from torch import nn
 
 from signbook.files import make_folder, write_text
 from signbook.naming import resolve_model
-from vq.container import Container, atomic_file
+from vq.container import atomic_file
 from vq.container.constants import DTYPE_BYTES
 from vq.errors import ConfigError, bulleted
-from vq.integer.store import is_integer_tensor
 from vq.storage import tied_tensors
 
-__all__ = ["WEIGHTS", "Architecture", "Stored", "kept_names", "read_architecture", "write_folder"]
+__all__ = ["WEIGHTS", "Architecture", "Stored", "read_architecture", "write_folder"]
 
 #: Name of the weights in a folder.
 WEIGHTS = "model.safetensors"
@@ -58,19 +57,13 @@ class Architecture:
             if isinstance(module, nn.Linear) and f"{name}.weight" not in tied
         }
 
-    def require_fit(self, container: Container) -> None:
-        """Refuse a container of another model.
+    def require_fit(self, file: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse the tensors of another model.
 
         Raises
         ------
         ConfigError
         """
-        shapes: dict[str, tuple[int, ...]] = {}
-        for entry in container.layers:
-            g = entry.geometry
-            shapes[f"{g.name}.weight"] = g.shape[::-1] if g.op == "linear_t" else g.shape
-        for name in kept_names(container):
-            shapes[name] = container.kept(name).shape
         problems = []
         state = self.model.state_dict(keep_vars=True)
         for names, tensor in tied_tensors(state):
@@ -83,7 +76,7 @@ class Architecture:
                 )
         problems += [f"tensor {n!r} must be in the model" for n in shapes.keys() - state.keys()]
         if problems:
-            raise ConfigError(bulleted(f"{container.path}: fit to the model", sorted(problems)))
+            raise ConfigError(bulleted(f"{file}: fit to the model", sorted(problems)))
 
     def config_json(self, dtype: str, about: dict[str, Any]) -> str:
         """Text of ``config.json``: the model's own, and how its weights are stored."""
@@ -94,11 +87,6 @@ class Architecture:
         document = json.loads(config.to_json_string())
         document.pop("transformers_weights", None)  # where a folder of ours has its container
         return json.dumps(document, indent=2, sort_keys=True) + "\n"
-
-
-def kept_names(container: Container) -> list[str]:
-    """Names of the kept tensors that belong to the model."""
-    return [name for name in container.kept_names if not is_integer_tensor(name)]
 
 
 def read_architecture(file: Path, model: str | None) -> Architecture:
@@ -136,7 +124,7 @@ def read_architecture(file: Path, model: str | None) -> Architecture:
 
 
 def write_folder(
-    folder: Path, tensors: Iterable[Stored], config: str, source: Path | None
+    folder: Path, tensors: Sequence[Stored], config: str, source: Path | None
 ) -> list[Path]:
     """Write a folder that ``from_pretrained`` of transformers reads; ``config.json`` comes last.
 
@@ -144,7 +132,7 @@ def write_folder(
     ----------
     folder : Path
         Made if it does not exist.
-    tensors : iterable of Stored
+    tensors : sequence of Stored
         One at a time is in memory.
     config : str
         Text of ``config.json``.
@@ -167,7 +155,7 @@ def write_folder(
         what = others[0] if others else "the model's own config.json"
         raise ConfigError(f"{folder}: must be a new folder, not hold {what}; choose another --out")
     make_folder(folder)
-    _write_safetensors(folder / WEIGHTS, list(tensors))
+    _write_safetensors(folder / WEIGHTS, tensors)
     written = [folder / WEIGHTS]
     if source is not None:
         for path in sorted({p for pattern in _BESIDE for p in source.glob(pattern)}):
@@ -178,7 +166,7 @@ def write_folder(
     return [*written, folder / "config.json"]
 
 
-def _write_safetensors(path: Path, tensors: list[Stored]) -> None:
+def _write_safetensors(path: Path, tensors: Sequence[Stored]) -> None:
     table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for tensor in tensors:
