@@ -1,6 +1,7 @@
 """Packed layers: other readers get the container's weights, bit for bit."""
 
 import importlib
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from signbook.packed.compressed_tensors import CompressedTensors
+from signbook.packed.folder import WEIGHTS, write_folder
 from signbook.packed.gptq import Gptq
 from signbook.packed.words import pack_words, read_codes
 from tests.signbook.packed.unpack import fields, unpack_compressed_tensors, unpack_gptq
@@ -191,6 +193,18 @@ def test_a_gptq_checkpoint_is_of_one_kind(folder, other, message):
     with stored(folder, [first, other]) as container:
         with pytest.raises(ConfigError, match=rf"^{container.path}: layers of a GPTQ .*{message}"):
             Gptq(container, [entry.geometry for entry in container.layers], [])
+
+
+@pytest.mark.parametrize("kind", [CompressedTensors, Gptq])
+def test_one_layer_at_a_time_is_in_memory(folder, kind):
+    samples = [grouped(f"m.{i}.fc", "int4", (128, 256), group=32) for i in range(60)]
+    with stored(folder, samples) as container:
+        tensors = list(kind(container, [e.geometry for e in container.layers], []).tensors())
+        tracemalloc.start()
+        write_folder(folder / kind.__name__, tensors, "{}", None)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 24 * 128 * 256 < (folder / kind.__name__ / WEIGHTS).stat().st_size
 
 
 def test_compressed_tensors_takes_all_kinds(folder):
