@@ -10,6 +10,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import vq
+from rescomp import GPTQ, Statistics, quantize_matrix
 from signbook.packed.compressed_tensors import CompressedTensors
 from signbook.packed.folder import WEIGHTS, write_folder
 from signbook.packed.gptq import Gptq
@@ -122,6 +124,25 @@ def test_gptq_round_trip(folder, sample):
     assert version == 1 + g.zeros
     assert config["group_size"] == (-1 if g.group >= g.I else g.group)
     assert np.array_equal(unpack_gptq(tensors, g.b, version), sample.weight)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("method", [vq.Int4, vq.Int3, vq.Int2])
+def test_what_the_solver_found_is_what_both_formats_hold(folder, method, zeros):
+    torch.manual_seed(0)
+    statistics = Statistics.empty(64)
+    statistics.add(torch.randn(200, 64) @ torch.randn(64, 64))
+    geometry = method(group=16, zeros=zeros).geometry(NAME, "linear", (32, 64))
+    found = quantize_matrix(torch.randn(32, 64), geometry, GPTQ(), statistics)
+    path = folder / "solved.vq.safetensors"
+    write_container(path, [found.to_layer()])
+    with open_container(path) as container:
+        g = container.geometry(NAME)
+        theirs = unpack_compressed_tensors(tensors_of(CompressedTensors(container, [g], [])), g.b)
+        gptq = unpack_gptq(tensors_of(Gptq(container, [g], [])), g.b, 2 if zeros else 1)
+        assert np.array_equal(container.weight(NAME), found.weight.numpy())
+    assert np.array_equal(theirs, found.weight.numpy())
+    assert np.array_equal(gptq, found.weight.numpy())
 
 
 def test_gptq_takes_int8_whose_scales_fit(folder):
