@@ -388,21 +388,39 @@ def integer(
 @app.command()
 def export(
     file: Annotated[Path, typer.Argument(help="A *.vq.safetensors file.")],
-    to: Annotated[str, typer.Option(help="dense (safetensors), onnx, or dram (memory image).")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="dense (safetensors), onnx, dram (memory image), or for transformers: "
+            "compressed-tensors, gptq."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="File to write; a folder for transformers.")
+    ],
     dtype: Annotated[str, typer.Option(help="Of dense weights: fp32, bf16 or fp16.")] = "fp32",
-    model: Annotated[str | None, typer.Option(help="For onnx: " + MODEL_HELP)] = None,
+    model: Annotated[
+        str | None, typer.Option(help="For onnx and for transformers: " + MODEL_HELP)
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="For onnx: data whose first batch has the input's shape.")
     ] = None,
     base: Annotated[int, typer.Option(min=0, help="For dram: address of the image.")] = 0,
+    dense_others: Annotated[
+        bool,
+        typer.Option(
+            "--dense-others", help="For transformers: layers that it cannot hold become dense."
+        ),
+    ] = False,
     json: Json = None,
 ) -> None:
-    """Write a container as dense weights, as ONNX, or as an accelerator's memory with its map."""
+    """Write a container as dense weights, as ONNX, as an accelerator's memory, or repacked."""
     from signbook.exporting import export_named
     from signbook.files import write_json
 
-    document = export_named(file, to, out, dtype=dtype, model=model, data=data, base=base)
+    document = export_named(
+        file, to, out, dtype=dtype, model=model, data=data, base=base, dense_others=dense_others
+    )
     _print_rows(
         f"{to} of {file}", [(row["file"], _text(row["bytes"])) for row in document["written"]]
     )

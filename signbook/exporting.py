@@ -7,12 +7,13 @@ from typing import Any
 import vq
 from signbook.files import write_json
 from signbook.naming import resolve_data, resolve_model
+from signbook.packed import FORMATS, export_packed
 from vq.errors import ConfigError
 from vq.export import export_dense, export_dram, export_onnx
 
 __all__ = ["TARGETS", "export_named"]
 
-TARGETS = ("dense", "onnx", "dram")
+TARGETS = ("dense", "onnx", "dram", *FORMATS)
 
 
 def export_named(
@@ -24,6 +25,7 @@ def export_named(
     model: str | None = None,
     data: str | None = None,
     base: int = 0,
+    dense_others: bool = False,
 ) -> dict[str, Any]:
     """Write a container in another form.
 
@@ -32,16 +34,21 @@ def export_named(
     to : str
         "dense": safetensors. "onnx": needs ``model``, the architecture, and ``data``, whose first
         batch gives the input's shape. "dram": the memory image, and beside it ``OUT.json``, the
-        map.
+        map. "compressed-tensors", "gptq": a folder for transformers; needs ``model`` where no
+        ``config.json`` lies beside ``file``.
     dtype : str
         Of dense weights: "fp32", "bf16" or "fp16".
     base : int
         Address of the memory image.
+    dense_others : bool
+        In a folder for transformers, store the layers that its format cannot hold as dense
+        weights.
 
     Returns
     -------
     dict
-        The ``signbook.export/1`` document: what was written where.
+        The ``signbook.export/1`` document: what was written where, and which layers of a folder
+        for transformers are ``packed`` and which ``dense``.
 
     Raises
     ------
@@ -49,8 +56,11 @@ def export_named(
     """
     if to not in TARGETS:
         raise ConfigError(f"--to must be one of {', '.join(TARGETS)}, not {to!r}")
-    files = [out]
-    if to == "dense":
+    files, layers = [out], {}
+    if to in FORMATS:
+        layers = export_packed(file, to, out, model=model, dense_others=dense_others)
+        files = layers.pop("files")
+    elif to == "dense":
         export_dense(file, out, dtype=dtype)
     elif to == "dram":
         files.append(out.with_name(out.name + ".json"))
@@ -61,7 +71,7 @@ def export_named(
         loaded = vq.load(file, into=resolve_model(model, pretrained=False))
         export_onnx(loaded, _first_inputs(data), out)
     written = [{"file": str(path), "bytes": path.stat().st_size} for path in files]
-    return {"schema": "signbook.export/1", "to": to, "written": written}
+    return {"schema": "signbook.export/1", "to": to, "written": written, **layers}
 
 
 def _first_inputs(data: str) -> Any:

@@ -1,0 +1,241 @@
+"""GPTQ, GPTAQ, ResComp's variants of both, FOEM and QEP on real models, beside SSVQ and VQ.
+
+Works are named by model, bits and group: ``stories260k@w3g32``, ``minilm@w2g128``. Arms are the
+methods, ``exa`` being QEP; ``gptaq-r@0.1`` is the method with that share: alpha of ``gptaq``
+(0.25), alpha2 of ``gptq-r`` and ``gptaq-r`` (0.25; alpha stays 0.25), beta of ``exa`` (1) and
+``foem`` (0.2). A share of 0 is the method without the term, an arm of its own. All linears in
+blocks are quantised, by every scalar arm with symmetric groups, searched clipping, activation order
+and 0.01 damping; at 2 bits ResComp's mode is "org", as its authors have it.
+
+A seed chooses the calibration texts, at least 16,384 tokens of the training part, the same for all
+arms; ``gptq - rtn`` is the difference on equal texts, its standard error that over seeds. ``ssvq``
+and ``vq`` are clustered with the second moments of the same texts as importance, at the total bits
+of the scalar arms (the column says how exactly). No arm but ``+trained`` changes by gradients: those
+learn codebooks, signs and norms on 534 stories as in ``language.py``, VQ with re-assignment; for
+MiniLM at 2 bits they are taken from ``minilm.py``, if it has run in this folder.
+
+stories260K is judged by nats per token on 120 stories, MiniLM by 1 - cosine of the embeddings of
+512 sentences to those of fp32. Bytes, cycles and speed-up over int8 are those of the same linears
+on one row, by the cycle model, with ideal memory and one instance for all arms: 16x16, 128 bits,
+codebooks of up to 512 codewords from d = 2 on. ``--plot FILE`` draws the result; ``--work NAME``,
+more than once if need be, measures some works only.
+"""
+
+import argparse
+import copy
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from accuracy_plot import accuracy_against_bytes
+from harness import Bench
+from subjects import SUBJECTS, Codebook, Subject, distilled
+from torch import nn
+
+import vq
+from hwsim import estimate
+from rescomp import Clip, Settings, quantize_
+from rescomp.methods import Method
+from rtl import AcceleratorConfig
+from signbook.files import write_text
+from signbook.quantization import method_named
+from vq.container import account, open_container
+from vq.errors import ConfigError
+
+#: What a method is without the term that makes it.
+BASES = {
+    "gptq": "rtn",
+    "gptaq": "gptq",
+    "gptq-r": "gptq",
+    "gptaq-r": "gptaq",
+    "exa": "gptq",
+    "foem": "gptq",
+}
+SHARES = {"gptaq": "alpha", "gptq-r": "alpha2", "gptaq-r": "alpha2", "exa": "beta", "foem": "beta"}
+METHODS = ("rtn", *BASES)
+SWEPT = ("gptaq@1", "gptq-r@0.1", "gptq-r@1", "gptaq-r@0.1", "gptaq-r@1",
+         "exa@0.1", "exa@0.25", "exa@0.5")  # fmt: skip
+KINDS = {2: vq.Int2, 3: vq.Int3, 4: vq.Int4}
+SETTINGS = Settings(clip=Clip(), measure=False)
+ACCELERATOR = AcceleratorConfig(d_min=2, index_bits_max=9)
+TRAINED_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is compared on one model at one number of bits."""
+
+    subject: str
+    bits: int
+    group: int
+    codebooks: dict[str, Codebook]
+    arms: tuple[str, ...]
+    seeds: int
+
+    @property
+    def name(self) -> str:
+        """For example ``stories260k@w3g32``."""
+        return f"{self.subject}@w{self.bits}g{self.group}"
+
+
+def _stories(bits: int, ssvq: Codebook, plain: Codebook) -> Work:
+    shared = {"ssvq": replace(ssvq, shared="blocks"), "vq": replace(plain, shared="blocks")}
+    return Work("stories260k", bits, 32, shared, METHODS + SWEPT, seeds=5)
+
+
+def _minilm(bits: int, ssvq: Codebook, plain: Codebook) -> Work:
+    return Work("minilm", bits, 128, {"ssvq": ssvq, "vq": plain}, METHODS[:-1], seeds=2)
+
+
+#: Codebooks whose total bits are nearest to those of the scalar arms.
+WORKS = {
+    work.name: work
+    for work in (
+        _stories(3, vq.SSVQ(d=4, k=512), vq.VQ(d=2, k=128)),
+        _stories(2, vq.SSVQ(d=8, k=512), vq.VQ(d=4, k=512)),
+        _stories(4, vq.SSVQ(d=2, k=128), vq.VQ(d=2, k=512)),
+        _minilm(3, vq.SSVQ(d=4, k=256), vq.VQ(d=2, k=64)),
+        _minilm(2, vq.SSVQ(d=8, k=256), vq.VQ(d=4, k=256)),
+        _minilm(4, vq.SSVQ(d=2, k=64), vq.VQ(d=2, k=256)),
+    )
+}
+QUICK = "stories260k@w3g32"
+DISTILLED = "minilm@w2g128"
+
+
+def method_of(arm: str, bits: int) -> Method:
+    """Scalar method of an arm such as ``gptq`` or ``gptaq-r@0.1``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such method, or it has no such share.
+    """
+    name, at, share = arm.partition("@")
+    options: dict[str, float | str | None] = {}
+    if at:
+        if name not in SHARES:
+            raise ConfigError(f"arm with a share must be of {', '.join(SHARES)}, not {arm!r}")
+        try:
+            options[SHARES[name]] = float(share)
+        except ValueError:
+            raise ConfigError(f"share of arm {arm!r} must be a number, not {share!r}") from None
+    if bits == 2 and name.endswith("-r"):
+        options["mode"] = "org"
+    return method_named(name, **options)
+
+
+def quantised(subject: Subject, work: Work, arm: str, seed: int) -> dict[str, float]:
+    """Metrics of a scalar arm."""
+    model = copy.deepcopy(subject.model)
+    recipe = vq.Recipe({subject.layers: KINDS[work.bits](group=work.group)})
+    method, data = method_of(arm, work.bits), subject.calibration(seed)
+    quantize_(model, data, recipe, method, settings=SETTINGS, seed=seed)
+    return scored(subject, model)
+
+
+def clustered(subject: Subject, method: Codebook | vq.Int8, seed: int) -> dict[str, float]:
+    """Metrics of a codebook that nothing trains, or of int8."""
+    model, data = copy.deepcopy(subject.model), subject.calibration(seed)
+    recipe = vq.Recipe({subject.layers: method})
+    vq.compress_(model, recipe, calibration=data, importance="inputs", progress=False, seed=seed)
+    return scored(subject, model)
+
+
+def scored(subject: Subject, model: nn.Module) -> dict[str, float]:
+    """Score of a compressed model; bits, bytes and cycles of its file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.vq.safetensors"
+        vq.save(model, path)
+        with open_container(path) as container:
+            counted = account([entry.geometry for entry in container.layers])
+        document = estimate(path, config=ACCELERATOR, rows=1)
+    run, weights = document["runs"]["compressed"], sum(a.geometry.weights for a in counted)
+    return {
+        subject.metric: subject.score(model),
+        "bytes_read": run["bytes_read"],
+        "cycles": run["cycles"],
+        "speedup": document["speedup"],
+        "bits_per_weight": 8 * sum(a.total_bytes for a in counted) / weights,
+    }
+
+
+class Comparison:
+    """One work: every arm, and their differences."""
+
+    def __init__(self, bench: Bench, work: Work, subject: Subject) -> None:
+        self.bench, self.work, self.subject = bench, work, subject
+        self.seeds = [s for s in bench.seeds if s < (1 if bench.quick else work.seeds)]
+        self.found: dict[tuple[str, int], dict[str, float]] = {}
+
+    def run(self) -> None:
+        """Measure all arms, seed by seed."""
+        subject, work, quick = self.subject, self.work, self.bench.quick
+        arms = [arm for arm in work.arms if not (quick and "@" in arm)]
+        self.bench.measure(
+            work.name, "fp32", 0, lambda: {subject.metric: subject.score(subject.model)}
+        )
+        self._measure("int8", 0, partial(clustered, subject, vq.Int8(), 0))
+        for seed in self.seeds:
+            for arm in arms:
+                self._measure(arm, seed, partial(quantised, subject, work, arm, seed))
+            for arm, method in work.codebooks.items():
+                self._measure(arm, seed, partial(clustered, subject, method, seed))
+        for arm in arms:
+            base = BASES.get(arm.partition("@")[0])
+            if base is not None:
+                self._subtract(arm, base)
+        if not quick:
+            for arm, method in work.codebooks.items():
+                self._train(arm, method)
+
+    def _measure(self, arm: str, seed: int, run: Callable[[], dict[str, float]]) -> None:
+        self.found[arm, seed] = self.bench.measure(self.work.name, arm, seed, run)
+
+    def _subtract(self, arm: str, base: str) -> None:
+        metric = self.subject.metric
+        for seed in self.seeds:
+            mine, theirs = self.found[arm, seed][metric], self.found[base, seed][metric]
+            # The setting keeps a difference of former values from being taken from the journal.
+            run, setting = partial(dict, {metric: mine - theirs}), f"{mine!r} - {theirs!r}"
+            self.bench.measure(self.work.name, f"{arm} - {base}", seed, run, setting=setting)
+
+    def _train(self, arm: str, method: Codebook) -> None:
+        subject, name = self.subject, f"{arm}+trained"
+        train = subject.train
+        if train is not None:
+
+            def run(seed: int) -> dict[str, float]:
+                return scored(subject, train(arm, method, seed))
+
+            for seed in self.seeds[:TRAINED_SEEDS]:
+                self._measure(name, seed, partial(run, seed))
+        elif self.work.name == DISTILLED:
+            for seed, error in distilled(arm).items():
+                facts = self.found[arm, self.seeds[0]] | {subject.metric: error}
+                self._measure(name, seed, partial(dict, facts))
+
+
+def main() -> None:
+    """Measure every row and print the table."""
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--plot", type=Path)
+    own.add_argument("--work", choices=WORKS, action="append")
+    options, sys.argv[1:] = own.parse_known_args()
+    bench = Bench("rescomp", __doc__, seeds=5)
+    torch.set_num_threads(1)
+    works = [WORKS[name] for name in options.work or ([QUICK] if bench.quick else WORKS)]
+    subjects = {name: SUBJECTS[name]() for name in dict.fromkeys(work.subject for work in works)}
+    for work in works:
+        Comparison(bench, work, subjects[work.subject]).run()
+    document = bench.finish()
+    if options.plot:
+        write_text(options.plot, accuracy_against_bytes(document["rows"]))
+
+
+if __name__ == "__main__":
+    main()
