@@ -10,7 +10,7 @@ and 0.01 damping; at 2 bits ResComp's mode is "org", as its authors have it.
 A seed chooses the calibration texts, at least 16,384 tokens of the training part, the same for all
 arms; ``gptq - rtn`` is the difference on equal texts, its standard error that over seeds. ``ssvq``
 and ``vq`` are clustered with the second moments of the same texts as importance, at the total bits
-of the scalar arms (the column says how exactly). No arm but ``+trained`` changes by gradients: those
+of the scalar arms (the column says how exactly). No arm but ``+trained`` changes by gradients; those
 learn codebooks, signs and norms on 534 stories as in ``language.py``, VQ with re-assignment; for
 MiniLM at 2 bits they are taken from ``minilm.py``, if it has run in this folder.
 
@@ -189,9 +189,11 @@ class Comparison:
             base = BASES.get(arm.partition("@")[0])
             if base is not None:
                 self._subtract(arm, base)
-        if not quick:
-            for arm, method in work.codebooks.items():
-                self._train(arm, method)
+
+    def train(self) -> None:
+        """Measure the trained codebooks."""
+        for arm, method in self.work.codebooks.items():
+            self._train(arm, method)
 
     def _measure(self, arm: str, seed: int, run: Callable[[], dict[str, float]]) -> None:
         self.found[arm, seed] = self.bench.measure(self.work.name, arm, seed, run)
@@ -230,8 +232,11 @@ def main() -> None:
     torch.set_num_threads(1)
     works = [WORKS[name] for name in options.work or ([QUICK] if bench.quick else WORKS)]
     subjects = {name: SUBJECTS[name]() for name in dict.fromkeys(work.subject for work in works)}
-    for work in works:
-        Comparison(bench, work, subjects[work.subject]).run()
+    comparisons = [Comparison(bench, work, subjects[work.subject]) for work in works]
+    for comparison in comparisons:
+        comparison.run()
+    for comparison in comparisons if not bench.quick else ():
+        comparison.train()
     document = bench.finish()
     if options.plot:
         write_text(options.plot, accuracy_against_bytes(document["rows"]))
