@@ -10,9 +10,9 @@ and 0.01 damping; at 2 bits ResComp's mode is "org", as its authors have it.
 A seed chooses the calibration texts, at least 16,384 tokens of the training part, the same for all
 arms; ``gptq - rtn`` is the difference on equal texts, its standard error that over seeds. ``ssvq``
 and ``vq`` are clustered with the second moments of the same texts as importance, at the total bits
-of the scalar arms (the column says how exactly). No arm but ``+trained`` changes by gradients; those
-learn codebooks, signs and norms on 534 stories as in ``language.py``, VQ with re-assignment; for
-MiniLM at 2 bits they are taken from ``minilm.py``, if it has run in this folder.
+of the scalar arms (the column says how exactly). No arm but ``+trained`` changes by gradients;
+those learn codebooks, signs and norms on 534 stories as in ``language.py``, VQ with re-assignment;
+for MiniLM at 2 bits they are taken from ``minilm.py``, if it has run in this folder.
 
 stories260K is judged by nats per token on 120 stories, MiniLM by 1 - cosine of the embeddings of
 512 sentences to those of fp32. Bytes, cycles and speed-up over int8 are those of the same linears
@@ -56,8 +56,9 @@ BASES = {
     "foem": "gptq",
 }
 SHARES = {"gptaq": "alpha", "gptq-r": "alpha2", "gptaq-r": "alpha2", "exa": "beta", "foem": "beta"}
-METHODS = ("rtn", *BASES)
-SWEPT = ("gptaq@1", "gptq-r@0.1", "gptq-r@1", "gptaq-r@0.1", "gptaq-r@1",
+METHODS = ("rtn", "gptq", "gptaq", "gptq-r", "gptaq-r", "exa")
+#: Other shares; FOEM is GPTQ-R with one of its own.
+SWEPT = ("foem", "gptaq@1", "gptq-r@0.1", "gptq-r@1", "gptaq-r@0.1", "gptaq-r@1",
          "exa@0.1", "exa@0.25", "exa@0.5")  # fmt: skip
 KINDS = {2: vq.Int2, 3: vq.Int3, 4: vq.Int4}
 SETTINGS = Settings(clip=Clip(), measure=False)
@@ -73,7 +74,7 @@ class Work:
     bits: int
     group: int
     codebooks: dict[str, Codebook]
-    arms: tuple[str, ...]
+    swept: tuple[str, ...]
     seeds: int
 
     @property
@@ -84,11 +85,11 @@ class Work:
 
 def _stories(bits: int, ssvq: Codebook, plain: Codebook) -> Work:
     shared = {"ssvq": replace(ssvq, shared="blocks"), "vq": replace(plain, shared="blocks")}
-    return Work("stories260k", bits, 32, shared, METHODS + SWEPT, seeds=5)
+    return Work("stories260k", bits, 32, shared, SWEPT, seeds=5)
 
 
 def _minilm(bits: int, ssvq: Codebook, plain: Codebook) -> Work:
-    return Work("minilm", bits, 128, {"ssvq": ssvq, "vq": plain}, METHODS[:-1], seeds=2)
+    return Work("minilm", bits, 128, {"ssvq": ssvq, "vq": plain}, (), seeds=2)
 
 
 #: Codebooks whose total bits are nearest to those of the scalar arms.
@@ -173,22 +174,28 @@ class Comparison:
         self.found: dict[tuple[str, int], dict[str, float]] = {}
 
     def run(self) -> None:
-        """Measure all arms, seed by seed."""
-        subject, work, quick = self.subject, self.work, self.bench.quick
-        arms = [arm for arm in work.arms if not (quick and "@" in arm)]
+        """Measure methods and codebooks, seed by seed."""
+        subject, work = self.subject, self.work
         self.bench.measure(
             work.name, "fp32", 0, lambda: {subject.metric: subject.score(subject.model)}
         )
         self._measure("int8", 0, partial(clustered, subject, vq.Int8(), 0))
         for seed in self.seeds:
-            for arm in arms:
+            for arm in METHODS if seed == self.seeds[0] else METHODS[1:]:  # nothing calibrates RTN
                 self._measure(arm, seed, partial(quantised, subject, work, arm, seed))
             for arm, method in work.codebooks.items():
                 self._measure(arm, seed, partial(clustered, subject, method, seed))
-        for arm in arms:
-            base = BASES.get(arm.partition("@")[0])
-            if base is not None:
-                self._subtract(arm, base)
+        for arm in METHODS[1:]:
+            self._subtract(arm)
+
+    def sweep(self) -> None:
+        """Measure the methods with other shares."""
+        for seed in self.seeds:
+            for arm in self.work.swept:
+                run = partial(quantised, self.subject, self.work, arm, seed)
+                self._measure(arm, seed, run)
+        for arm in self.work.swept:
+            self._subtract(arm)
 
     def train(self) -> None:
         """Measure the trained codebooks."""
@@ -198,10 +205,11 @@ class Comparison:
     def _measure(self, arm: str, seed: int, run: Callable[[], dict[str, float]]) -> None:
         self.found[arm, seed] = self.bench.measure(self.work.name, arm, seed, run)
 
-    def _subtract(self, arm: str, base: str) -> None:
-        metric = self.subject.metric
+    def _subtract(self, arm: str) -> None:
+        base, metric = BASES[arm.partition("@")[0]], self.subject.metric
         for seed in self.seeds:
-            mine, theirs = self.found[arm, seed][metric], self.found[base, seed][metric]
+            other = self.found[base, seed if (base, seed) in self.found else self.seeds[0]]
+            mine, theirs = self.found[arm, seed][metric], other[metric]
             # The setting keeps a difference of former values from being taken from the journal.
             run, setting = partial(dict, {metric: mine - theirs}), f"{mine!r} - {theirs!r}"
             self.bench.measure(self.work.name, f"{arm} - {base}", seed, run, setting=setting)
@@ -235,6 +243,8 @@ def main() -> None:
     comparisons = [Comparison(bench, work, subjects[work.subject]) for work in works]
     for comparison in comparisons:
         comparison.run()
+    for comparison in comparisons if not bench.quick else ():
+        comparison.sweep()
     for comparison in comparisons if not bench.quick else ():
         comparison.train()
     document = bench.finish()
