@@ -8,38 +8,44 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from signbook.plots.style import INK, PALETTE, PAPER, WIDE, as_svg, log_axis
+from signbook.plots.style import (
+    INK,
+    MUTED,
+    PALETTE,
+    PAPER,
+    WIDE,
+    as_svg,
+    compact,
+    log_axis,
+    value_axis,
+)
 
 __all__ = ["accuracy_against_bytes"]
 
 
 @dataclass(frozen=True)
 class _Look:
-    """How an arm is drawn."""
+    """How an arm is drawn; what nothing trains is hollow if its partner is trained."""
 
     label: str
     colour: str
     marker: str
-    line: str = "-"
-
-
-def _look(label: str, colour: str, marker: str, line: str = "-") -> _Look:
-    return _Look(label, PALETTE[colour][0], marker, line)
+    size: float = 6.5
+    hollow: bool = False
 
 
 #: Arms that are drawn; the table has more.
 _LOOKS = {
-    "int8": _look("int8", "muted", "s"),
-    "rtn": _look("RTN", "grey", "o"),
-    "gptq": _look("GPTQ", "orange", "^"),
-    "gptq-r": _look("GPTQ-R", "yellow", "v"),
-    "gptaq": _look("GPTAQ", "pink", "D"),
-    "gptaq-r": _look("GPTAQ-R", "red", "P"),
-    "exa": _look("EXA (QEP)", "blue", "X"),
-    "vq": _look("VQ", "sky", "h", "--"),
-    "ssvq": _look("SSVQ", "green", "*", "--"),
-    "vq+trained": _look("VQ, trained", "sky", "h"),
-    "ssvq+trained": _look("SSVQ, trained", "green", "*"),
+    "rtn": _Look("RTN", "grey", "o"),
+    "gptq": _Look("GPTQ", "orange", "^"),
+    "gptq-r": _Look("GPTQ-R", "yellow", "v"),
+    "gptaq": _Look("GPTAQ", "pink", "D", 5.5),
+    "gptaq-r": _Look("GPTAQ-R", "red", "P"),
+    "exa": _Look("EXA (QEP)", "blue", "X"),
+    "vq": _Look("VQ, clustered", "sky", "h", 8, hollow=True),
+    "vq+trained": _Look("VQ, trained", "sky", "h", 8),
+    "ssvq": _Look("SSVQ, clustered", "green", "*", 10, hollow=True),
+    "ssvq+trained": _Look("SSVQ, trained", "green", "*", 10),
 }
 #: Metric, title of its panel and of its axis.
 _PANELS = (
@@ -58,7 +64,7 @@ def accuracy_against_bytes(rows: Sequence[Mapping[str, Any]]) -> Figure:
         ``work``, ``arm``, ``metric``, ``mean`` and ``stderr``, as the harness writes them.
     """
     panels = [panel for panel in _PANELS if any(row["metric"] == panel[0] for row in rows)]
-    figure = Figure(figsize=(WIDE, 4.9), layout="constrained")
+    figure = Figure(figsize=(WIDE, 4.7), layout="constrained")
     # Paper of its own: the file is shown on pages whose colours it does not know.
     figure.patches.append(
         Rectangle((0, 0), 1, 1, transform=figure.transFigure, facecolor=PAPER, zorder=-1)
@@ -79,27 +85,34 @@ def accuracy_against_bytes(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str) -> None:
     found = {(row["work"], row["arm"], row["metric"]): row for row in rows}
     works = list(dict.fromkeys(row["work"] for row in rows if row["metric"] == metric))
-    xs, ys = [], []
+    losses = []
     for arm, look in _LOOKS.items():
-        points = {}
+        points = []
         for work in works:
             if (work, arm, metric) in found:
                 row, floor = found[work, arm, metric], found[work, "fp32", metric]["mean"]
                 x = found[work, arm, "bytes_read"]["mean"]
-                points[x] = (row["mean"] - floor, row["stderr"])
-        if not points:
-            continue
-        x = sorted(points)
-        y, spread = zip(*(points[at] for at in x), strict=True)
-        axes.errorbar(x, y, spread, color=look.colour, marker=look.marker, linestyle=look.line,
-                      label=look.label, markersize=7, linewidth=1.1, markeredgecolor=INK,
-                      markeredgewidth=0.4, capsize=2, ecolor=INK, elinewidth=0.8)  # fmt: skip
-        xs += x
-        ys += y
+                points.append((x, row["mean"] - floor, row["stderr"]))
+        if points:
+            x, y, spread = zip(*sorted(points), strict=True)
+            colour = PALETTE[look.colour][0]
+            axes.errorbar(x, y, spread, color=colour, marker=look.marker, label=look.label,
+                          linestyle="--" if look.hollow else "-", linewidth=1.1,
+                          markersize=look.size, markeredgewidth=1.2 if look.hollow else 0.4,
+                          markerfacecolor=PAPER if look.hollow else colour, capsize=2,
+                          markeredgecolor=colour if look.hollow else INK,
+                          ecolor=INK, elinewidth=0.8)  # fmt: skip
+            losses += y
     axes.set_yscale("log")
-    axes.set_xscale("log")
+    log_axis(axes.yaxis, min(losses), max(losses))
+    value_axis(axes.xaxis)
     axes.grid(visible=True, axis="both")
-    log_axis(axes.yaxis, min(ys), max(ys))
-    ticks = sorted(set(xs))
     axes.set_xlabel("bytes read on the bus per token")
-    log_axis(axes.xaxis, ticks[0], ticks[-1])
+    for work in works:
+        if (work, "int8", "bytes_read") in found:
+            x = found[work, "int8", "bytes_read"]["mean"]
+            axes.axvline(x, color=MUTED, linewidth=0.9, linestyle=":")
+            axes.annotate(f"int8, {compact(x)}", (x, 1), (-3, -2), rotation=90, ha="right",
+                          va="top", color=MUTED, xycoords=("data", "axes fraction"),
+                          textcoords="offset points")  # fmt: skip
+            break
