@@ -63,7 +63,8 @@ SWEPT = ("foem", "gptaq@1", "gptq-r@0.1", "gptq-r@1", "gptaq-r@0.1", "gptaq-r@1"
 KINDS = {2: vq.Int2, 3: vq.Int3, 4: vq.Int4}
 SETTINGS = Settings(clip=Clip(), measure=False)
 ACCELERATOR = AcceleratorConfig(d_min=2, index_bits_max=9)
-TRAINED_SEEDS = 3
+#: Codebooks differ by far more than their spread.
+CODEBOOK_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Comparison:
         self.found: dict[tuple[str, int], dict[str, float]] = {}
 
     def run(self) -> None:
-        """Measure methods and codebooks, seed by seed."""
+        """Measure methods and codebooks."""
         subject, work = self.subject, self.work
         self.bench.measure(
             work.name, "fp32", 0, lambda: {subject.metric: subject.score(subject.model)}
@@ -183,6 +184,7 @@ class Comparison:
         for seed in self.seeds:
             for arm in METHODS if seed == self.seeds[0] else METHODS[1:]:  # nothing calibrates RTN
                 self._measure(arm, seed, partial(quantised, subject, work, arm, seed))
+        for seed in self.seeds[:CODEBOOK_SEEDS]:
             for arm, method in work.codebooks.items():
                 self._measure(arm, seed, partial(clustered, subject, method, seed))
         for arm in METHODS[1:]:
@@ -199,8 +201,20 @@ class Comparison:
 
     def train(self) -> None:
         """Measure the trained codebooks."""
-        for arm, method in self.work.codebooks.items():
-            self._train(arm, method)
+        subject, train = self.subject, self.subject.train
+        if train is not None:
+
+            def run(arm: str, seed: int) -> dict[str, float]:
+                return scored(subject, train(arm, self.work.codebooks[arm], seed))
+
+            for seed in self.seeds[:CODEBOOK_SEEDS]:
+                for arm in self.work.codebooks:
+                    self._measure(f"{arm}+trained", seed, partial(run, arm, seed))
+        elif self.work.name == DISTILLED:
+            for arm in self.work.codebooks:
+                for seed, error in distilled(arm).items():
+                    facts = self.found[arm, self.seeds[0]] | {subject.metric: error}
+                    self._measure(f"{arm}+trained", seed, partial(dict, facts))
 
     def _measure(self, arm: str, seed: int, run: Callable[[], dict[str, float]]) -> None:
         self.found[arm, seed] = self.bench.measure(self.work.name, arm, seed, run)
@@ -213,21 +227,6 @@ class Comparison:
             # The setting keeps a difference of former values from being taken from the journal.
             run, setting = partial(dict, {metric: mine - theirs}), f"{mine!r} - {theirs!r}"
             self.bench.measure(self.work.name, f"{arm} - {base}", seed, run, setting=setting)
-
-    def _train(self, arm: str, method: Codebook) -> None:
-        subject, name = self.subject, f"{arm}+trained"
-        train = subject.train
-        if train is not None:
-
-            def run(seed: int) -> dict[str, float]:
-                return scored(subject, train(arm, method, seed))
-
-            for seed in self.seeds[:TRAINED_SEEDS]:
-                self._measure(name, seed, partial(run, seed))
-        elif self.work.name == DISTILLED:
-            for seed, error in distilled(arm).items():
-                facts = self.found[arm, self.seeds[0]] | {subject.metric: error}
-                self._measure(name, seed, partial(dict, facts))
 
 
 def main() -> None:
