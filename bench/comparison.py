@@ -5,7 +5,7 @@ methods, ``exa`` being QEP; ``gptaq-r@0.1`` is the method with that share: alpha
 (0.25), alpha2 of ``gptq-r`` and ``gptaq-r`` (0.25; alpha stays 0.25), beta of ``exa`` (1) and
 ``foem`` (0.2). A share of 0 is the method without the term, an arm of its own. All linears in
 blocks are quantised, by every scalar arm with symmetric groups, searched clipping, activation order
-and 0.01 damping; at 2 bits ResComp's mode is "org", as its authors have it.
+and 0.01 damping (``+damped``: 0.1); at 2 bits ResComp's mode is "org", as its authors have it.
 
 A seed chooses the calibration texts, at least 16,384 tokens of the training part, the same for all
 arms; ``gptq - rtn`` is the difference on equal texts, its standard error that over seeds. ``ssvq``
@@ -54,14 +54,19 @@ BASES = {
     "gptaq-r": "gptaq",
     "exa": "gptq",
     "foem": "gptq",
+    "gptq+damped": "gptq",
+    "gptaq+damped": "gptaq",
 }
 SHARES = {"gptaq": "alpha", "gptq-r": "alpha2", "gptaq-r": "alpha2", "exa": "beta", "foem": "beta"}
 METHODS = ("rtn", "gptq", "gptaq", "gptq-r", "gptaq-r", "exa")
-#: Other shares; FOEM is GPTQ-R with one of its own.
+#: Other shares, FOEM being GPTQ-R with one of its own, and ten times the damping.
 SWEPT = ("foem", "gptaq@1", "gptq-r@0.1", "gptq-r@1", "gptaq-r@0.1", "gptaq-r@1",
-         "exa@0.1", "exa@0.25", "exa@0.5")  # fmt: skip
+         "exa@0.1", "exa@0.25", "exa@0.5", "gptq+damped", "gptaq+damped")  # fmt: skip
+SWEPT_ENCODER = ("gptq+damped", "gptaq+damped", "gptq-r@1", "exa@0.5")
 KINDS = {2: vq.Int2, 3: vq.Int3, 4: vq.Int4}
 SETTINGS = Settings(clip=Clip(), measure=False)
+#: Of the arms ``+damped``, the plain answer to texts that are few for the inputs.
+DAMPED = replace(SETTINGS, damping=0.1)
 ACCELERATOR = AcceleratorConfig(d_min=2, index_bits_max=9)
 #: Codebooks differ by far more than their spread.
 CODEBOOK_SEEDS = 3
@@ -90,7 +95,7 @@ def _stories(bits: int, ssvq: Codebook, plain: Codebook) -> Work:
 
 
 def _minilm(bits: int, ssvq: Codebook, plain: Codebook) -> Work:
-    return Work("minilm", bits, 128, {"ssvq": ssvq, "vq": plain}, (), seeds=2)
+    return Work("minilm", bits, 128, {"ssvq": ssvq, "vq": plain}, SWEPT_ENCODER, seeds=2)
 
 
 #: Codebooks whose total bits are nearest to those of the scalar arms.
@@ -117,7 +122,7 @@ def method_of(arm: str, bits: int) -> Method:
     ConfigError
         If there is no such method, or it has no such share.
     """
-    name, at, share = arm.partition("@")
+    name, at, share = arm.removesuffix("+damped").partition("@")
     options: dict[str, float | str | None] = {}
     if at:
         if name not in SHARES:
@@ -136,7 +141,8 @@ def quantised(subject: Subject, work: Work, arm: str, seed: int) -> dict[str, fl
     model = copy.deepcopy(subject.model)
     recipe = vq.Recipe({subject.layers: KINDS[work.bits](group=work.group)})
     method, data = method_of(arm, work.bits), subject.calibration(seed)
-    quantize_(model, data, recipe, method, settings=SETTINGS, seed=seed)
+    settings = DAMPED if arm.endswith("+damped") else SETTINGS
+    quantize_(model, data, recipe, method, settings=settings, seed=seed)
     return scored(subject, model)
 
 

@@ -36,6 +36,7 @@ from harness import Bench  # noqa: E402
         ("gptaq-r@0.1", 4, GPTAQR(0.25, 0.1)),
         ("exa@0.5", 2, QEP(0.5)),
         ("foem", 3, FOEM()),
+        ("gptaq+damped", 3, GPTAQ()),
     ],
 )
 def test_arms_name_methods_and_shares(arm, bits, method):
