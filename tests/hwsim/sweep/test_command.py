@@ -19,7 +19,9 @@ from tests.hwsim.programs import SMALL, every_format
 from tests.hwsim.sweep.evaluations import comparable, killer, space
 from vq.container import SignbookError
 
-COMMAND = [sys.executable, "-c", "from signbook.cli import main; main()", "sweep"]
+#: Whoever runs the tests may have Ctrl-C ignored, as what a script starts with ``&``.
+LISTEN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+COMMAND = [sys.executable, "-c", f"{LISTEN}; from signbook.cli import main; main()", "sweep"]
 #: Bandwidths whose phases do not come again, so that a point takes long enough for a signal to come
 #: before the last one, even on a machine that does other things.
 MEMORIES = [f"ideal:bytes_per_cycle=7.{n}" for n in range(301, 325, 2)]
