@@ -106,7 +106,7 @@ def test_network(tmp_path: Path, recipe: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rows", "columns"), [(16, 8), (8, 16), (16, 16), (32, 32), (64, 64)])
+@pytest.mark.parametrize(("rows", "columns"), [(16, 8), (8, 16), (16, 16), (32, 32)])
 def test_arrays_of_other_shapes(tmp_path: Path, rows: int, columns: int) -> None:
     """Tiles wider or higher than square, also where the tile makes an identity."""
     config = replace(SMALL, rows=rows, columns=columns)
