@@ -62,7 +62,8 @@ METHODS = ("rtn", "gptq", "gptaq", "gptq-r", "gptaq-r", "exa")
 #: Other shares, FOEM being GPTQ-R with one of its own, and ten times the damping.
 SWEPT = ("foem", "gptaq@1", "gptq-r@0.1", "gptq-r@1", "gptaq-r@0.1", "gptaq-r@1",
          "exa@0.1", "exa@0.25", "exa@0.5", "gptq+damped", "gptaq+damped")  # fmt: skip
-SWEPT_ENCODER = ("gptq+damped", "gptaq+damped", "gptq-r@1", "exa@0.5")
+SWEPT_ENCODER = ("gptq+damped", "gptaq+damped", "gptq-r@0.1", "gptq-r@1", "gptaq-r@0.1",
+                 "gptaq-r@1", "exa@0.25", "exa@0.5")  # fmt: skip
 KINDS = {2: vq.Int2, 3: vq.Int3, 4: vq.Int4}
 SETTINGS = Settings(clip=Clip(), measure=False)
 #: Of the arms ``+damped``, the plain answer to texts that are few for the inputs.
@@ -81,7 +82,8 @@ class Work:
     group: int
     codebooks: dict[str, Codebook]
     swept: tuple[str, ...]
-    seeds: int
+    seeds: int = 5
+    swept_seeds: int = 5
 
     @property
     def name(self) -> str:
@@ -91,11 +93,11 @@ class Work:
 
 def _stories(bits: int, ssvq: Codebook, plain: Codebook) -> Work:
     shared = {"ssvq": replace(ssvq, shared="blocks"), "vq": replace(plain, shared="blocks")}
-    return Work("stories260k", bits, 32, shared, SWEPT, seeds=5)
+    return Work("stories260k", bits, 32, shared, SWEPT)
 
 
 def _minilm(bits: int, ssvq: Codebook, plain: Codebook) -> Work:
-    return Work("minilm", bits, 128, {"ssvq": ssvq, "vq": plain}, SWEPT_ENCODER, seeds=2)
+    return Work("minilm", bits, 128, {"ssvq": ssvq, "vq": plain}, SWEPT_ENCODER, swept_seeds=2)
 
 
 #: Codebooks whose total bits are nearest to those of the scalar arms.
@@ -194,16 +196,17 @@ class Comparison:
             for arm, method in work.codebooks.items():
                 self._measure(arm, seed, partial(clustered, subject, method, seed))
         for arm in METHODS[1:]:
-            self._subtract(arm)
+            self._subtract(arm, self.seeds)
 
     def sweep(self) -> None:
         """Measure the methods with other shares."""
-        for seed in self.seeds:
+        seeds = self.seeds[: self.work.swept_seeds]
+        for seed in seeds:
             for arm in self.work.swept:
                 run = partial(quantised, self.subject, self.work, arm, seed)
                 self._measure(arm, seed, run)
         for arm in self.work.swept:
-            self._subtract(arm)
+            self._subtract(arm, seeds)
 
     def train(self) -> None:
         """Measure the trained codebooks."""
@@ -225,9 +228,9 @@ class Comparison:
     def _measure(self, arm: str, seed: int, run: Callable[[], dict[str, float]]) -> None:
         self.found[arm, seed] = self.bench.measure(self.work.name, arm, seed, run)
 
-    def _subtract(self, arm: str) -> None:
+    def _subtract(self, arm: str, seeds: list[int]) -> None:
         base, metric = BASES[arm.partition("@")[0]], self.subject.metric
-        for seed in self.seeds:
+        for seed in seeds:
             other = self.found[base, seed if (base, seed) in self.found else self.seeds[0]]
             mine, theirs = self.found[arm, seed][metric], other[metric]
             # The setting keeps a difference of former values from being taken from the journal.

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -198,7 +198,7 @@ def quantize_(
         ordered = sorted(selection.layers, key=lambda layer: place[layer.name])
         stages = stages_of(ordered, seen.chain, seen.before)
         runner = Runner(model, data, seen.chain, offload=offload)
-        found = _Run(runner, stages, method, settings, off, saved, progress).all_stages()
+        found = _Run(runner, stages, method, settings, activations, saved, progress).all_stages()
     set_provenance(model, Provenance(TOOL, canonical_json(rules.to_json()), seed, calibration))
     reports = [found[layer.name] for layer in selection.layers]
     return QuantizeResult(reports, selection.kept)
@@ -213,12 +213,14 @@ class _Run:
         stages: list[Stage],
         method: Method,
         settings: Settings,
-        off: Callable[[], AbstractContextManager[Any]],
+        activations: ActivationQuantizer | None,
         saved: Saved,
         progress: Progress | None,
     ) -> None:
         self.runner, self.stages, self.saved = runner, stages, saved
         self.method, self.settings, self.progress = method, settings, progress
+        self.activations = activations
+        off = nullcontext if activations is None else activations.off
         rule = method.rule()
         #: Whether inputs matter at all, and whether those of the unquantised model do.
         self.gathers = rule is not None or settings.measure
@@ -243,7 +245,10 @@ class _Run:
                 self._quantise(i, stage, weights, plain, quantised)
             with together():
                 if starts and onward:
-                    quantised = self.runner.boundary()
+                    if plain is None or stage.layers or self.activations is not None:
+                        quantised = self.runner.boundary()
+                    else:  # nothing before the blocks differs
+                        quantised = Boundary(plain.hidden[:], plain.contexts)
                 elif onward and quantised is not None:
                     if plain is not None:
                         with self.gatherer.unquantised(weights):

@@ -5,74 +5,86 @@ from torch import Tensor
 
 from rescomp.statistics import is_finite
 
-__all__ = ["cross_term", "inverse_factor", "transposed_times"]
+__all__ = ["cross_term_", "inverse_factor", "transposed_times"]
 
 #: Columns of a triangular matrix that are treated as full.
 _SLAB = 512
 
 
-def inverse_factor(hessian: Tensor, damping: float) -> Tensor | None:
+def inverse_factor(hessian: Tensor, damping: float, order: Tensor | None = None) -> Tensor | None:
     """Upper ``U`` with ``inv(H + damping * mean(diag H) * 1) = U'U``.
 
     One Cholesky factor, taken from the last column to the first, and its inverse: ``H = V V'``
     with ``V`` upper gives ``U = inv(V)``. The inverse of ``H`` itself is never formed. All in
-    float64: the rounding of a float32 factor turns more codes than that of all later steps.
+    float64: the rounding of a float32 factor turns more codes than that of all later steps. One
+    matrix holds ``H``, its factor and the inverse of that in turn.
 
     Parameters
     ----------
     hessian : [n, n] symmetric
         Left as it is.
+    order : [n] int64, optional
+        Columns of ``H`` in the order in which ``U`` has them.
 
     Returns
     -------
     [n, n] upper triangular in the type of ``hessian``, or None if it does not exist there
     """
-    reversed_ = hessian.double().flip(0, 1)
-    reversed_.diagonal().add_(damping * reversed_.diagonal().mean())
-    lower, info = torch.linalg.cholesky_ex(reversed_)
+    n = len(hessian)
+    last_first = torch.arange(n - 1, -1, -1, device=hessian.device)
+    if order is not None:
+        last_first = order[last_first]
+    lower = hessian.index_select(0, last_first).index_select(1, last_first).double()
+    lower.diagonal().add_(damping * lower.diagonal().mean())
+    # LAPACK works in place on columns, which are rows here: its upper triangle is our lower one.
+    info = torch.empty((), dtype=torch.int32, device=lower.device)
+    torch.linalg.cholesky_ex(lower.T, upper=True, out=(lower.T, info))
     if int(info) != 0:
         return None
-    inverse = _inverse_upper(lower.flip(0, 1)).to(hessian.dtype)
+    _invert_lower_(lower)
+    inverse = lower.to(hessian.dtype)
+    del lower
+    inverse = inverse.flip(0, 1)
     return inverse if is_finite(inverse) else None
 
 
-def _inverse_upper(v: Tensor) -> Tensor:
-    """Inverse by halves, so that most of the work is products of full matrices."""
-    n = len(v)
+def _invert_lower_(lower: Tensor) -> None:
+    """Invert in place by halves, so that most of the work is products of full matrices."""
+    n = len(lower)
     if n <= _SLAB:
-        eye = torch.eye(n, dtype=v.dtype, device=v.device)
-        inverse: Tensor = torch.linalg.solve_triangular(v, eye, upper=True)
-        return inverse
+        eye = torch.eye(n, dtype=lower.dtype, device=lower.device)
+        lower.copy_(torch.linalg.solve_triangular(lower, eye, upper=False))
+        return
     half = n // 2
-    out = torch.zeros_like(v)
-    out[:half, :half] = first = _inverse_upper(v[:half, :half])
-    out[half:, half:] = second = _inverse_upper(v[half:, half:])
-    out[:half, half:] = -(first @ v[:half, half:]) @ second
-    return out
+    first, second, below = lower[:half, :half], lower[half:, half:], lower[half:, :half]
+    _invert_lower_(first)
+    _invert_lower_(second)
+    torch.mm((second @ below).neg_(), first, out=below)
 
 
-def cross_term(cross: Tensor, factor: Tensor) -> Tensor:
+def cross_term_(cross: Tensor, factor: Tensor) -> Tensor:
     """``P[q, F] = D[q, F] inv(H[F, F])`` for every column q and the free ones F after it.
 
-    All rows at once: ``P = triu(D U', 1) U``, strictly upper.
+    All rows at once: ``P = triu(D U', 1) U``, strictly upper, in place of ``D``.
 
     Parameters
     ----------
     cross : [n, n]
-        ``D``.
+        ``D``; overwritten and returned.
     factor : [n, n] upper
         ``U`` of :func:`inverse_factor`.
     """
     n = len(factor)
-    inner, out = torch.zeros_like(factor), torch.zeros_like(factor)
+    inner = torch.zeros_like(factor)
     for start in range(0, n, _SLAB):
         end = min(start + _SLAB, n)
         torch.mm(cross[:end, start:], factor[start:end, start:].T, out=inner[:end, start:end])
     inner.triu_(1)
+    cross.zero_()
     for start in range(0, n, _SLAB):
         end = min(start + _SLAB, n)
-        torch.mm(inner[:end, :end], factor[:end, start:end], out=out[:end, start:end])
-    return out
+        torch.mm(inner[:end, :end], factor[:end, start:end], out=cross[:end, start:end])
+    return cross
 
 
 def transposed_times(upper: Tensor, rows: Tensor) -> Tensor:

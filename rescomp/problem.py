@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rescomp.factor import cross_term, inverse_factor, transposed_times
+from rescomp.factor import cross_term_, inverse_factor, transposed_times
 from rescomp.grid import fit_grid
 from rescomp.levels import ColumnGrids
 from rescomp.methods import Rule
@@ -69,12 +69,14 @@ def solve(
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """Columns as rows, dead ones 0, in the order of solving.
+    """A layer with dead inputs at rest, and the order of solving.
 
     Attributes
     ----------
     original : [I, O]
+        Columns as rows, in the order of solving; dead ones are 0.
     hessian, cross : [I, I]
+        In their own order.
     grid : Grid or None
         None where groups are fitted on the way.
     order : [I] int64
@@ -113,14 +115,11 @@ class _Problem:
         if settings.activation_order:
             order = torch.argsort(energy, descending=True, stable=True)
             original = original[order]
-            hessian = hessian.index_select(0, order).index_select(1, order)
-            if cross is not None:
-                cross = cross.index_select(0, order).index_select(1, order)
         return cls(g, rule, settings, original, hessian, cross, grid, order, int(dead.sum()))
 
     def solve(self, damping: float) -> tuple[Tensor, Grid] | None:
         """Integers [O, I] int8 and their grid; None if more damping is needed."""
-        factor = inverse_factor(self.hessian, damping)
+        factor = inverse_factor(self.hessian, damping, self.order)
         if factor is None:
             return None
         rule, settings = self.rule, self.settings
@@ -148,12 +147,13 @@ class _Problem:
         rule, target = self.rule, self.original.clone()
         if self.cross is None:
             return target, None
+        cross = self.cross.index_select(0, self.order).index_select(1, self.order)
         if rule.exact:
-            shift = factor @ (self.cross.T @ self.original)
+            shift = factor @ (cross.T @ self.original)
             target.add_(transposed_times(factor, shift), alpha=rule.exact)
         if not (rule.asymmetry or rule.drift):
             return target, None
-        cross = cross_term(self.cross, factor)
+        cross_term_(cross, factor)
         if rule.asymmetry != rule.drift or self.grid is None:
             return target, cross
         # Both shares make drift * W P, whatever is rounded: one product, now. Groups that are

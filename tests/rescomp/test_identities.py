@@ -17,7 +17,7 @@ from rescomp import (
     Statistics,
     quantize_matrix,
 )  # fmt: skip
-from rescomp.factor import cross_term, inverse_factor, transposed_times
+from rescomp.factor import cross_term_, inverse_factor, transposed_times
 from tests.rescomp.oracles import (
     DAMPING,
     Levels,
@@ -60,6 +60,12 @@ def test_factor_is_that_of_the_inverse(n):
     assert np.array_equal(h, before)
     assert np.array_equal(u, np.triu(u)) and (np.diag(u) > 0).all()
     np.testing.assert_allclose(u.T @ u @ damped(h), np.eye(n), atol=1e-9)
+    order = rng.permutation(n)
+    sorted_ = torch.from_numpy(h[order][:, order])
+    assert torch.equal(
+        inverse_factor(torch.from_numpy(h), DAMPING, torch.from_numpy(order)),
+        inverse_factor(sorted_, DAMPING),
+    )
     rows = rng.standard_normal((n, 7))
     got = transposed_times(torch.from_numpy(u), torch.from_numpy(rows)).numpy()
     np.testing.assert_allclose(got, u.T @ rows, rtol=1e-12, atol=1e-14)
@@ -72,12 +78,12 @@ def test_cross_terms_are_one_solve_per_column_i1_i2(n):
     h = damped(p.hessian) if p else damped((lambda x: x @ x.T)(rng.standard_normal((n, 2 * n))))
     d = p.cross if p else rng.standard_normal((n, n))
     u = inverse_factor(torch.from_numpy(h), 0.0)
-    got = cross_term(torch.from_numpy(d), u).numpy()
+    got = cross_term_(torch.from_numpy(d.copy()), u).numpy()
     chosen = slice(None) if p else slice(0, n, 97)  # one solve of 600 columns for every row is slow
     want = solves(d, h) if p else np.stack([_row(d, h, q) for q in range(0, n, 97)])
     np.testing.assert_allclose(got[chosen], want, atol=1e-11 * np.abs(want).max())
     assert np.array_equal(got, np.triu(got, 1))
-    r = cross_term(torch.from_numpy(d + h), u).numpy()
+    r = cross_term_(torch.from_numpy(d + h), u).numpy()
     t = (u / u.diagonal()[:, None]).numpy()
     np.testing.assert_allclose(r, got - np.triu(t, 1), atol=1e-11 * np.abs(r).max())
 

@@ -1,0 +1,62 @@
+"""Peak memory over the model while MiniLM is quantised, beside what it cannot do without.
+
+That is, of float32: the weights of two blocks, H and D of the widest layer, and the hidden states
+of all calibration tokens in two models. The rest of a peak is the solver's: the factor of H in
+float64 and then float32 takes three times the bytes of H; or it is one batch inside a block.
+
+``peak_mb`` counts tensors (``live_tensors.py``): exact, and blind to what an allocator or a
+library adds.
+"""
+
+import copy
+from functools import partial
+
+import torch
+from harness import Bench
+from live_tensors import LiveTensors
+from subjects import Subject, sentences
+from torch import nn
+
+import vq
+from rescomp import GPTAQ, GPTAQR, GPTQ, QEP, Clip, Settings, quantize_
+from rescomp.methods import Method
+
+ARMS: dict[str, Method] = {"gptq": GPTQ(), "gptaq": GPTAQ(), "gptaq-r": GPTAQR(), "exa": QEP()}
+TOKENS = (16_384, 65_536)
+FIRST_BLOCK, HIDDEN, WIDEST = "bert.encoder.layer.0", 384, 1536
+FLOAT, MEGA = 4, 1e6
+
+
+def peak(subject: Subject, method: Method, tokens: int) -> dict[str, float]:
+    """Peak and bound of one run, in MB."""
+    model = copy.deepcopy(subject.model)
+    data = []
+    seed = 0
+    while sum(batch["input_ids"].numel() for batch in data) < tokens:
+        data += subject.calibration(seed)
+        seed += 1
+    count = sum(batch["input_ids"].numel() for batch in data)
+    block = model.get_submodule(FIRST_BLOCK)
+    weights = sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Linear))
+    bound = FLOAT * (2 * weights + 2 * WIDEST**2 + 2 * count * HIDDEN)
+    given = [tensor for batch in data for tensor in batch.values()]
+    recipe = vq.Recipe({subject.layers: vq.Int3(group=128)})
+    with LiveTensors([*model.parameters(), *model.buffers()], given) as live:
+        quantize_(model, data, recipe, method, settings=Settings(clip=Clip(), measure=False))
+    return {"peak_mb": live.peak / MEGA, "bound_mb": bound / MEGA, "ratio": live.peak / bound}
+
+
+def main() -> None:
+    """Measure every row and print the table."""
+    bench = Bench("calibration_memory", __doc__, seeds=1)
+    torch.set_num_threads(1)
+    subject = sentences()
+    for tokens in TOKENS[:1] if bench.quick else TOKENS:
+        for arm in list(ARMS)[2:3] if bench.quick else ARMS:
+            run = partial(peak, subject, ARMS[arm], tokens)
+            bench.measure(f"minilm@w3g128, {tokens} tokens", arm, 0, run)
+    bench.finish()
+
+
+if __name__ == "__main__":
+    main()
