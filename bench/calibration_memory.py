@@ -30,7 +30,7 @@ FLOAT, MEGA = 4, 1e6
 def peak(subject: Subject, method: Method, tokens: int) -> dict[str, float]:
     """Peak and bound of one run, in MB."""
     model = copy.deepcopy(subject.model)
-    data = []
+    data: list[dict[str, torch.Tensor]] = []
     seed = 0
     while sum(batch["input_ids"].numel() for batch in data) < tokens:
         data += subject.calibration(seed)

@@ -11,8 +11,9 @@ A seed chooses the calibration texts, at least 16,384 tokens of the training par
 arms; ``gptq - rtn`` is the difference on equal texts, its standard error that over seeds. ``ssvq``
 and ``vq`` are clustered with the second moments of the same texts as importance, at the total bits
 of the scalar arms (the column says how exactly). No arm but ``+trained`` changes by gradients;
-those learn codebooks, signs and norms on 534 stories as in ``language.py``, VQ with re-assignment;
-for MiniLM at 2 bits they are taken from ``minilm.py``, if it has run in this folder.
+those learn codebooks, signs and norms on 534 stories as in ``language.py``, VQ with re-assignment,
+at rates that 40 further stories choose; for MiniLM at 2 bits they are taken from ``minilm.py``,
+if it has run in this folder.
 
 stories260K is judged by nats per token on 120 stories, MiniLM by 1 - cosine of the embeddings of
 512 sentences to those of fp32. Bytes, cycles and speed-up over int8 are those of the same linears
@@ -70,7 +71,7 @@ SETTINGS = Settings(clip=Clip(), measure=False)
 DAMPED = replace(SETTINGS, damping=0.1)
 ACCELERATOR = AcceleratorConfig(d_min=2, index_bits_max=9)
 #: Codebooks differ by far more than their spread.
-CODEBOOK_SEEDS = 3
+CODEBOOK_SEEDS, TRAINED_SEEDS = 3, 2
 
 
 @dataclass(frozen=True)
@@ -210,23 +211,29 @@ class Comparison:
 
     def train(self) -> None:
         """Measure the trained codebooks."""
-        subject, train = self.subject, self.subject.train
-        if train is not None:
+        subject, work = self.subject, self.work
+        train, loss = subject.train, subject.loss
+        if train is not None and loss is not None:
 
-            def run(arm: str, seed: int) -> dict[str, float]:
-                return scored(subject, train(arm, self.work.codebooks[arm], seed))
+            def run(arm: str, rate: float, seed: int) -> dict[str, float]:
+                return scored(subject, train(arm, work.codebooks[arm], rate, seed))
 
-            for seed in self.seeds[:CODEBOOK_SEEDS]:
-                for arm in self.work.codebooks:
-                    self._measure(f"{arm}+trained", seed, partial(run, arm, seed))
+            for name, method in work.codebooks.items():
+                arm = f"{name}+trained"
+                rate = self.bench.choose(work.name, arm, partial(loss, name, method))
+                for seed in self.seeds[:TRAINED_SEEDS]:
+                    self._measure(arm, seed, partial(run, name, rate, seed), f"rate {rate:g}")
         elif self.work.name == DISTILLED:
             for arm in self.work.codebooks:
                 for seed, error in distilled(arm).items():
                     facts = self.found[arm, self.seeds[0]] | {subject.metric: error}
                     self._measure(f"{arm}+trained", seed, partial(dict, facts))
 
-    def _measure(self, arm: str, seed: int, run: Callable[[], dict[str, float]]) -> None:
-        self.found[arm, seed] = self.bench.measure(self.work.name, arm, seed, run)
+    def _measure(
+        self, arm: str, seed: int, run: Callable[[], dict[str, float]], setting: str = ""
+    ) -> None:
+        found = self.bench.measure(self.work.name, arm, seed, run, setting=setting)
+        self.found[arm, seed] = found
 
     def _subtract(self, arm: str, seeds: list[int]) -> None:
         base, metric = BASES[arm.partition("@")[0]], self.subject.metric

@@ -27,8 +27,6 @@ Codebook = vq.SSVQ | vq.VQ
 #: Tokens of a calibration. Texts of one length are stacked, so that none is padded.
 TOKENS = 16_384
 STORY_TOKENS, BATCH = 256, 16
-#: Rates of the codebooks that ``language.py`` chose at its nearest number of bits.
-RATES = {"ssvq": 3e-2, "vq": 1e-1}
 EPOCHS = 4
 
 
@@ -48,7 +46,11 @@ class Subject:
     calibration : callable
         ``calibration(seed)`` gives batches of inputs.
     train : callable, optional
-        ``train(arm, method, seed)`` gives a compressed and trained copy.
+        ``train(arm, method, rate, seed)`` gives a compressed and trained copy; ``rate`` is that of
+        the codebooks.
+    loss : callable, optional
+        ``loss(arm, method, rate)`` after half as much training, on data for nothing but choosing
+        the rate.
     """
 
     model: nn.Module
@@ -56,13 +58,14 @@ class Subject:
     metric: str
     score: Callable[[nn.Module], float]
     calibration: Callable[[int], list[Any]]
-    train: Callable[[str, Codebook, int], nn.Module] | None = None
+    train: Callable[[str, Codebook, float, int], nn.Module] | None = None
+    loss: Callable[[str, Codebook, float], float] | None = None
 
 
 def stories260k() -> Subject:
     """The language model; calibrated with the first 256 tokens of stories that are as long."""
     model = load_stories260k(data_file("stories260K/stories260K.bin"))
-    rows = rows_of(TEST + CHOICE, None)
+    rows, held_out = rows_of(TEST + CHOICE, None), rows_of(TEST, CHOICE)
     starts = [tokens[:, :STORY_TOKENS] for tokens, _ in rows if tokens.shape[1] >= STORY_TOKENS]
     test = [
         (tokens, torch.where(scored, tokens, IGNORED))
@@ -74,14 +77,19 @@ def stories260k() -> Subject:
         chosen = torch.cat([starts[i] for i in order[: TOKENS // STORY_TOKENS]])
         return list(chosen.split(BATCH))
 
-    def train(arm: str, method: Codebook, seed: int) -> nn.Module:
+    def train(
+        arm: str, method: Codebook, rate: float, seed: int, epochs: int = EPOCHS
+    ) -> nn.Module:
         how = Arm(method)
         if arm == "vq":
             how = Arm(method, refinement=REFINEMENT, sign_rate=1e-2)
-        return train_arm(model, how, RATES[arm], seed, EPOCHS, Stories(rows, seed))[0]
+        return train_arm(model, how, rate, seed, epochs, Stories(rows, seed))[0]
+
+    def loss(arm: str, method: Codebook, rate: float) -> float:
+        return nats_per_token(train(arm, method, rate, 1000, EPOCHS // 2), held_out)
 
     score = partial(nats_per_token, rows=test)
-    return Subject(model, "blocks.*", "nats_per_token", score, calibration, train)
+    return Subject(model, "blocks.*", "nats_per_token", score, calibration, train, loss)
 
 
 def sentences() -> Subject:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,19 +147,20 @@ def test_one_work_measures_arms_their_files_and_their_differences(start, subject
 def test_training_follows_the_clustering(start, subject):
     asked = []
 
-    def train(arm, method, seed):
-        asked.append((arm, method, seed))
+    def train(arm, method, rate, seed):
+        asked.append((arm, method, rate, seed))
         model = Llama(subject.model.config)
         vq.compress_(model, vq.Recipe({"blocks.*": method}), progress=False)
         return model
 
-    trained = subjects.Subject(
-        subject.model, "blocks.*", "nats_per_token", subject.score, subject.calibration, train
-    )
+    def loss(arm, method, rate):
+        return abs(rate - 0.1)
+
+    trained = replace(subject, train=train, loss=loss)
     work = comparison.Work("small", 3, 32, {"vq": vq.VQ(d=4, k=16)}, (), seeds=1)
     bench = start()
     comparison.Comparison(bench, work, trained).train()
-    assert asked == [("vq", vq.VQ(d=4, k=16), 0)]
+    assert asked == [("vq", vq.VQ(d=4, k=16), 0.1, 0)]
     assert {row["arm"] for row in bench.finish()["rows"]} == {"vq+trained"}
 
 
