@@ -105,11 +105,23 @@ def nats_per_token(model: nn.Module, rows: list[tuple[Tensor, Tensor]]) -> float
 
 
 def train_arm(
-    model: Llama, arm: Arm, codebook_rate: float, seed: int, epochs: int, stories: Stories
+    model: Llama,
+    arm: Arm,
+    codebook_rate: float,
+    seed: int,
+    epochs: int,
+    stories: Stories,
+    calibration: list[Tensor] | None = None,
 ) -> tuple[nn.Module, dict[str, float]]:
-    """Compress and fine-tune a copy of the model; return it and what happened."""
+    """Compress and fine-tune a copy of the model; return it and what happened.
+
+    With ``calibration``, sub-vectors are clustered by what their weights are multiplied with.
+    """
     compressed = copy.deepcopy(model)
-    result = vq.compress_(compressed, arm.recipe(), seed=seed)
+    importance = None if calibration is None else "inputs"
+    result = vq.compress_(
+        compressed, arm.recipe(), seed=seed, calibration=calibration, importance=importance
+    )
     record = vq.finetune_(
         compressed,
         stories,

@@ -83,7 +83,8 @@ def stories260k() -> Subject:
         how = Arm(method)
         if arm == "vq":
             how = Arm(method, refinement=REFINEMENT, sign_rate=1e-2)
-        return train_arm(model, how, rate, seed, epochs, Stories(rows, seed))[0]
+        stories, start = Stories(rows, seed), calibration(seed)
+        return train_arm(model, how, rate, seed, epochs, stories, start)[0]
 
     def loss(arm: str, method: Codebook, rate: float) -> float:
         return nats_per_token(train(arm, method, rate, 1000, EPOCHS // 2), held_out)
