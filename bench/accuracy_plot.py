@@ -41,7 +41,7 @@ _LOOKS = {
     "gptq-r": _Look("GPTQ-R", "yellow", "v"),
     "gptaq": _Look("GPTAQ", "pink", "D", 5.5),
     "gptaq-r": _Look("GPTAQ-R", "red", "P"),
-    "exa": _Look("EXA (QEP)", "blue", "X"),
+    "exa@0.5": _Look("EXA (QEP), half", "blue", "X"),
     "vq": _Look("VQ, clustered", "sky", "h", 8, hollow=True),
     "vq+trained": _Look("VQ, trained", "sky", "h", 8),
     "ssvq": _Look("SSVQ, clustered", "green", "*", 10, hollow=True),
@@ -108,11 +108,8 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str) -> None:
     value_axis(axes.xaxis)
     axes.grid(visible=True, axis="both")
     axes.set_xlabel("bytes read on the bus per token")
-    for work in works:
-        if (work, "int8", "bytes_read") in found:
-            x = found[work, "int8", "bytes_read"]["mean"]
-            axes.axvline(x, color=MUTED, linewidth=0.9, linestyle=":")
-            axes.annotate(f"int8, {compact(x)}", (x, 1), (-3, -2), rotation=90, ha="right",
-                          va="top", color=MUTED, xycoords=("data", "axes fraction"),
-                          textcoords="offset points")  # fmt: skip
-            break
+    eight = found.get((works[0], "int8", "bytes_read"))
+    if eight is not None:
+        axes.annotate(f"int8 reads {compact(eight['mean'])} \N{RIGHTWARDS ARROW}", (1, 1), (-4, -4),
+                      ha="right", va="top", color=MUTED, xycoords="axes fraction",
+                      textcoords="offset points")  # fmt: skip
