@@ -196,7 +196,7 @@ def quantize_(
         require_same("blocks that the data show", blocks)
         place = {name: i for i, name in enumerate(seen.order)}
         ordered = sorted(selection.layers, key=lambda layer: place[layer.name])
-        stages = stages_of(ordered, seen.chain, seen.before)
+        stages = stages_of(ordered, seen)
         runner = Runner(model, data, seen.chain, offload=offload)
         found = _Run(runner, stages, method, settings, off, saved, progress).all_stages()
     set_provenance(model, Provenance(TOOL, canonical_json(rules.to_json()), seed, calibration))
@@ -276,8 +276,7 @@ class _Run:
         alone = [layer for layer in stage.layers if layer.name not in grouped]
         self._use(stage, weights, self._solve(alone, weights, None))
         for group in groups:
-            with together():
-                statistics = self.gatherer.gather(stage, group, weights, plain, quantised)
+            statistics = self.gatherer.gather(stage, group, weights, plain, quantised)
             self._use(stage, weights, self._solve(group.layers, weights, statistics))
         with together():
             self.saved.save(number, {layer.name: self.found[layer.name] for layer in stage.layers})

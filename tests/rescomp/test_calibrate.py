@@ -24,6 +24,7 @@ from rescomp.walk import survey, without_cache
 from tests.rescomp.models import (
     CASES,
     Branches,
+    Shared,
     bert,
     by_whole_models,
     chain,
@@ -97,6 +98,8 @@ GROUPS = {
         ["head"],
     ],
     "branches": [["a", "b"], ["c"], ["head"]],
+    "sum": [["a"], ["b"], ["head"]],
+    "shared": [[f"blocks.{i}"] for i in ("0.fc1", "0.fc2", "1.fc1", "1.fc2", "2.fc2")],
     "chain": [["0"], ["2.0"], ["4"]],
 }
 
@@ -125,6 +128,7 @@ def test_codes_are_those_of_whole_models(name, method):
         ("convolutions", ["blocks.0", "blocks.1", "blocks.2"]),
         ("keywords", ["blocks.0", "blocks.1", "blocks.2"]),
         ("branches", None),
+        ("shared", ["blocks.0", "blocks.1", "blocks.2"]),
         ("chain", ["0", "1", "2.0", "2.1", "3", "4"]),
     ],
 )
@@ -133,6 +137,36 @@ def test_blocks_are_found_by_running(name, blocks):
     with torch.no_grad(), without_cache(model):
         seen = survey(model, data, [])
     assert (None if seen.chain is None else list(seen.chain.names)) == blocks
+
+
+def test_layers_with_one_weight_are_calibrated_wherever_they_run():
+    found = []
+    for weight_only in (False, True):
+        torch.manual_seed(0)
+        model, data = Shared(weight_only=weight_only), vectors()
+        with torch.no_grad():
+            kept = survey(model, data, ["blocks.1.fc1"])
+            assert kept.chain is not None and kept.places["blocks.1.fc1"] == 1
+            assert survey(model, data, ["blocks.0.fc1"]).chain is None  # it runs in two blocks
+        result = quantize_(model, data, 3, QEP(), settings=EXACT)
+        tokens_of = {x.geometry.name: x.report.tokens for x in result.layers}
+        assert tokens_of == {
+            "blocks.0.fc1": 64, **{f"blocks.{i}": 32 for i in ("0.fc2", "1.fc1", "1.fc2", "2.fc2")}
+        }  # fmt: skip
+        found.append(integers(model))
+    for name, codes in found[0].items():
+        assert torch.equal(found[1][name], codes), name
+
+
+def test_a_weight_may_run_under_another_name_than_its_first():
+    model = Branches()
+    model.a.weight = (unused := nn.Linear(12, 12)).weight
+    found = nn.ModuleDict({"unused": unused, "model": model})
+    found.forward = lambda x: model(x)
+    result = quantize_(found, vectors(), 4, GPTQ())
+    assert {x.geometry.name: x.report.tokens for x in result.layers} == {
+        "unused": 32, "model.b": 32, "model.c": 64, "model.head": 32
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
