@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from rescomp.activations import ActivationQuantizer
 from rescomp.fixed import replace_weight
 from rescomp.gathering import Gatherer, Group, is_looked_up
 from rescomp.grid import part_of
+from rescomp.memory import enough_memory
 from rescomp.methods import RTN, Method
 from rescomp.quantize import Quantized, Report, quantize_matrix
 from rescomp.resume import Saved, fingerprint_of
@@ -188,7 +189,7 @@ def quantize_(
         marks["activations"] = repr(activations)
     saved = Saved(checkpoint_dir, marks, resume=resume)
     off = nullcontext if activations is None else activations.off
-    with as_it_was(model), without_cache(model), _enough_memory():
+    with as_it_was(model), without_cache(model), enough_memory():
         model.eval()
         with together(), off():
             seen = survey(model, data, [layer.name for layer in selection.layers])
@@ -388,19 +389,3 @@ def _check_length(model: nn.Module, batches: list[Batch]) -> None:
                 f"calibration sequences must be at most the model's {limit} tokens long, "
                 f"not {tokens.shape[1]}"
             )
-
-
-@contextmanager
-def _enough_memory() -> Iterator[None]:
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and (
-            "allocate memory" not in reason and "not enough memory" not in reason
-        ):
-            raise
-        raise ConfigError(
-            "calibration must fit into memory, but it ran out; lower the rows of a batch or their "
-            "length first, then the number of batches, or keep hidden states on the CPU (offload)"
-        ) from error

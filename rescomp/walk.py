@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from rescomp.memory import is_out_of_memory
 from vq.calibration import Batch, call_model
 from vq.errors import ConfigError, SignbookError
 from vq.layers import candidates, op_of
@@ -90,7 +90,7 @@ def run_model(model: nn.Module, inputs: Any) -> Any:
     try:
         return call_model(model, inputs)
     except (RuntimeError, TypeError, IndexError, ValueError, KeyError) as error:
-        if isinstance(error, SignbookError | torch.OutOfMemoryError) or "memory" in str(error):
+        if isinstance(error, SignbookError) or is_out_of_memory(error):
             raise
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(

@@ -388,16 +388,40 @@ def test_too_few_tokens_are_told():
         quantize_(chain(), vectors(1), Recipe({"0": Int4()}), GPTQ())
 
 
-def test_memory_that_runs_out(monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be ..."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate "
+                     "memory: you tried to allocate 8 bytes. Error code 12"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("place", [nn.LayerNorm, rescomp.Statistics])
+def test_memory_that_runs_out_in_the_model_or_the_sums(monkeypatch, error, place):
     def out(*args, **kwargs):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        raise error
 
-    monkeypatch.setattr(rescomp.Statistics, "add", out)
+    monkeypatch.setattr(place, "forward" if place is nn.LayerNorm else "add", out)
     with pytest.raises(ConfigError, match=r"must fit into memory.*lower the rows of a batch"):
         quantize_(chain(), vectors(), 4, GPTQ())
-    monkeypatch.undo()
+
+
+def test_memory_that_really_runs_out(monkeypatch):
     monkeypatch.setattr(nn.LayerNorm, "forward", lambda self, x: x.expand(10**15, *x.shape).clone())
     with pytest.raises(ConfigError, match=r"must fit into memory"):
+        quantize_(chain(), vectors(), 4, GPTQ())
+
+
+def test_an_error_that_only_mentions_memory_is_one_of_the_data(monkeypatch):
+    def shape(self, x):
+        return x.to(memory_format=torch.channels_last)
+
+    monkeypatch.setattr(nn.LayerNorm, "forward", shape)
+    with pytest.raises(ConfigError, match=r"^model must accept the .* RuntimeError: required rank"):
         quantize_(chain(), vectors(), 4, GPTQ())
 
 
@@ -432,3 +456,19 @@ def test_tokens_that_are_masked_do_not_count():
     pytest.importorskip("transformers")
     result = quantize_(bert(), masked(), Recipe({"encoder.*": Int8()}), GPTQ())
     assert {layer.report.tokens for layer in result.layers} == {4 * (10 + 7 + 4)}
+
+
+def test_tokens_are_masked_where_rows_are_joined():
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.fc, self.head = nn.Embedding(50, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def forward(self, input_ids, attention_mask):
+            x = self.embed(input_ids)
+            x = self.fc(x.flatten(0, 1)).view_as(x)
+            return self.head(x[:, 0])
+
+    recipe = Recipe({"*": Int8(), "embed": None})
+    result = quantize_(Joined(), masked(), recipe, GPTQ())
+    assert [layer.report.tokens for layer in result.layers] == [4 * (10 + 7 + 4), 4 * 3]

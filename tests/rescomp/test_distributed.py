@@ -118,7 +118,7 @@ def test_an_error_of_one_process_is_an_error_of_all(two):
         kind, text = rank["nan"]
         assert kind == ConfigError.__name__ and text.startswith("calibration data must be finite")
         kind, text = rank["inside"]
-        assert kind == ConfigError.__name__ and text.startswith("layer '1': reference must be fin")
+        assert kind == ConfigError.__name__ and text.startswith("layer '1': inputs must be finite")
         kind, text = rank["blocks"]
         assert kind == ConfigError.__name__
         assert "must be the same on all ranks" in text
