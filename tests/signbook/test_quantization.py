@@ -1,6 +1,8 @@
 """``signbook quantize``: the document and the file, methods by name, one-line errors."""
 
 import json
+import re
+import signal
 from importlib.util import find_spec
 
 import pytest
@@ -30,6 +32,26 @@ def network():
         nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 24), nn.ReLU(),
         nn.Linear(24, 5),
     )  # fmt: skip
+
+
+class Halting(nn.Linear):
+    """Layer that sends its own process a Ctrl-C in its third run."""
+
+    count = 0
+
+    def forward(self, x):
+        self.count += 1
+        if self.count == 3:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's ``&`` ignores it
+            signal.raise_signal(signal.SIGINT)
+        return super().forward(x)
+
+
+def halting(*, stop=True):
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(108, 24), nn.ReLU(), Halting(24, 24), nn.Linear(24, 5)]
+    layers[3].count = 0 if stop else 10
+    return nn.Sequential(*layers)
 
 
 def pictures():
@@ -95,6 +117,55 @@ def test_command_writes_file_and_document(tmp_path):
     assert "must be free of checkpoints" in text
     again = run("quantize", MODEL, "--data", DATA, "--out", out, *arguments, "--resume")
     assert again.returncode == 0, again.stderr
+
+
+def test_interrupted_runs_go_on(tmp_path):
+    out, model = tmp_path / "run", f"py:{HERE}:halting"
+    stopped = run("quantize", model, "--data", DATA, "--out", out)
+    assert stopped.returncode == 130
+    assert stopped.stderr == (
+        f"interrupted; every finished block is in {out}: the same command with --resume goes on "
+        "from there\n"
+    )
+    assert any((out / "checkpoints").rglob("step-*")) and not (out / "quantize.json").exists()
+    model += "?stop=false"
+    done = run("quantize", model, "--data", DATA, "--out", out, "--resume")
+    assert done.returncode == 0, done.stderr
+    quantize_named(model, DATA, tmp_path / "whole")
+    files = [folder / "model.vq.safetensors" for folder in (out, tmp_path / "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_names_and_errors_are_readable_and_warnings_few(tmp_path):
+    out, model, data = tmp_path / "x", f"py:{HERE}:untied", f"py:{HERE}:few_letters"
+    done = run("quantize", model, "--data", data, "--out", out, "--bits", "2")
+    assert done.returncode == 0, done.stderr
+    first, *_, last = done.stderr.splitlines()
+    assert re.fullmatch(
+        r"warning: layer 'model.layers.0.self_attn.q_proj': statistics should hold a token for "
+        r"each of 24 inputs, not 6; its result depends on the damping", first
+    )  # fmt: skip
+    assert done.stderr.count("\n") == 4 and last == "warning: 18 more like these"
+    names = [layer["name"] for layer in json.loads((out / "quantize.json").read_text())["layers"]]
+    assert all(f"│ {name} " in done.stdout for name in names)
+    assert re.search(r"q_proj │ int2   │ +[0-9.]+ │ 0\.00[0-9]{3} ", done.stdout)
+    narrow = run("inspect", out / "model.vq.safetensors", env={"COLUMNS": "80"}).stdout.splitlines()
+    letters = "".join(line[1:].split("│")[0].strip() for line in narrow if line.startswith("│"))
+    assert names[0] in letters
+
+
+def test_settings_of_the_solver_by_name(tmp_path):
+    arguments = ("--bits", "3", "--group", "16", "--data", DATA)
+    done = run("quantize", MODEL, *arguments, "--out", tmp_path / "a", "--dynamic-groups",
+               "--no-activation-order", "--no-measure", "--offload")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "a" / "quantize.json").read_text())
+    assert {layer["error"] for layer in document["layers"]} == {None}
+    solver = document["settings"]["solver"]
+    for part in ("activation_order=False", "dynamic_groups=True", "measure=False"):
+        assert part in solver
+    text = refused("quantize", MODEL, *arguments, "--out", tmp_path / "b", "--dynamic-groups")
+    assert "activation_order must be False with dynamic groups" in text
 
 
 def test_recipes_and_equal_seeds(tmp_path):
@@ -228,6 +299,11 @@ def untied():
     from tests.rescomp.models import llama
 
     return llama()
+
+
+def few_letters():
+    (tokens, scored), *_ = letters().batches
+    return LanguageModelling([(tokens[:1, :6], scored[:1, :6])])
 
 
 def letters():
