@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rescomp.memory import is_out_of_memory
@@ -166,6 +167,8 @@ def survey(model: nn.Module, batches: Sequence[Batch], wanted: Collection[str]) 
     # What is looked up is not calibrated, so that it may run in many places.
     single = {name for name in wanted if op_of(layers[name]) != "embedding"}
     chain, places = _choose(watches, first, single)
+    if chain is not None and _passes_by(model, chain, inputs_of(batches[0])):
+        chain, places = None, {}
     if chain is not None:  # those that only a later batch reached
         for i, block in enumerate(chain.blocks):
             held = set(block.modules())
@@ -211,6 +214,52 @@ def _choose(
         assert place is not None
         places.setdefault(layer, place)
     return Chain(tuple(names), tuple(blocks), best.uniform, best.bare), places
+
+
+def _passes_by(model: nn.Module, chain: Chain, inputs: Any) -> bool:
+    """Whether a block is also called with what another has computed, beside the hidden state.
+
+    That would be another in the quantised model. It is seen by turning what the first block gives.
+    """
+    if chain.uniform:
+        return False
+
+    def turned(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        hidden = hidden_of(output).roll(1, -1)
+        return hidden if chain.bare else (hidden, *output[1:])
+
+    before = _contexts(model, chain, inputs)
+    handle = chain.blocks[0].register_forward_hook(turned)
+    try:
+        after = _contexts(model, chain, inputs)
+    finally:
+        handle.remove()
+    return len(before) != len(after) or not all(map(torch.equal, before, after))
+
+
+def _contexts(model: nn.Module, chain: Chain, inputs: Any) -> list[Tensor]:
+    """All tensors that blocks are called with in a run, less the hidden states."""
+    found: list[Tensor] = []
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        args, kwargs = arguments(args, kwargs)
+        found.extend(_tensors((args[1:], kwargs)))
+
+    handles = [b.register_forward_pre_hook(note, with_kwargs=True) for b in chain.blocks]
+    try:
+        run_model(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _tensors(item: Any) -> Iterator[Tensor]:
+    if isinstance(item, Tensor):
+        yield item
+    elif isinstance(item, Mapping | tuple | list):
+        for part in item.values() if isinstance(item, Mapping) else item:
+            yield from _tensors(part)
 
 
 def _place(position: int, spans: list[tuple[int, int]]) -> int | None:

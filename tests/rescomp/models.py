@@ -155,6 +155,21 @@ class Shared(nn.Module):
         return x
 
 
+class Skips(nn.Module):
+    """Blocks that are also given what came out of the block before the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(Turn() for _ in range(4))
+
+    def forward(self, x):
+        seen = [torch.sigmoid(x)] * 2
+        for block in self.blocks:
+            x, _ = block(x, mask=seen[-2])
+            seen.append(torch.sigmoid(x))
+        return x
+
+
 def chain():
     """Modules in a row."""
     torch.manual_seed(0)
@@ -225,6 +240,7 @@ CASES = {
     "branches": (Branches, vectors),
     "sum": (Sum, vectors),
     "shared": (Shared, vectors),
+    "skips": (Skips, vectors),
     "chain": (chain, vectors),
 }
 

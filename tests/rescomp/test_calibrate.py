@@ -100,6 +100,7 @@ GROUPS = {
     "branches": [["a", "b"], ["c"], ["head"]],
     "sum": [["a"], ["b"], ["head"]],
     "shared": [[f"blocks.{i}"] for i in ("0.fc1", "0.fc2", "1.fc1", "1.fc2", "2.fc2")],
+    "skips": [[f"blocks.{i}.{x}"] for i in range(4) for x in ("fc1", "fc2")],
     "chain": [["0"], ["2.0"], ["4"]],
 }
 
@@ -128,6 +129,7 @@ def test_codes_are_those_of_whole_models(name, method):
         ("convolutions", ["blocks.0", "blocks.1", "blocks.2"]),
         ("keywords", ["blocks.0", "blocks.1", "blocks.2"]),
         ("branches", None),
+        ("skips", None),
         ("shared", ["blocks.0", "blocks.1", "blocks.2"]),
         ("chain", ["0", "1", "2.0", "2.1", "3", "4"]),
     ],
