@@ -27,28 +27,33 @@ def inverse_factor(hessian: Tensor, damping: float) -> Tensor | None:
     -------
     [n, n] upper triangular in the type of ``hessian``, or None if it does not exist there
     """
-    reversed_ = hessian.double().flip(0, 1)
+    dtype = hessian.dtype
+    reversed_ = hessian.flip(0, 1).double()
+    del hessian  # of a wide layer, these matrices are what needs memory
     reversed_.diagonal().add_(damping * reversed_.diagonal().mean())
     lower, info = torch.linalg.cholesky_ex(reversed_)
+    del reversed_
     if int(info) != 0:
         return None
-    inverse = _inverse_upper(lower.flip(0, 1)).to(hessian.dtype)
+    upper = lower.flip(0, 1)
+    del lower
+    _invert_upper_(upper)
+    inverse = upper.to(dtype)
     return inverse if is_finite(inverse) else None
 
 
-def _inverse_upper(v: Tensor) -> Tensor:
-    """Inverse by halves, so that most of the work is products of full matrices."""
+def _invert_upper_(v: Tensor) -> None:
+    """Inverse in place, by halves, so that most of the work is products of full matrices."""
     n = len(v)
     if n <= _SLAB:
         eye = torch.eye(n, dtype=v.dtype, device=v.device)
-        inverse: Tensor = torch.linalg.solve_triangular(v, eye, upper=True)
-        return inverse
+        v.copy_(torch.linalg.solve_triangular(v, eye, upper=True))
+        return
     half = n // 2
-    out = torch.zeros_like(v)
-    out[:half, :half] = first = _inverse_upper(v[:half, :half])
-    out[half:, half:] = second = _inverse_upper(v[half:, half:])
-    out[:half, half:] = -(first @ v[:half, half:]) @ second
-    return out
+    first, corner, second = v[:half, :half], v[:half, half:], v[half:, half:]
+    _invert_upper_(first)
+    _invert_upper_(second)
+    corner.copy_((first @ corner) @ second).neg_()
 
 
 def cross_term(cross: Tensor, factor: Tensor) -> Tensor:

@@ -75,6 +75,7 @@ class _Problem:
     ----------
     original : [I, O]
     hessian, cross : [I, I]
+        In the order of the inputs; a second copy of either is made when it is needed only.
     grid : Grid or None
         None where groups are fitted on the way.
     order : [I] int64
@@ -113,14 +114,11 @@ class _Problem:
         if settings.activation_order:
             order = torch.argsort(energy, descending=True, stable=True)
             original = original[order]
-            hessian = hessian.index_select(0, order).index_select(1, order)
-            if cross is not None:
-                cross = cross.index_select(0, order).index_select(1, order)
         return cls(g, rule, settings, original, hessian, cross, grid, order, int(dead.sum()))
 
     def solve(self, damping: float) -> tuple[Tensor, Grid] | None:
         """Integers [O, I] int8 and their grid; None if more damping is needed."""
-        factor = inverse_factor(self.hessian, damping)
+        factor = inverse_factor(self._ordered(self.hessian), damping)
         if factor is None:
             return None
         rule, settings = self.rule, self.settings
@@ -143,17 +141,24 @@ class _Problem:
         integers[self.order] = levels.to(torch.int8)
         return integers.T.contiguous(), self.grid or grids.fitted()
 
+    def _ordered(self, matrix: Tensor) -> Tensor:
+        """A matrix [I, I] of the inputs in the order of solving."""
+        if not self.settings.activation_order:
+            return matrix
+        return matrix.index_select(0, self.order).index_select(1, self.order)
+
     def _target(self, factor: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the columns start from, and the cross term that is left for the solver."""
         rule, target = self.rule, self.original.clone()
         if self.cross is None:
             return target, None
+        ordered = self._ordered(self.cross)
         if rule.exact:
-            shift = factor @ (self.cross.T @ self.original)
+            shift = factor @ (ordered.T @ self.original)
             target.add_(transposed_times(factor, shift), alpha=rule.exact)
         if not (rule.asymmetry or rule.drift):
             return target, None
-        cross = cross_term(self.cross, factor)
+        cross = cross_term(ordered, factor)
         if rule.asymmetry != rule.drift or self.grid is None:
             return target, cross
         # Both shares make drift * W P, whatever is rounded: one product, now. Groups that are

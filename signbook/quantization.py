@@ -120,6 +120,10 @@ def quantize_named(
         raise ConfigError(
             "--recipe must stand without --bits, --group and --asymmetric: it has them"
         )
+    if bits == 8 and (group is not None or asymmetric):
+        raise ConfigError(
+            "--bits 8 must stand without --group and --asymmetric: int8 has one scale per output"
+        )
     if batches < 1:
         raise ConfigError(f"--batches must be positive, not {batches}")
     make_folder(out)

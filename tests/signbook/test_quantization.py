@@ -271,6 +271,8 @@ def test_bad_input_is_one_error(tmp_path):
         return str(caught.value)
 
     assert error(bits=5) == "bits must be 2, 3, 4 or 8, not 5"
+    for settings in ({"group": 64}, {"asymmetric": True}):
+        assert error(bits=8, **settings).startswith("--bits 8 must stand without --group and --as")
     assert error(batches=0) == "--batches must be positive, not 0"
     assert "group must be positive, not 0" in error(group=0)
     assert "is not built like Llama" in error(rotate=True)
