@@ -324,7 +324,12 @@ def quantize(
     ]
     _print_table("quantised layers", ("name", "method", "bits_per_weight", *errors, "tokens"), rows)
     totals = ("file", "file_bytes", "bits_per_weight", "seconds")
-    _print_rows("total", [(key, _text(document[key])) for key in totals])
+    facts = [(key, _text(document[key])) for key in totals]
+    if dead := sum(layer["dead_columns"] for layer in rows):
+        facts.append(("dead inputs", f"{dead:,}: always 0 in the data, their weights are 0 now"))
+    if raised := [layer["name"] for layer in rows if layer["damping"] > damping]:
+        facts.append(("raised damping", ", ".join(raised)))
+    _print_rows("total", facts)
     if json is not None:
         write_json(json, document)
 

@@ -54,6 +54,12 @@ def halting(*, stop=True):
     return nn.Sequential(*layers)
 
 
+def half_black():
+    """Pictures whose first channel is never seen and whose second is the third."""
+    batches = [(x * torch.tensor([0.0, 1, 1])[:, None, None], y) for x, y in pictures().batches]
+    return Classification([(x[:, [0, 2, 2]], y) for x, y in batches])
+
+
 def pictures():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(10, 30, 3, 6, 6, generator=generator)
@@ -152,6 +158,17 @@ def test_names_and_errors_are_readable_and_warnings_few(tmp_path):
     narrow = run("inspect", out / "model.vq.safetensors", env={"COLUMNS": "80"}).stdout.splitlines()
     letters = "".join(line[1:].split("│")[0].strip() for line in narrow if line.startswith("│"))
     assert names[0] in letters
+
+
+def test_what_calibration_could_not_settle_is_shown(tmp_path):
+    out = tmp_path / "x"
+    done = run("quantize", MODEL, "--data", f"py:{HERE}:half_black", "--out", out, "--damping", "0")
+    assert done.returncode == 0, done.stderr
+    first, *others = json.loads((out / "quantize.json").read_text())["layers"]
+    assert first["damping"] > 0 and first["dead_columns"] == 9
+    assert "│ dead inputs     │ 9: always 0 in the data" in done.stdout
+    names = [layer["name"] for layer in (first, *others) if layer["damping"] > 0]
+    assert f"│ raised damping  │ {', '.join(names)} " in done.stdout
 
 
 def test_settings_of_the_solver_by_name(tmp_path):
