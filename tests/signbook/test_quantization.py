@@ -1,8 +1,13 @@
 """``signbook quantize``: the document and the file, methods by name, one-line errors."""
 
 import json
+import os
+import pty
 import re
 import signal
+import subprocess
+import sys
+from contextlib import suppress
 from importlib.util import find_spec
 
 import pytest
@@ -158,6 +163,24 @@ def test_names_and_errors_are_readable_and_warnings_few(tmp_path):
     narrow = run("inspect", out / "model.vq.safetensors", env={"COLUMNS": "80"}).stdout.splitlines()
     letters = "".join(line[1:].split("│")[0].strip() for line in narrow if line.startswith("│"))
     assert names[0] in letters
+
+
+def test_a_terminal_sees_a_bar(tmp_path):
+    ours, theirs = pty.openpty()
+    arguments = ("quantize", MODEL, "--data", DATA, "--out", str(tmp_path))
+    command = [sys.executable, "-c", "from signbook.cli import main; main()", *arguments]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment, text=True
+    )
+    os.close(theirs)
+    said = b""
+    with suppress(OSError):  # the end of a terminal
+        while part := os.read(ours, 1 << 16):
+            said += part
+    os.close(ours)
+    assert process.wait() == 0
+    assert "quantising" in said.decode() and "3/3" in said.decode() and "eta" in said.decode()
 
 
 def test_what_calibration_could_not_settle_is_shown(tmp_path):
