@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rescomp.activations import ActivationQuantizer
+from rescomp.checks import check_method
 from rescomp.fixed import replace_weight
 from rescomp.gathering import Gatherer, Group, is_looked_up
 from rescomp.grid import part_of
@@ -101,6 +102,7 @@ def default_recipe(model: nn.Module, bits: int, *, group: int = 128, zeros: bool
     return Recipe(dict.fromkeys(chosen, method))
 
 
+@torch.inference_mode(mode=False)
 @torch.no_grad()
 def quantize_(
     model: nn.Module,
@@ -172,6 +174,7 @@ def quantize_(
         If a checkpoint cannot be written.
     """
     method, settings, data = method or RTN(), settings or Settings(), list(batches)
+    check_method(method)
     if resume and checkpoint_dir is None:
         raise ConfigError("checkpoint_dir must be given to resume, not None")
     rules = recipe if isinstance(recipe, Recipe) else default_recipe(model, recipe)

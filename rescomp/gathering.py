@@ -148,7 +148,8 @@ class _Calls:
 
     def note(self, name: str, module: nn.Module, x: Tensor) -> None:
         self._alive.append(x)
-        key = (self._batch, id(x), x._version, *geometry_key(module))
+        version = 0 if x.is_inference() else x._version
+        key = (self._batch, id(x), version, *geometry_key(module))
         self.seen.setdefault(name, []).append(key)
 
 

@@ -220,6 +220,16 @@ def test_modes_flags_caches_and_kept_layers_stay_as_they_were():
     assert torch.equal(model.lm_head.weight, head)
 
 
+def test_a_caller_in_inference_mode_gets_a_model_that_trains():
+    model, other, data = chain(), chain(), vectors()
+    quantize_(model, data, 4, QEP())
+    with torch.inference_mode():
+        quantize_(other, [x.clone() for x in data], 4, QEP())
+    for layer in compressed_layers(other):
+        assert torch.equal(model.get_submodule(layer.name).weight, layer.module.weight)
+        layer.module.weight.sum().backward()
+
+
 def test_head_and_tied_embedding():
     pytest.importorskip("transformers")
     model = llama(tie_word_embeddings=True)
@@ -434,6 +444,8 @@ def test_bad_input_is_refused():
             quantize_(chain(), data, bits, GPTQ())
     with pytest.raises(UnsupportedLayerError, match=r"'0': method must be int8.*not 'ssvq'"):
         quantize_(chain(), data, Recipe({"0": vq.SSVQ(d=4, k=4)}), GPTQ())
+    with pytest.raises(ConfigError, match=r"^method must be one of .*GPTQ\(\), not 'gptq'$"):
+        quantize_(chain(), data, 4, "gptq")
     with pytest.raises(RecipeError, match="did you mean"):
         quantize_(chain(), data, Recipe({"2.9": Int4()}), GPTQ())
     with pytest.raises(ConfigError, match="at least one batch, not none"):
