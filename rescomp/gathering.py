@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,20 @@ __all__ = ["Gatherer", "Group", "is_looked_up"]
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Layers whose every call is with one and the same tensor, and how often in a run."""
+    """Layers whose every call is with one and the same tensor.
+
+    Attributes
+    ----------
+    layers : list of Selected
+    calls : int
+        How many there were in a run.
+    batch : int
+        Which run that was.
+    """
 
     layers: list[Selected]
     calls: int
+    batch: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +87,7 @@ class Gatherer:
         found: dict[tuple[_Key, ...], list[Selected]] = {}
         for name, one in seen.items():
             found.setdefault(tuple(one), []).append(layers[name])
-        return [Group(group, len(keys)) for keys, group in found.items()]
+        return [Group(group, len(keys), keys[0].batch) for keys, group in found.items()]
 
     def gather(
         self,
@@ -124,18 +134,23 @@ class Gatherer:
     ) -> None:
         """Hand the rows of every call in a run to ``take``."""
         mask = self.runner.mask(batch)
+        # A loop may take as many turns as its inputs are long.
+        alike = stage.place is not None or self.runner.alike(batch, group.batch)
 
         def heard(module: nn.Module, x: Tensor) -> None:
             take([rows.clone() for rows in rows_of(module, x, mask)])
-            if group.calls == 1:
+            if group.calls == 1 and alike:
                 leave()
 
         with _removing(_listen(group.layers[0], heard)):
             self.runner.run(stage, batch, boundary)
 
 
-_Key = tuple[object, ...]
-"""What a layer was called with; equal if the rows of the call are."""
+class _Key(NamedTuple):
+    """What a layer was called with; equal if the rows of the call are."""
+
+    batch: int
+    given: tuple[object, ...]
 
 
 class _Calls:
@@ -149,7 +164,7 @@ class _Calls:
     def note(self, name: str, module: nn.Module, x: Tensor) -> None:
         self._alive.append(x)
         version = 0 if x.is_inference() else x._version
-        key = (self._batch, id(x), version, *geometry_key(module))
+        key = _Key(self._batch, (id(x), version, *geometry_key(module)))
         self.seen.setdefault(name, []).append(key)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rescomp.walk import Chain, Survey, arguments, hidden_of, inputs_of, run_model
+from rescomp.walk import Chain, Survey, arguments, hidden_of, inputs_of, run_model, tensors_of
 from vq.calibration import Batch, device_of, to_device
 from vq.selection import Selected
 
@@ -135,6 +135,11 @@ class Runner:
         if not isinstance(mask, Tensor) or mask.ndim != 2:
             return None
         return mask.to(self.device).bool()
+
+    def alike(self, batch: int, other: int) -> bool:
+        """Whether two batches hold tensors of the same shapes."""
+        shapes = [[t.shape for t in tensors_of(inputs_of(self.batches[i]))] for i in (batch, other)]
+        return shapes[0] == shapes[1]
 
     def boundary(self) -> Boundary:
         """Run what comes before the first block, and all blocks where their contexts differ."""

@@ -28,6 +28,7 @@ __all__ = [
     "inputs_of",
     "run_model",
     "survey",
+    "tensors_of",
     "without_cache",
 ]
 
@@ -243,7 +244,7 @@ def _contexts(model: nn.Module, chain: Chain, inputs: Any) -> list[Tensor]:
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         args, kwargs = arguments(args, kwargs)
-        found.extend(_tensors((args[1:], kwargs)))
+        found.extend(tensors_of((args[1:], kwargs)))
 
     handles = [b.register_forward_pre_hook(note, with_kwargs=True) for b in chain.blocks]
     try:
@@ -254,12 +255,13 @@ def _contexts(model: nn.Module, chain: Chain, inputs: Any) -> list[Tensor]:
     return found
 
 
-def _tensors(item: Any) -> Iterator[Tensor]:
+def tensors_of(item: Any) -> Iterator[Tensor]:
+    """Tensors of a batch or of arguments, in tuples and mappings too."""
     if isinstance(item, Tensor):
         yield item
     elif isinstance(item, Mapping | tuple | list):
         for part in item.values() if isinstance(item, Mapping) else item:
-            yield from _tensors(part)
+            yield from tensors_of(part)
 
 
 def _place(position: int, spans: list[tuple[int, int]]) -> int | None:

@@ -198,6 +198,8 @@ def _rounded(
         return None
     modules = dict(network.named_modules())
     linear = [name for name in layers if op_of(modules[name]) in ("linear", "linear_t")]
+    if not linear:
+        raise ConfigError("--activation-bits must come with linear layers to quantise, not none")
     return rescomp.ActivationQuantizer(network, linear, bits)
 
 

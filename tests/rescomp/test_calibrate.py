@@ -356,6 +356,20 @@ def test_a_layer_that_runs_on_the_second_batch_only():
     assert tokens_of == {"a": 48, "b": 40, "c": 80, "head": 48}
 
 
+def test_a_layer_that_runs_more_often_on_longer_batches():
+    class Steps(Branches):
+        def forward(self, x):
+            hidden = torch.zeros_like(x[:, 0])
+            for step in x.unbind(1):
+                hidden = torch.tanh(self.a(hidden + step))
+            return self.head(self.c(self.b(hidden)))
+
+    torch.manual_seed(0)
+    data = [torch.randn(4, length, 12) for length in (1, 5)]
+    result = quantize_(Steps(), data, 4, GPTQ())
+    assert [layer.report.tokens for layer in result.layers] == [4 + 20, 8, 8, 8]
+
+
 def test_both_models_must_see_the_same_tokens():
     class Routed(nn.Module):
         def __init__(self):

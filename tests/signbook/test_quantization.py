@@ -239,6 +239,14 @@ def test_activations_are_rounded_in_calibration_and_evaluation(tmp_path):
         assert document["settings"]["activation_bits"] == bits
     assert found[None]["error"] == pytest.approx(found[None]["asymmetric_error"])
     assert found[2]["error"] != pytest.approx(found[2]["asymmetric_error"])
+    recipe.write_text('"0": {method: int8}\n')
+    settings = {"recipe": recipe, "activation_bits": 4}
+    with pytest.raises(ConfigError, match=r"^--activation-bits must come with linear layers to q"):
+        quantize_named(MODEL, DATA, tmp_path / "conv", **settings)
+    quantize_named(MODEL, DATA, tmp_path / "conv", recipe=recipe)
+    conv = tmp_path / "conv" / "model.vq.safetensors"
+    with pytest.raises(ConfigError, match=r"^--activation-bits must come with linear layers to r"):
+        evaluate_named(MODEL, DATA, file=conv, activation_bits=4)
     with pytest.raises(ConfigError, match=r"^--activation-bits must come without --integer"):
         evaluate_named(MODEL, DATA, file=file, integer=True, activation_bits=4)
 
