@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from rescomp.activations import ActivationQuantizer
+from rescomp.checks import check_method
 from rescomp.fixed import replace_weight
 from rescomp.gathering import Gatherer, Group, is_looked_up
 from rescomp.grid import part_of
+from rescomp.memory import enough_memory
 from rescomp.methods import RTN, Method
 from rescomp.quantize import Quantized, Report, quantize_matrix
 from rescomp.resume import Saved, fingerprint_of
@@ -100,6 +102,7 @@ def default_recipe(model: nn.Module, bits: int, *, group: int = 128, zeros: bool
     return Recipe(dict.fromkeys(chosen, method))
 
 
+@torch.inference_mode(mode=False)
 @torch.no_grad()
 def quantize_(
     model: nn.Module,
@@ -171,6 +174,7 @@ def quantize_(
         If a checkpoint cannot be written.
     """
     method, settings, data = method or RTN(), settings or Settings(), list(batches)
+    check_method(method)
     if resume and checkpoint_dir is None:
         raise ConfigError("checkpoint_dir must be given to resume, not None")
     rules = recipe if isinstance(recipe, Recipe) else default_recipe(model, recipe)
@@ -188,7 +192,7 @@ def quantize_(
         marks["activations"] = repr(activations)
     saved = Saved(checkpoint_dir, marks, resume=resume)
     off = nullcontext if activations is None else activations.off
-    with as_it_was(model), without_cache(model), _enough_memory():
+    with as_it_was(model), without_cache(model), enough_memory():
         model.eval()
         with together(), off():
             seen = survey(model, data, [layer.name for layer in selection.layers])
@@ -196,7 +200,7 @@ def quantize_(
         require_same("blocks that the data show", blocks)
         place = {name: i for i, name in enumerate(seen.order)}
         ordered = sorted(selection.layers, key=lambda layer: place[layer.name])
-        stages = stages_of(ordered, seen.chain, seen.before)
+        stages = stages_of(ordered, seen)
         runner = Runner(model, data, seen.chain, offload=offload)
         found = _Run(runner, stages, method, settings, activations, saved, progress).all_stages()
     set_provenance(model, Provenance(TOOL, canonical_json(rules.to_json()), seed, calibration))
@@ -281,8 +285,7 @@ class _Run:
         alone = [layer for layer in stage.layers if layer.name not in grouped]
         self._use(stage, weights, self._solve(alone, weights, None))
         for group in groups:
-            with together():
-                statistics = self.gatherer.gather(stage, group, weights, plain, quantised)
+            statistics = self.gatherer.gather(stage, group, weights, plain, quantised)
             self._use(stage, weights, self._solve(group.layers, weights, statistics))
         with together():
             self.saved.save(number, {layer.name: self.found[layer.name] for layer in stage.layers})
@@ -394,19 +397,3 @@ def _check_length(model: nn.Module, batches: list[Batch]) -> None:
                 f"calibration sequences must be at most the model's {limit} tokens long, "
                 f"not {tokens.shape[1]}"
             )
-
-
-@contextmanager
-def _enough_memory() -> Iterator[None]:
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and (
-            "allocate memory" not in reason and "not enough memory" not in reason
-        ):
-            raise
-        raise ConfigError(
-            "calibration must fit into memory, but it ran out; lower the rows of a batch or their "
-            "length first, then the number of batches, or keep hidden states on the CPU (offload)"
-        ) from error

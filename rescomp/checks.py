@@ -9,9 +9,15 @@ from rescomp.statistics import Statistics, is_finite
 from vq.container import Geometry
 from vq.errors import ConfigError, UnsupportedLayerError, WeightError
 
-__all__ = ["check_needs", "check_statistics", "check_weight"]
+__all__ = ["check_method", "check_needs", "check_statistics", "check_weight"]
 
 _METHODS = ("int8", "int4", "int3", "int2")
+
+
+def check_method(method: object) -> None:
+    """Refuse what is no method, such as the name of one."""
+    if not isinstance(method, Method):
+        raise ConfigError(f"method must be one of rescomp.methods, such as GPTQ(), not {method!r}")
 
 
 def check_weight(weight: Tensor, g: Geometry) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import distributed as dist
 from rescomp.inputs import geometry_key, paired, parts_of, rows_of
 from rescomp.statistics import Statistics
 from rescomp.streams import Boundary, Runner, Stage, Weights, leave
-from vq.distributed import ranks
+from vq.distributed import ranks, together
 from vq.errors import ConfigError
 from vq.selection import Selected
 
@@ -22,10 +22,20 @@ __all__ = ["Gatherer", "Group", "is_looked_up"]
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Layers that are called with one and the same tensor, and how often in a run."""
+    """Layers whose every call is with one and the same tensor.
+
+    Attributes
+    ----------
+    layers : list of Selected
+    calls : int
+        How many there were in a run.
+    batch : int
+        Which run that was.
+    """
 
     layers: list[Selected]
     calls: int
+    batch: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +70,7 @@ class Gatherer:
         Embeddings are left out: no input mixes their rows.
         """
         layers = {layer.name: layer for layer in stage.layers if not is_looked_up(layer)}
-        seen: dict[str, _Seen] = {}
+        seen: dict[str, list[_Key]] = {}
         for batch in range(len(self.runner)):
             new = _Calls(batch)
             handles = [
@@ -74,10 +84,10 @@ class Gatherer:
             seen |= new.seen
             if len(seen) == len(layers):
                 break
-        found: dict[tuple[object, ...], list[Selected]] = {}
+        found: dict[tuple[_Key, ...], list[Selected]] = {}
         for name, one in seen.items():
-            found.setdefault(one.key, []).append(layers[name])
-        return [Group(group, seen[group[0].name].calls) for group in found.values()]
+            found.setdefault(tuple(one), []).append(layers[name])
+        return [Group(group, len(keys), keys[0].batch) for keys, group in found.items()]
 
     def gather(
         self,
@@ -101,14 +111,15 @@ class Gatherer:
             )
             for _ in range(parts_of(first.modules[0]))
         ]
-        for batch in range(len(self.runner)):
-            expected: list[list[Tensor]] = []
-            if self.compares:
-                with self.unquantised(weights):
-                    self._each_call(stage, group, batch, plain, expected.append)
-            sums = _Sums(first.name, statistics, expected if self.compares else None)
-            self._each_call(stage, group, batch, quantised, sums.add)
-            sums.finish()
+        with together():  # before the sums are added up, which all must take part in
+            for batch in range(len(self.runner)):
+                expected: list[list[Tensor]] = []
+                if self.compares:
+                    with self.unquantised(weights):
+                        self._each_call(stage, group, batch, plain, expected.append)
+                sums = _Sums(first.name, statistics, expected if self.compares else None)
+                self._each_call(stage, group, batch, quantised, sums.add)
+                sums.finish()
         for one in statistics:
             _sum_over_ranks(one)
         return statistics
@@ -123,36 +134,38 @@ class Gatherer:
     ) -> None:
         """Hand the rows of every call in a run to ``take``."""
         mask = self.runner.mask(batch)
+        # A loop may take as many turns as its inputs are long.
+        alike = stage.place is not None or self.runner.alike(batch, group.batch)
 
         def heard(module: nn.Module, x: Tensor) -> None:
             take([rows.clone() for rows in rows_of(module, x, mask)])
-            if group.calls == 1:
+            if group.calls == 1 and alike:
                 leave()
 
         with _removing(_listen(group.layers[0], heard)):
             self.runner.run(stage, batch, boundary)
 
 
-@dataclass
-class _Seen:
-    """What a layer was first called with, and how often in that run."""
+class _Key(NamedTuple):
+    """What a layer was called with; equal if the rows of the call are."""
 
-    key: tuple[object, ...]
-    calls: int = 0
+    batch: int
+    given: tuple[object, ...]
 
 
 class _Calls:
-    """Notes the first runs of layers."""
+    """Notes the calls of layers in one run."""
 
     def __init__(self, batch: int) -> None:
-        self.seen: dict[str, _Seen] = {}
+        self.seen: dict[str, list[_Key]] = {}
         self._batch = batch
         self._alive: list[Tensor] = []  # so that no two inputs have one address in turn
 
     def note(self, name: str, module: nn.Module, x: Tensor) -> None:
         self._alive.append(x)
-        key = (self._batch, id(x), x._version, *geometry_key(module))
-        self.seen.setdefault(name, _Seen(key)).calls += 1
+        version = 0 if x.is_inference() else x._version
+        key = _Key(self._batch, (id(x), version, *geometry_key(module)))
+        self.seen.setdefault(name, []).append(key)
 
 
 class _Sums:

@@ -33,12 +33,12 @@ def rows_of(module: nn.Module, x: Tensor, mask: Tensor | None = None) -> list[Te
         container's matrices.
     x : Tensor
         First argument of the call.
-    mask : [...] bool, optional
-        Which tokens count. Ignored where it has another shape than the tokens of ``x``.
+    mask : [B, T] bool, optional
+        Which tokens count. Ignored where ``x`` is neither [B, T, I] nor [B * T, I].
     """
     if not isinstance(module, nn.Conv1d | nn.Conv2d):
-        if mask is not None and mask.shape == x.shape[:-1]:
-            x = x[mask]
+        if mask is not None and x.shape[:-1] in (mask.shape, (mask.numel(),)):
+            x = x[mask.reshape(x.shape[:-1])]
         return [x.reshape(-1, x.shape[-1])]
     dimensions = len(module.kernel_size)
     x = x.reshape(-1, *x.shape[-(dimensions + 1) :])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rescomp.checks import check_needs, check_statistics, check_weight
+from rescomp.checks import check_method, check_needs, check_statistics, check_weight
 from rescomp.grid import fit_grid, levels_of, spread_groups
 from rescomp.methods import Method
 from rescomp.problem import Solution, solve
@@ -137,6 +137,7 @@ def quantize_matrix(
         a positive semi-definite Hessian.
     """
     settings = settings or Settings()
+    check_method(method)
     check_weight(weight, geometry)
     if statistics is not None:
         check_statistics(statistics, geometry)

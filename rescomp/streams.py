@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rescomp.walk import Chain, arguments, hidden_of, inputs_of, run_model
+from rescomp.walk import Chain, Survey, arguments, hidden_of, inputs_of, run_model, tensors_of
 from vq.calibration import Batch, device_of, to_device
 from vq.selection import Selected
 
@@ -60,20 +60,16 @@ class Stage:
     place: int | None = None
 
 
-def stages_of(
-    layers: Sequence[Selected], chain: Chain | None, before: frozenset[str]
-) -> list[Stage]:
+def stages_of(layers: Sequence[Selected], seen: Survey) -> list[Stage]:
     """Parts of a model in the order they run; blocks also where they hold no layer."""
-    if chain is None:
+    if seen.chain is None:
         return [Stage("model", list(layers))]
-    homes = {layer.name: chain.home(layer.name) for layer in layers}
-    outside = [layer for layer in layers if homes[layer.name] is None]
-    found = [Stage("start", [layer for layer in outside if layer.name in before])]
-    found += [
-        Stage(name, [layer for layer in layers if homes[layer.name] == i], i)
-        for i, name in enumerate(chain.names)
-    ]
-    return [*found, Stage("end", [layer for layer in outside if layer.name not in before])]
+    names, last = seen.chain.names, len(seen.chain.names)
+    parts: dict[int, list[Selected]] = {i: [] for i in range(-1, last + 1)}
+    for layer in layers:
+        parts[seen.places[layer.name]].append(layer)
+    blocks = [Stage(name, parts[i], i) for i, name in enumerate(names)]
+    return [Stage("start", parts[-1]), *blocks, Stage("end", parts[last])]
 
 
 class Weights:
@@ -139,6 +135,11 @@ class Runner:
         if not isinstance(mask, Tensor) or mask.ndim != 2:
             return None
         return mask.to(self.device).bool()
+
+    def alike(self, batch: int, other: int) -> bool:
+        """Whether two batches hold tensors of the same shapes."""
+        shapes = [[t.shape for t in tensors_of(inputs_of(self.batches[i]))] for i in (batch, other)]
+        return shapes[0] == shapes[1]
 
     def boundary(self) -> Boundary:
         """Run what comes before the first block, and all blocks where their contexts differ."""

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rescomp.memory import is_out_of_memory
 from vq.calibration import Batch, call_model
 from vq.errors import ConfigError, SignbookError
 from vq.layers import candidates, op_of
@@ -27,6 +28,7 @@ __all__ = [
     "inputs_of",
     "run_model",
     "survey",
+    "tensors_of",
     "without_cache",
 ]
 
@@ -50,11 +52,6 @@ class Chain:
     uniform: bool
     bare: bool
 
-    def home(self, layer: str) -> int | None:
-        """Number of the block that holds a layer."""
-        found = (i for i, name in enumerate(self.names) if layer == name or _within(layer, name))
-        return next(found, None)
-
 
 @dataclass(frozen=True, eq=False)
 class Survey:
@@ -63,15 +60,15 @@ class Survey:
     Attributes
     ----------
     order : list of str
-        Layers by their first call.
+        Layers by their first call. One with tied weights has the name of the first of them.
     chain : Chain or None
-    before : frozenset of str
-        Layers that were called before the first block.
+    places : mapping of layer to number
+        Number of the block that first ran it; -1 before the first, their count behind the last.
     """
 
     order: list[str]
     chain: Chain | None
-    before: frozenset[str]
+    places: Mapping[str, int]
 
 
 def inputs_of(batch: Batch) -> Any:
@@ -95,7 +92,7 @@ def run_model(model: nn.Module, inputs: Any) -> Any:
     try:
         return call_model(model, inputs)
     except (RuntimeError, TypeError, IndexError, ValueError, KeyError) as error:
-        if isinstance(error, SignbookError | torch.OutOfMemoryError) or "memory" in str(error):
+        if isinstance(error, SignbookError) or is_out_of_memory(error):
             raise
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
@@ -136,12 +133,17 @@ def survey(model: nn.Module, batches: Sequence[Batch], wanted: Collection[str]) 
         If layers of ``wanted`` never run, or the model cannot take a batch.
     """
     layers = {name: m for name, m in candidates(model) if op_of(m) is not None}
+    shared: dict[int, str] = {}  # the first layer that holds a weight
     log: list[str] = []
-    handles = [m.register_forward_pre_hook(partial(_note, log, n)) for n, m in layers.items()]
     watches = [
         _Watch(name, container, layers, log)
         for name, container in model.named_modules()
         if isinstance(container, nn.ModuleList | nn.Sequential) and len(container)
+    ]
+    # After the watches, so that a layer that is a block runs within it.
+    handles = [
+        m.register_forward_pre_hook(partial(_note, log, shared.setdefault(_weight_id(m), n)))
+        for n, m in layers.items()
     ]
     try:
         for i, batch in enumerate(batches):
@@ -163,36 +165,112 @@ def survey(model: nn.Module, batches: Sequence[Batch], wanted: Collection[str]) 
             f"layers must run on the calibration data, but {', '.join(map(repr, missing))} never "
             "did; keep them by the recipe, or give data that reach them"
         )
-    order = list(dict.fromkeys(log))
-    chain, before = _choose(watches, first)
-    return Survey(order, chain, before)
+    # What is looked up is not calibrated, so that it may run in many places.
+    single = {name for name in wanted if op_of(layers[name]) != "embedding"}
+    chain, places = _choose(watches, first, single)
+    if chain is not None and _passes_by(model, chain, inputs_of(batches[0])):
+        chain, places = None, {}
+    if chain is not None:  # those that only a later batch reached
+        for i, block in enumerate(chain.blocks):
+            held = set(block.modules())
+            places |= {n: i for n in wanted if n not in places and layers[n] in held}
+        places = dict.fromkeys(wanted, len(chain.blocks)) | places
+    return Survey(list(dict.fromkeys(log)), chain, places)
+
+
+def _weight_id(module: nn.Module) -> int:
+    """Equal for modules that hold one weight; a parametrised one is made anew at every look."""
+    return id(module.weight if isinstance(module.weight, nn.Parameter) else module)
 
 
 def _note(log: list[str], name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
     log.append(name)
 
 
-def _choose(watches: list["_Watch"], log: list[str]) -> tuple[Chain | None, frozenset[str]]:
+def _choose(
+    watches: list["_Watch"], log: list[str], single: Collection[str]
+) -> tuple[Chain | None, dict[str, int]]:
     """The chain that holds most weights; chains in it that are plain sequences are unrolled."""
-    good = {watch.name: watch for watch in watches if watch.is_chain(log)}
+    good = {watch.name: watch for watch in watches if watch.is_chain(log, single)}
     if not good:
-        return None, frozenset()
+        return None, {}
     best = max(good.values(), key=lambda watch: (watch.weights, len(watch.children)))
     names: list[str] = []
     blocks: list[nn.Module] = []
+    spans: list[tuple[int, int]] = []
 
     def unroll(watch: "_Watch") -> None:
-        for name, child in watch.children:
+        for (name, child), span in zip(watch.children, watch.spans, strict=True):
             if type(child) is nn.Sequential and name in good:
                 unroll(good[name])
             else:
                 names.append(name)
                 blocks.append(child)
+                spans.append(span)
 
     unroll(best)
-    chain = Chain(tuple(names), tuple(blocks), best.uniform, best.bare)
-    inside = {name for name in log if chain.home(name) is not None}
-    return chain, frozenset(log[: best.start]) - inside
+    places: dict[str, int] = {}
+    for position, layer in enumerate(log):
+        place = _place(position, spans)
+        assert place is not None
+        places.setdefault(layer, place)
+    return Chain(tuple(names), tuple(blocks), best.uniform, best.bare), places
+
+
+def _passes_by(model: nn.Module, chain: Chain, inputs: Any) -> bool:
+    """Whether a block is also called with what another has computed, beside the hidden state.
+
+    That would be another in the quantised model. It is seen by turning what the first block gives.
+    """
+    if chain.uniform:
+        return False
+
+    def turned(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        hidden = hidden_of(output).roll(1, -1)
+        return hidden if chain.bare else (hidden, *output[1:])
+
+    before = _contexts(model, chain, inputs)
+    handle = chain.blocks[0].register_forward_hook(turned)
+    try:
+        after = _contexts(model, chain, inputs)
+    finally:
+        handle.remove()
+    return len(before) != len(after) or not all(map(torch.equal, before, after))
+
+
+def _contexts(model: nn.Module, chain: Chain, inputs: Any) -> list[Tensor]:
+    """All tensors that blocks are called with in a run, less the hidden states."""
+    found: list[Tensor] = []
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        args, kwargs = arguments(args, kwargs)
+        found.extend(tensors_of((args[1:], kwargs)))
+
+    handles = [b.register_forward_pre_hook(note, with_kwargs=True) for b in chain.blocks]
+    try:
+        run_model(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def tensors_of(item: Any) -> Iterator[Tensor]:
+    """Tensors of a batch or of arguments, in tuples and mappings too."""
+    if isinstance(item, Tensor):
+        yield item
+    elif isinstance(item, Mapping | tuple | list):
+        for part in item.values() if isinstance(item, Mapping) else item:
+            yield from tensors_of(part)
+
+
+def _place(position: int, spans: list[tuple[int, int]]) -> int | None:
+    """Number of the span that holds a position; -1 before all, their count behind, else None."""
+    if position < spans[0][0]:
+        return -1
+    if position >= spans[-1][1]:
+        return len(spans)
+    return next((i for i, (start, end) in enumerate(spans) if start <= position < end), None)
 
 
 class _Watch:
@@ -207,7 +285,8 @@ class _Watch:
         held = [m for n, m in layers.items() if n.startswith(prefix)]
         self.weights = sum(w.numel() for m in held if isinstance(w := m.weight, Tensor))
         self.uniform, self.bare = True, True
-        self.start, self.end = 0, 0
+        #: Where in the log each child begins and ends.
+        self.spans: list[tuple[int, int]] = []
         self._log = log
         self._ok, self._calls = bool(held), 0
         self._last: Any = None  # a weak reference: watching keeps no activation alive
@@ -223,8 +302,7 @@ class _Watch:
     ) -> None:
         args, kwargs = arguments(args, kwargs)
         hidden = args[0] if args else None
-        if i == 0 and self._calls == 0:
-            self.start = len(self._log)
+        self.spans.append((len(self._log), len(self._log)))
         self._ok = self._ok and i == self._calls and isinstance(hidden, Tensor)
         self._ok = self._ok and (i == 0 or self._last() is hidden)
         self._calls += 1
@@ -242,13 +320,15 @@ class _Watch:
         self.bare = self.bare and hidden is output
         self._ok = self._ok and isinstance(hidden, Tensor)
         self._last = weakref.ref(hidden) if isinstance(hidden, Tensor) else None
-        self.end = len(self._log)
+        self.spans[-1] = (self.spans[-1][0], len(self._log))
 
-    def is_chain(self, log: list[str]) -> bool:
-        """Whether it was one, and no layer of others ran in between."""
-        inside = log[self.start : self.end]
-        own = all(any(n == c or _within(n, c) for c, _ in self.children) for n in inside)
-        return self._ok and self._calls == len(self.children) and own
+    def is_chain(self, log: list[str], single: Collection[str]) -> bool:
+        """Whether it was one, no layer ran in between, and each of ``single`` in one place only."""
+        if not self._ok or self._calls != len(self.children):
+            return False
+        places = [_place(position, self.spans) for position in range(len(log))]
+        found = {(n, place) for n, place in zip(log, places, strict=True) if n in single}
+        return None not in places and len(found) == len({name for name, _ in found})
 
     def close(self) -> None:
         """Stop watching."""
@@ -260,7 +340,3 @@ class _Watch:
 def _is_same(a: Any, b: Any) -> bool:
     plain = isinstance(a, str | int | float | type(None)) and type(a) is type(b)
     return a is b or (plain and bool(a == b))
-
-
-def _within(name: str, prefix: str) -> bool:
-    return name.startswith(f"{prefix}.")

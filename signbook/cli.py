@@ -1,7 +1,9 @@
 """The command line: each command calls one Python function and prints what it returns."""
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +51,7 @@ Weights = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Weights: safetensors, or a torch file.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal results.")]
+_WARNINGS = 3
 _STATUSES = ("done", "refused", "failed")
 MODEL_HELP = "timm:NAME, hf:PATH_OR_ID or py:package.module:factory."
 ROWS_HELP = (
@@ -239,7 +242,21 @@ def quantize(
             "--activation-order/--no-activation-order", help="Round inputs of high energy first."
         ),
     ] = True,
+    dynamic_groups: Annotated[
+        bool,
+        typer.Option(
+            "--dynamic-groups",
+            help="Take a group's scale when its turn comes; needs --no-activation-order.",
+        ),
+    ] = False,
     damping: Annotated[float, typer.Option(help="In units of the mean diagonal.")] = 0.01,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Report errors; without, rtn, gptq, gptq-r and foem run one model, not two.",
+        ),
+    ] = True,
     rotate: Annotated[
         bool, typer.Option("--rotate", help="Rotate a model built like Llama first.")
     ] = False,
@@ -248,6 +265,9 @@ def quantize(
     ] = None,
     weights: Weights = None,
     batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 16,
+    offload: Annotated[
+        bool, typer.Option("--offload", help="Keep hidden states on the CPU between blocks.")
+    ] = False,
     seed: Seed = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Take finished blocks from the folder.")
@@ -261,29 +281,55 @@ def quantize(
     from signbook.files import write_json
     from signbook.quantization import quantize_named
 
-    document = quantize_named(
-        model,
-        data,
-        out,
-        method=method,
-        options={"alpha": alpha, "alpha2": alpha2, "beta": beta, "mode": mode},
-        bits=bits,
-        group=group,
-        asymmetric=asymmetric,
-        recipe=recipe,
-        settings=Solver(damping, activation_order, clip=Clip() if clip else None),
-        rotate=rotate,
-        activation_bits=activation_bits,
-        weights=weights,
-        batches=batches,
-        seed=seed,
-        device=device,
-        resume=resume,
+    settings = Solver(
+        damping,
+        activation_order,
+        dynamic_groups,
+        clip=Clip() if clip else None,
+        measure=measure,
     )
-    columns = ("name", "method", "bits_per_weight", "error", "asymmetric_error", "tokens")
-    _print_table("quantised layers", columns, document["layers"])
+    try:
+        with _warnings_in_short():
+            document = quantize_named(
+                model,
+                data,
+                out,
+                method=method,
+                options={"alpha": alpha, "alpha2": alpha2, "beta": beta, "mode": mode},
+                bits=bits,
+                group=group,
+                asymmetric=asymmetric,
+                recipe=recipe,
+                settings=settings,
+                rotate=rotate,
+                activation_bits=activation_bits,
+                weights=weights,
+                batches=batches,
+                offload=offload,
+                seed=seed,
+                device=device,
+                resume=resume,
+            )
+    except KeyboardInterrupt:
+        typer.echo(
+            f"interrupted; every finished block is in {out}: the same command with --resume goes "
+            "on from there",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    errors = ("error", "asymmetric_error")
+    rows = [
+        layer | {key: "" if layer[key] is None else f"{layer[key]:.3g}" for key in errors}
+        for layer in document["layers"]
+    ]
+    _print_table("quantised layers", ("name", "method", "bits_per_weight", *errors, "tokens"), rows)
     totals = ("file", "file_bytes", "bits_per_weight", "seconds")
-    _print_rows("total", [(key, _text(document[key])) for key in totals])
+    facts = [(key, _text(document[key])) for key in totals]
+    if dead := sum(layer["dead_columns"] for layer in rows):
+        facts.append(("dead inputs", f"{dead:,}: always 0 in the data, their weights are 0 now"))
+    if raised := [layer["name"] for layer in rows if layer["damping"] > damping]:
+        facts.append(("raised damping", ", ".join(raised)))
+    _print_rows("total", facts)
     if json is not None:
         write_json(json, document)
 
@@ -710,6 +756,18 @@ def report(
     typer.echo(f"report: {out}")
 
 
+@contextmanager
+def _warnings_in_short() -> Iterator[None]:
+    """Show warnings when the work is done, a line each, and of many the first ones."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    texts = list(dict.fromkeys(str(warning.message) for warning in caught))
+    for text in texts[:_WARNINGS]:
+        typer.echo(f"warning: {text}", err=True)
+    if len(texts) > _WARNINGS:
+        typer.echo(f"warning: {len(texts) - _WARNINGS} more like these", err=True)
+
+
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.3f}"
@@ -734,7 +792,7 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[dict[str, An
     table = Table(title=title, title_justify="left")
     for column in columns:
         numeric = bool(rows) and isinstance(rows[0][column], int | float)
-        table.add_column(column, justify="right" if numeric else "left")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_text(row[column]) for column in columns))
     Console().print(table)

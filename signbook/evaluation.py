@@ -117,6 +117,8 @@ def _round_activations(model: nn.Module, bits: int | None, file: Path | None) ->
         with open_container(file) as container:
             stored = {entry.geometry.name for entry in container.layers}
         linear = [name for name in linear if name in stored]
+    if not linear:
+        raise ConfigError("--activation-bits must come with linear layers to round, not none")
     ActivationQuantizer(model, linear, bits)
 
 

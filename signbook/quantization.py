@@ -99,6 +99,7 @@ def quantize_named(
     activation_bits: int | None = None,
     weights: Path | None = None,
     batches: int = 16,
+    offload: bool = False,
     seed: int = 0,
     device: str = "auto",
     resume: bool = False,
@@ -118,6 +119,10 @@ def quantize_named(
     if recipe is not None and (bits is not None or group is not None or asymmetric):
         raise ConfigError(
             "--recipe must stand without --bits, --group and --asymmetric: it has them"
+        )
+    if bits == 8 and (group is not None or asymmetric):
+        raise ConfigError(
+            "--bits 8 must stand without --group and --asymmetric: int8 has one scale per output"
         )
     if batches < 1:
         raise ConfigError(f"--batches must be positive, not {batches}")
@@ -147,6 +152,7 @@ def quantize_named(
             settings=settings,
             checkpoint_dir=out / "checkpoints",
             resume=resume,
+            offload=offload,
             activations=rounded,
             seed=seed,
             progress=lambda done, total, name: advance(note=name),
@@ -192,6 +198,8 @@ def _rounded(
         return None
     modules = dict(network.named_modules())
     linear = [name for name in layers if op_of(modules[name]) in ("linear", "linear_t")]
+    if not linear:
+        raise ConfigError("--activation-bits must come with linear layers to quantise, not none")
     return rescomp.ActivationQuantizer(network, linear, bits)
 
 

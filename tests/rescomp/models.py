@@ -117,6 +117,59 @@ class Branches(nn.Module):
         return self.head(torch.relu(self.c(torch.relu(self.c(x)))))
 
 
+class Sum(nn.Module):
+    """Two layers on one input, one of which runs again on another."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(12, 12), nn.Linear(12, 12), nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.a(x) + self.b(torch.relu(self.b(x)))))
+
+
+class Step(nn.Module):
+    """Block of two layers, the first of which another block may hold, too."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.fc1, self.fc2 = first, nn.Linear(12, 12)
+
+    def forward(self, x):
+        return x + torch.tanh(self.fc2(torch.relu(self.fc1(x))))
+
+
+class Shared(nn.Module):
+    """Blocks of which the first and the last have one layer in common, or its weight."""
+
+    def __init__(self, *, weight_only=False):
+        super().__init__()
+        first, second, third = (nn.Linear(12, 12) for _ in range(3))
+        third.weight, third.bias = first.weight, first.bias
+        last = third if weight_only else first
+        self.blocks = nn.ModuleList([Step(first), Step(second), Step(last)])
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Skips(nn.Module):
+    """Blocks that are also given what came out of the block before the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(Turn() for _ in range(4))
+
+    def forward(self, x):
+        seen = [torch.sigmoid(x)] * 2
+        for block in self.blocks:
+            x, _ = block(x, mask=seen[-2])
+            seen.append(torch.sigmoid(x))
+        return x
+
+
 def chain():
     """Modules in a row."""
     torch.manual_seed(0)
@@ -185,6 +238,9 @@ CASES = {
     "convolutions": (Convolutions, images),
     "keywords": (Keywords, vectors),
     "branches": (Branches, vectors),
+    "sum": (Sum, vectors),
+    "shared": (Shared, vectors),
+    "skips": (Skips, vectors),
     "chain": (chain, vectors),
 }
 

@@ -24,6 +24,7 @@ from rescomp.walk import survey, without_cache
 from tests.rescomp.models import (
     CASES,
     Branches,
+    Shared,
     bert,
     by_whole_models,
     chain,
@@ -97,6 +98,9 @@ GROUPS = {
         ["head"],
     ],
     "branches": [["a", "b"], ["c"], ["head"]],
+    "sum": [["a"], ["b"], ["head"]],
+    "shared": [[f"blocks.{i}"] for i in ("0.fc1", "0.fc2", "1.fc1", "1.fc2", "2.fc2")],
+    "skips": [[f"blocks.{i}.{x}"] for i in range(4) for x in ("fc1", "fc2")],
     "chain": [["0"], ["2.0"], ["4"]],
 }
 
@@ -125,6 +129,8 @@ def test_codes_are_those_of_whole_models(name, method):
         ("convolutions", ["blocks.0", "blocks.1", "blocks.2"]),
         ("keywords", ["blocks.0", "blocks.1", "blocks.2"]),
         ("branches", None),
+        ("skips", None),
+        ("shared", ["blocks.0", "blocks.1", "blocks.2"]),
         ("chain", ["0", "1", "2.0", "2.1", "3", "4"]),
     ],
 )
@@ -133,6 +139,36 @@ def test_blocks_are_found_by_running(name, blocks):
     with torch.no_grad(), without_cache(model):
         seen = survey(model, data, [])
     assert (None if seen.chain is None else list(seen.chain.names)) == blocks
+
+
+def test_layers_with_one_weight_are_calibrated_wherever_they_run():
+    found = []
+    for weight_only in (False, True):
+        torch.manual_seed(0)
+        model, data = Shared(weight_only=weight_only), vectors()
+        with torch.no_grad():
+            kept = survey(model, data, ["blocks.1.fc1"])
+            assert kept.chain is not None and kept.places["blocks.1.fc1"] == 1
+            assert survey(model, data, ["blocks.0.fc1"]).chain is None  # it runs in two blocks
+        result = quantize_(model, data, 3, QEP(), settings=EXACT)
+        tokens_of = {x.geometry.name: x.report.tokens for x in result.layers}
+        assert tokens_of == {
+            "blocks.0.fc1": 64, **{f"blocks.{i}": 32 for i in ("0.fc2", "1.fc1", "1.fc2", "2.fc2")}
+        }  # fmt: skip
+        found.append(integers(model))
+    for name, codes in found[0].items():
+        assert torch.equal(found[1][name], codes), name
+
+
+def test_a_weight_may_run_under_another_name_than_its_first():
+    model = Branches()
+    model.a.weight = (unused := nn.Linear(12, 12)).weight
+    found = nn.ModuleDict({"unused": unused, "model": model})
+    found.forward = lambda x: model(x)
+    result = quantize_(found, vectors(), 4, GPTQ())
+    assert {x.geometry.name: x.report.tokens for x in result.layers} == {
+        "unused": 32, "model.b": 32, "model.c": 64, "model.head": 32
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -182,6 +218,16 @@ def test_modes_flags_caches_and_kept_layers_stay_as_they_were():
     assert not model.model.layers[0]._forward_pre_hooks
     assert set(result.kept) == {"model.embed_tokens", "lm_head"}
     assert torch.equal(model.lm_head.weight, head)
+
+
+def test_a_caller_in_inference_mode_gets_a_model_that_trains():
+    model, other, data = chain(), chain(), vectors()
+    quantize_(model, data, 4, QEP())
+    with torch.inference_mode():
+        quantize_(other, [x.clone() for x in data], 4, QEP())
+    for layer in compressed_layers(other):
+        assert torch.equal(model.get_submodule(layer.name).weight, layer.module.weight)
+        layer.module.weight.sum().backward()
 
 
 def test_head_and_tied_embedding():
@@ -310,6 +356,20 @@ def test_a_layer_that_runs_on_the_second_batch_only():
     assert tokens_of == {"a": 48, "b": 40, "c": 80, "head": 48}
 
 
+def test_a_layer_that_runs_more_often_on_longer_batches():
+    class Steps(Branches):
+        def forward(self, x):
+            hidden = torch.zeros_like(x[:, 0])
+            for step in x.unbind(1):
+                hidden = torch.tanh(self.a(hidden + step))
+            return self.head(self.c(self.b(hidden)))
+
+    torch.manual_seed(0)
+    data = [torch.randn(4, length, 12) for length in (1, 5)]
+    result = quantize_(Steps(), data, 4, GPTQ())
+    assert [layer.report.tokens for layer in result.layers] == [4 + 20, 8, 8, 8]
+
+
 def test_both_models_must_see_the_same_tokens():
     class Routed(nn.Module):
         def __init__(self):
@@ -354,16 +414,40 @@ def test_too_few_tokens_are_told():
         quantize_(chain(), vectors(1), Recipe({"0": Int4()}), GPTQ())
 
 
-def test_memory_that_runs_out(monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be ..."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate "
+                     "memory: you tried to allocate 8 bytes. Error code 12"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("place", [nn.LayerNorm, rescomp.Statistics])
+def test_memory_that_runs_out_in_the_model_or_the_sums(monkeypatch, error, place):
     def out(*args, **kwargs):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        raise error
 
-    monkeypatch.setattr(rescomp.Statistics, "add", out)
+    monkeypatch.setattr(place, "forward" if place is nn.LayerNorm else "add", out)
     with pytest.raises(ConfigError, match=r"must fit into memory.*lower the rows of a batch"):
         quantize_(chain(), vectors(), 4, GPTQ())
-    monkeypatch.undo()
+
+
+def test_memory_that_really_runs_out(monkeypatch):
     monkeypatch.setattr(nn.LayerNorm, "forward", lambda self, x: x.expand(10**15, *x.shape).clone())
     with pytest.raises(ConfigError, match=r"must fit into memory"):
+        quantize_(chain(), vectors(), 4, GPTQ())
+
+
+def test_an_error_that_only_mentions_memory_is_one_of_the_data(monkeypatch):
+    def shape(self, x):
+        return x.to(memory_format=torch.channels_last)
+
+    monkeypatch.setattr(nn.LayerNorm, "forward", shape)
+    with pytest.raises(ConfigError, match=r"^model must accept the .* RuntimeError: required rank"):
         quantize_(chain(), vectors(), 4, GPTQ())
 
 
@@ -374,6 +458,8 @@ def test_bad_input_is_refused():
             quantize_(chain(), data, bits, GPTQ())
     with pytest.raises(UnsupportedLayerError, match=r"'0': method must be int8.*not 'ssvq'"):
         quantize_(chain(), data, Recipe({"0": vq.SSVQ(d=4, k=4)}), GPTQ())
+    with pytest.raises(ConfigError, match=r"^method must be one of .*GPTQ\(\), not 'gptq'$"):
+        quantize_(chain(), data, 4, "gptq")
     with pytest.raises(RecipeError, match="did you mean"):
         quantize_(chain(), data, Recipe({"2.9": Int4()}), GPTQ())
     with pytest.raises(ConfigError, match="at least one batch, not none"):
@@ -398,3 +484,19 @@ def test_tokens_that_are_masked_do_not_count():
     pytest.importorskip("transformers")
     result = quantize_(bert(), masked(), Recipe({"encoder.*": Int8()}), GPTQ())
     assert {layer.report.tokens for layer in result.layers} == {4 * (10 + 7 + 4)}
+
+
+def test_tokens_are_masked_where_rows_are_joined():
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.fc, self.head = nn.Embedding(50, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def forward(self, input_ids, attention_mask):
+            x = self.embed(input_ids)
+            x = self.fc(x.flatten(0, 1)).view_as(x)
+            return self.head(x[:, 0])
+
+    recipe = Recipe({"*": Int8(), "embed": None})
+    result = quantize_(Joined(), masked(), recipe, GPTQ())
+    assert [layer.report.tokens for layer in result.layers] == [4 * (10 + 7 + 4), 4 * 3]

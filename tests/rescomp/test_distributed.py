@@ -1,9 +1,12 @@
 """Two processes on half the data each find the codes that one finds on all."""
 
+from datetime import timedelta
+
 import pytest
 import torch
 from torch import distributed as dist
 from torch import multiprocessing as mp
+from torch import nn
 
 from rescomp import QEP, Settings, Statistics, quantize_
 from rescomp.gathering import Gatherer
@@ -31,9 +34,18 @@ def refused(*args, **settings):
     raise AssertionError("nothing was raised")
 
 
+def loud():
+    """Whose second layer sees infinity where inputs are large."""
+    model = nn.Sequential(nn.Linear(12, 12), nn.Linear(12, 12))
+    model[0].weight.data *= 1000
+    return model
+
+
 def worker(rank, store, folder):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    dist.init_process_group(
+        "gloo", f"file://{store}", timedelta(seconds=60), world_size=2, rank=rank
+    )
     mine = vectors(8)[rank::2]
     gathered = []
     plain = Gatherer.gather
@@ -50,6 +62,7 @@ def worker(rank, store, folder):
     found["resumed"] = weights(chain, mine, checkpoint_dir=place, resume=True)
     bad = [x * float("nan") if rank else x for x in mine]
     found["nan"] = refused(chain, bad)
+    found["inside"] = refused(loud, [x * 1e36 if rank else x for x in mine])
     found["blocks"] = refused(Branches if rank else chain, mine)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
@@ -104,6 +117,8 @@ def test_an_error_of_one_process_is_an_error_of_all(two):
     for rank in two:
         kind, text = rank["nan"]
         assert kind == ConfigError.__name__ and text.startswith("calibration data must be finite")
+        kind, text = rank["inside"]
+        assert kind == ConfigError.__name__ and text.startswith("layer '1': inputs must be finite")
         kind, text = rank["blocks"]
         assert kind == ConfigError.__name__
         assert "must be the same on all ranks" in text

@@ -1,6 +1,13 @@
 """``signbook quantize``: the document and the file, methods by name, one-line errors."""
 
 import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from importlib.util import find_spec
 
 import pytest
@@ -9,6 +16,7 @@ from torch import nn
 
 import rescomp
 import vq
+from signbook import cli
 from signbook.data import tinystories
 from signbook.evaluation import evaluate, evaluate_named
 from signbook.naming import resolve_model
@@ -30,6 +38,32 @@ def network():
         nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 24), nn.ReLU(),
         nn.Linear(24, 5),
     )  # fmt: skip
+
+
+class Halting(nn.Linear):
+    """Layer that sends its own process a Ctrl-C in its third run."""
+
+    count = 0
+
+    def forward(self, x):
+        self.count += 1
+        if self.count == 3:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's ``&`` ignores it
+            signal.raise_signal(signal.SIGINT)
+        return super().forward(x)
+
+
+def halting(*, stop=True):
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(108, 24), nn.ReLU(), Halting(24, 24), nn.Linear(24, 5)]
+    layers[3].count = 0 if stop else 10
+    return nn.Sequential(*layers)
+
+
+def half_black():
+    """Pictures whose first channel is never seen and whose second is the third."""
+    batches = [(x * torch.tensor([0.0, 1, 1])[:, None, None], y) for x, y in pictures().batches]
+    return Classification([(x[:, [0, 2, 2]], y) for x, y in batches])
 
 
 def pictures():
@@ -97,6 +131,81 @@ def test_command_writes_file_and_document(tmp_path):
     assert again.returncode == 0, again.stderr
 
 
+def test_interrupted_runs_go_on(tmp_path):
+    out, model = tmp_path / "run", f"py:{HERE}:halting"
+    stopped = run("quantize", model, "--data", DATA, "--out", out)
+    assert stopped.returncode == 130
+    assert stopped.stderr == (
+        f"interrupted; every finished block is in {out}: the same command with --resume goes on "
+        "from there\n"
+    )
+    assert any((out / "checkpoints").rglob("step-*")) and not (out / "quantize.json").exists()
+    model += "?stop=false"
+    done = run("quantize", model, "--data", DATA, "--out", out, "--resume")
+    assert done.returncode == 0, done.stderr
+    quantize_named(model, DATA, tmp_path / "whole")
+    files = [folder / "model.vq.safetensors" for folder in (out, tmp_path / "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_names_and_errors_are_readable_and_warnings_few(tmp_path):
+    out, model, data = tmp_path / "x", f"py:{HERE}:untied", f"py:{HERE}:few_letters"
+    done = run("quantize", model, "--data", data, "--out", out, "--bits", "2")
+    assert done.returncode == 0, done.stderr
+    first, *_, last = done.stderr.splitlines()
+    assert re.fullmatch(
+        r"warning: layer 'model.layers.0.self_attn.q_proj': statistics should hold a token for "
+        r"each of 24 inputs, not 6; its result depends on the damping", first
+    )  # fmt: skip
+    assert done.stderr.count("\n") == 4 and last == "warning: 18 more like these"
+    names = [layer["name"] for layer in json.loads((out / "quantize.json").read_text())["layers"]]
+    assert all(f"│ {name} " in done.stdout for name in names)
+    assert re.search(r"q_proj │ int2   │ +[0-9.]+ │ 0\.00[0-9]{3} ", done.stdout)
+
+
+def test_narrow_tables_cut_nothing(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "24")
+    name = "model.layers.0.self_attn.q_proj"
+    cli._print_table("layers", ("name", "bits"), [{"name": name, "bits": 3}])
+    lines = capsys.readouterr().out.splitlines()
+    assert name in "".join(x[1:].split("│")[0].strip() for x in lines if x.startswith("│"))
+
+
+def test_a_terminal_sees_a_bar(tmp_path):
+    ours, theirs = pty.openpty()
+    arguments = ("quantize", MODEL, "--data", DATA, "--out", str(tmp_path))
+    command = [sys.executable, "-c", "from signbook.cli import main; main()", *arguments]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment, text=True
+    )
+    os.close(theirs)
+    said = b""
+    with suppress(OSError):  # the end of a terminal
+        while part := os.read(ours, 1 << 16):
+            said += part
+    os.close(ours)
+    assert process.wait() == 0
+    assert "quantising" in said.decode() and "3/3" in said.decode() and "eta" in said.decode()
+
+
+def test_what_calibration_could_not_settle_is_shown(tmp_path):
+    arguments = ("--damping", "0", "--bits", "3", "--group", "16", "--offload")
+    data = f"py:{HERE}:half_black"
+    done = run("quantize", MODEL, "--data", data, "--out", tmp_path, *arguments,
+               "--dynamic-groups", "--no-activation-order", "--no-measure")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "quantize.json").read_text())
+    for part in ("activation_order=False", "dynamic_groups=True", "measure=False"):
+        assert part in document["settings"]["solver"]
+    layers = document["layers"]
+    assert {layer["error"] for layer in layers} == {None}
+    assert layers[0]["damping"] > 0 and layers[0]["dead_columns"] == 9
+    assert "│ dead inputs     │ 9: always 0 in the data" in done.stdout
+    names = [layer["name"] for layer in layers if layer["damping"] > 0]
+    assert f"│ raised damping  │ {', '.join(names)} " in done.stdout
+
+
 def test_recipes_and_equal_seeds(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text('"*": {method: int4, group: 16}\n"5": {method: int8}\n"0": null\n')
@@ -128,6 +237,14 @@ def test_activations_are_rounded_in_calibration_and_evaluation(tmp_path):
         assert document["settings"]["activation_bits"] == bits
     assert found[None]["error"] == pytest.approx(found[None]["asymmetric_error"])
     assert found[2]["error"] != pytest.approx(found[2]["asymmetric_error"])
+    recipe.write_text('"0": {method: int8}\n')
+    settings = {"recipe": recipe, "activation_bits": 4}
+    with pytest.raises(ConfigError, match=r"^--activation-bits must come with linear layers to q"):
+        quantize_named(MODEL, DATA, tmp_path / "conv", **settings)
+    quantize_named(MODEL, DATA, tmp_path / "conv", recipe=recipe)
+    conv = tmp_path / "conv" / "model.vq.safetensors"
+    with pytest.raises(ConfigError, match=r"^--activation-bits must come with linear layers to r"):
+        evaluate_named(MODEL, DATA, file=conv, activation_bits=4)
     with pytest.raises(ConfigError, match=r"^--activation-bits must come without --integer"):
         evaluate_named(MODEL, DATA, file=file, integer=True, activation_bits=4)
 
@@ -200,6 +317,8 @@ def test_bad_input_is_one_error(tmp_path):
         return str(caught.value)
 
     assert error(bits=5) == "bits must be 2, 3, 4 or 8, not 5"
+    for settings in ({"group": 64}, {"asymmetric": True}):
+        assert error(bits=8, **settings).startswith("--bits 8 must stand without --group and --as")
     assert error(batches=0) == "--batches must be positive, not 0"
     assert "group must be positive, not 0" in error(group=0)
     assert "is not built like Llama" in error(rotate=True)
@@ -228,6 +347,11 @@ def untied():
     from tests.rescomp.models import llama
 
     return llama()
+
+
+def few_letters():
+    (tokens, scored), *_ = letters().batches
+    return LanguageModelling([(tokens[:1, :6], scored[:1, :6])])
 
 
 def letters():
