@@ -14,6 +14,7 @@ from vq.integer.fixed import ACCUMULATOR_MAX
 from vq.integer.golden import Parameters, reach
 from vq.integer.groups import partial_reach, to_groups
 from vq.integer.store import weight_of_layer
+from vq.integers import CODE_MAX
 
 __all__ = ["BASELINES", "GROUP", "baseline_layers", "require_baselines", "with_weights_of"]
 
@@ -41,9 +42,9 @@ def require_baselines(methods: Sequence[str]) -> None:
 def baseline_layers(container: Container, method: str) -> list[Layer]:
     """Every layer of a container, of the same name and shape, in a method of ``BASELINES``.
 
-    ``int8`` holds the decoded integers themselves; group scales have no place there, an accelerator
-    gets them with the parameters of a layer. ``int4``, ``int3`` and ``int2`` round the decoded
-    weights to the nearest level, in groups of ``GROUP`` along the inputs.
+    ``int8`` holds the decoded integers themselves, of layers with group scales the decoded weights
+    rounded with a scale per output. ``int4``, ``int3`` and ``int2`` round the decoded weights to
+    the nearest level, in groups of ``GROUP`` along the inputs.
 
     Raises
     ------
@@ -55,10 +56,17 @@ def baseline_layers(container: Container, method: str) -> list[Layer]:
 
 
 def _as_int8(container: Container, g: Geometry, method: str) -> Layer:
-    scale = np.ones(1, np.float32) if g.group or not g.scales else container.scale(g.name)
+    if g.group:
+        matrix = _matrix(container, g)
+        peak = np.abs(matrix).max(axis=1)
+        scale = np.where(peak > 0, peak / np.float32(CODE_MAX), np.float32(1))
+        integers = np.rint(matrix / scale[:, None]).astype(np.int8)
+    else:
+        integers = container.integers(g.name)
+        scale = container.scale(g.name) if g.scales else np.ones(1, np.float32)
     return Layer.int8(
         g.name,
-        integers=container.integers(g.name),
+        integers=integers,
         scale=scale,
         shape=g.shape,
         op=g.op,
@@ -66,10 +74,15 @@ def _as_int8(container: Container, g: Geometry, method: str) -> Layer:
     )
 
 
+def _matrix(container: Container, g: Geometry) -> NDArray[np.float32]:
+    """Decoded weight, [O, I]."""
+    weight = container.weight(g.name)
+    return to_matrix(weight.T if g.op == "linear_t" else weight, "in")
+
+
 def _rounded(container: Container, g: Geometry, method: str) -> Layer:
     """The numbers that :class:`vq.methods.Int4` and its like make of the decoded weight."""
-    weight = container.weight(g.name)
-    matrix = to_matrix(weight.T if g.op == "linear_t" else weight, "in")
+    matrix = _matrix(container, g)
     bits = int(method.removeprefix("int"))
     half = np.float32((1 << bits) - 1) / 2
     width = min(GROUP, g.I)

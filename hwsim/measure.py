@@ -219,10 +219,11 @@ def runs_as_network(container: Container, rows: int | None) -> bool:
 def graph_of(original: Container, container: Container) -> IntegerModel:
     """The original file's integer graph, with the weights of one of its baselines.
 
-    The integers of an int8 baseline are those of the file, and so are the numbers behind them.
+    Where neither has groups, the integers are the same, and so are the numbers behind them.
     """
-    model = read_integer(original)
-    if any(entry.geometry.group for entry in container.layers) and container is not original:
+    model, files = read_integer(original), (original, container)
+    grouped = any(entry.geometry.group for file in files for entry in file.layers)
+    if grouped and container is not original:
         return with_weights_of(model, original, container)
     return model
 

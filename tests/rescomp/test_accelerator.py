@@ -38,9 +38,9 @@ def test_solved_layers_run_bit_exactly(tmp_path: Path, kind, method) -> None:
     quantize_(model, data, Recipe({"*": kind, **narrow, "fc2": Int8(**TILE)}), method)
     vq.save(model, file)
     add_integer(file, Net(), data)
-    document = simulate(file, config=SMALL, memory="ideal:bytes_per_cycle=8,latency=20", methods=())
+    document = simulate(file, config=SMALL, memory="ideal:bytes_per_cycle=8,latency=20")
     run = document["runs"]["compressed"]
-    assert run["bit_exact"] is True
+    assert run["bit_exact"] is True and document["runs"]["int8"]["bit_exact"] is True
     found = [row["method"] for row in run["layers"] if row["method"] != "none"]
     assert found == [kind.name] * 6 + ["int8"]
     with open_container(file) as container:
