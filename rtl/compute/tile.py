@@ -1,6 +1,7 @@
 """Weight tile: from the decoder's beats to the registers that the array multiplies with."""
 
 import itertools
+from collections.abc import Sequence
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
@@ -113,18 +114,20 @@ class WeightTile(wiring.Component):
         ]
         moved = self.beats.valid & self.layer.valid & ~layer.identity & free
 
-        # Its weights, repeated, so that weight w of a tile finds its own in lane w mod lanes.
+        # Its weights, repeated, so that weight w of a tile finds its own in lane w mod lanes. They
+        # lie at a multiple of their number: parts that are no longer than they begin with them.
         part = Value.cast(self.beats.p.weights)
-        parts = [part]
-        for half in reversed(range(log2_lanes)):
-            one = Signal(8 << half, name=f"part_{half}")
-            m.d.comb += one.eq(part.word_select(lane[half], 8 << half))
-            parts.insert(0, part := one)
-        repeated = parts[0]
-        for length in range(1, log2_lanes + 1):
-            both = Signal(8 << length, name=f"repeated_{length}")
-            m.d.comb += both.eq(Mux(log2_weights == length, parts[length], repeated.replicate(2)))
-            repeated = both
+        parts = [part]  # of twice as many weights each: the one in which ``lane`` is
+        for length in reversed(range(log2_lanes)):
+            shorter = Signal(8 << length, name=f"part_{length}")
+            m.d.comb += shorter.eq(part.word_select(lane[length], 8 << length))
+            parts.insert(0, part := shorter)
+        repeated: Value = parts[0]
+        for length in range(log2_lanes):
+            upper = Signal(8 << length, name=f"upper_{length}")
+            of_part = parts[length + 1][8 << length :]
+            m.d.comb += upper.eq(Mux(log2_weights > length, of_part, repeated))
+            repeated = Cat(repeated, upper)
 
         # Weight w belongs to its sub-vector s = w >> log2_d, which is in row s mod rows and in
         # column s div rows of sub-vectors.
@@ -134,11 +137,14 @@ class WeightTile(wiring.Component):
         for c in range(columns):
             m.d.comb += in_column[c].eq((inputs_done[:log2_columns] ^ c) >> log2_inputs == 0)
         for o, c in itertools.product(range(rows), range(columns)):
-            with m.If(moved & in_row[o] & in_column[c]), m.Switch(layer.log2_d):
-                for log2_d in range(log2_d_max + 1):
-                    w = (((c >> log2_d) * rows + o) << log2_d) + c % (1 << log2_d)
-                    with m.Case(log2_d):
-                        m.d.sync += shadow[o][c].eq(repeated.word_select(w % lanes, 8))
+            places = [
+                (((c >> log2_d) * rows + o) << log2_d) + c % (1 << log2_d)
+                for log2_d in range(log2_d_max + 1)
+            ]
+            with m.If(moved & in_row[o] & in_column[c]):
+                m.d.sync += shadow[o][c].eq(
+                    _choice(layer.log2_d, [repeated.word_select(w % lanes, 8) for w in places])
+                )
 
         column_ends = Signal()
         row_ends = Signal()  # the block is complete with these weights
@@ -197,3 +203,12 @@ def _smaller(a: Value, b: Value) -> Value:
 
 def _larger(a: Value, b: Value) -> Value:
     return Mux(a < b, b, a)
+
+
+def _choice(index: Value, values: Sequence[Value]) -> Value:
+    """The value of an index, by a tree of two-way choices: smaller than a decoder of the index."""
+    if len(values) == 1:
+        return values[0]
+    half = 1 << (len(values) - 1).bit_length() - 1
+    low, high = _choice(index, values[:half]), _choice(index, values[half:])
+    return Mux(index[half.bit_length() - 1], high, low)
