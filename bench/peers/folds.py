@@ -5,6 +5,7 @@ both need as many tiles ("folds" there); what a tile costs beside its M vectors 
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
