@@ -107,9 +107,9 @@ def our_parts(
     dict of str to int
         ``vectors``: one enters the array. ``pieces``: one is put together from several taps of the
         window. ``requantiser``: a block's last tile gives sums faster than they are requantised,
-        but for the last position, which the next tile hides. ``ragged tiles``: of a tile that is not
-        whole, or of an odd row of weights, less than a beat is written per cycle, which takes longer
-        than the vectors of the tile before it. ``rest``: the cycle model's compute stalls less the last
+        but for the last position, which the next tile hides. ``ragged tiles``: a tile that is not
+        whole, or of an odd row of weights, comes in parts of beats, and takes longer than the
+        vectors of the tile before it. ``rest``: the cycle model's compute stalls less the last
         three, from what layers hide of each other. Then its other stalls.
 
     Raises

@@ -114,20 +114,22 @@ class WeightTile(wiring.Component):
         ]
         moved = self.beats.valid & self.layer.valid & ~layer.identity & free
 
-        # Its weights, repeated, so that weight w of a tile finds its own in lane w mod lanes. They
-        # lie at a multiple of their number: parts that are no longer than they begin with them.
-        part = Value.cast(self.beats.p.weights)
-        parts = [part]  # of twice as many weights each: the one in which ``lane`` is
-        for length in reversed(range(log2_lanes)):
-            shorter = Signal(8 << length, name=f"part_{length}")
-            m.d.comb += shorter.eq(part.word_select(lane[length], 8 << length))
-            parts.insert(0, part := shorter)
-        repeated: Value = parts[0]
-        for length in range(log2_lanes):
-            upper = Signal(8 << length, name=f"upper_{length}")
-            of_part = parts[length + 1][8 << length :]
-            m.d.comb += upper.eq(Mux(log2_weights > length, of_part, repeated))
-            repeated = Cat(repeated, upper)
+        # ``halves[n]``: the 2**n weights of the beat among which ``lane`` is.
+        half = Value.cast(self.beats.p.weights)
+        halves = [half]
+        for log2 in reversed(range(log2_lanes)):
+            shorter = Signal(8 << log2, name=f"half_{log2}")
+            m.d.comb += shorter.eq(half.word_select(lane[log2], 8 << log2))
+            halves.insert(0, half := shorter)
+        # The rectangle's weights, repeated, so that weight w of a tile finds its own in lane w mod
+        # lanes. They begin where ``lane`` is, at a multiple of their number: the first 2**n of them
+        # are ``halves[n]``, and what comes behind is more of them or their repetition.
+        repeated: Value = halves[0]
+        for log2 in range(log2_lanes):
+            behind = Signal(8 << log2, name=f"behind_{log2}")
+            more = halves[log2 + 1][8 << log2 :]
+            m.d.comb += behind.eq(Mux(log2_weights > log2, more, repeated))
+            repeated = Cat(repeated, behind)
 
         # Weight w belongs to its sub-vector s = w >> log2_d, which is in row s mod rows and in
         # column s div rows of sub-vectors.
@@ -190,7 +192,7 @@ class WeightTile(wiring.Component):
 
 
 def _trailing_zeros(value: Value) -> Value:
-    """How many bits of a value, from the lowest on, are zero: all of them, if it is."""
+    """Zeros of a value from its lowest bit on: as many as it has bits, if it is zero."""
     zeros: Value = Const(len(value))
     for bit in reversed(range(len(value))):
         zeros = Mux(value[bit], bit, zeros)
@@ -206,9 +208,9 @@ def _larger(a: Value, b: Value) -> Value:
 
 
 def _choice(index: Value, values: Sequence[Value]) -> Value:
-    """The value of an index, by a tree of two-way choices: smaller than a decoder of the index."""
+    """One of some values by choices of two: fewer look-up tables than for a switch."""
     if len(values) == 1:
         return values[0]
-    half = 1 << (len(values) - 1).bit_length() - 1
-    low, high = _choice(index, values[:half]), _choice(index, values[half:])
-    return Mux(index[half.bit_length() - 1], high, low)
+    bit = (len(values) - 1).bit_length() - 1
+    lower, upper = values[: 1 << bit], values[1 << bit :]
+    return Mux(index[bit], _choice(index, upper), _choice(index, lower))
