@@ -149,7 +149,7 @@ def test_parts_of_our_cycles_are_exact_and_sum_up(layer, edge, scale_lanes):
     channels = -(-layer.groups // edge) * edge if layer.groups > 1 else 1
     theirs = folds.folds(layer, edge, edge).vectors
     assert parts["vectors"] * layer.groups == theirs * channels
-    # Without tiles that come weight by weight, only the two ends of a layer are left.
+    # Without tiles that come in parts of beats, only the two ends of a layer are left.
     whole = layer.outputs % edge == 0 and (layer.weights // layer.outputs) % (64 // edge) == 0
     if whole:
         assert parts["ragged tiles"] == 0
@@ -177,8 +177,13 @@ def test_our_closed_forms_by_hand():
 
     classifier = WorkloadLayer("d", "linear", 64, 24)
     ((record, strips),) = counted([classifier], config)
-    # The last 8 outputs come weight by weight, 128 for each of 4 tiles, beside one vector.
-    assert folds.our_parts(classifier, strips, config, record)["ragged tiles"] == 4 * (128 - 1)
+    # The last 8 outputs come input by input, 16 for each of 4 tiles, beside one vector.
+    assert folds.our_parts(classifier, strips, config, record)["ragged tiles"] == 4 * (16 - 1)
+
+    odd = WorkloadLayer("e", "linear", 27, 14, rows=2)
+    ((record, strips),) = counted([odd], config)
+    # 2 of 14 outputs at once; 16 inputs before the first vector, 11 beside two of them.
+    assert folds.our_parts(odd, strips, config, record)["ragged tiles"] == 7 * 11 - 2
 
 
 def linear_named(name, layer):

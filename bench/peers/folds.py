@@ -5,6 +5,7 @@ both need as many tiles ("folds" there); what a tile costs beside its M vectors 
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,7 +108,7 @@ def our_parts(
         ``vectors``: one enters the array. ``pieces``: one is put together from several taps of the
         window. ``requantiser``: a block's last tile gives sums faster than they are requantised,
         but for the last position, which the next tile hides. ``ragged tiles``: a tile that is not
-        whole, or of an odd row of weights, comes weight by weight, and takes longer than the
+        whole, or of an odd row of weights, comes in parts of beats, and takes longer than the
         vectors of the tile before it. ``rest``: the cycle model's compute stalls less the last
         three, from what layers hide of each other. Then its other stalls.
 
@@ -122,7 +123,8 @@ def our_parts(
     passes = 1 if layer.groups == 1 else max(1, rows * layer.groups // layer.outputs)
     pieces = _pieces(layer, columns)
     slower = max(0, rows // config.scale_lanes - pieces[-1])
-    whole_rows = k % (config.bus_bits // rows) == 0
+    beat_inputs = config.bus_bits // rows
+    at_once = math.gcd(k, beat_inputs)  # inputs of all outputs of a block that is whole
     vectors = 0
     waits = dict.fromkeys(("pieces", "requantiser", "ragged tiles"), 0)
     before = None
@@ -133,8 +135,11 @@ def our_parts(
         waits["pieces"] += of_tile * (sum(pieces) - len(pieces))
         waits["requantiser"] += last_waits
         for tile, cost in enumerate(pieces):
-            ragged = not whole_rows or outputs < rows
-            load = outputs * min(columns, k - tile * columns) if ragged else 0
+            inputs = min(columns, k - tile * columns)
+            if outputs < rows:
+                load = outputs // math.gcd(outputs, rows) * inputs
+            else:
+                load = inputs // at_once if at_once < beat_inputs else 0
             waits["ragged tiles"] += 0 if before is None else max(0, load - before)
             before = of_tile * cost
         before += last_waits

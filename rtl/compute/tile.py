@@ -1,6 +1,9 @@
 """Weight tile: from the decoder's beats to the registers that the array multiplies with."""
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal, Value, signed
+import itertools
+from collections.abc import Sequence
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -30,10 +33,10 @@ class WeightTile(wiring.Component):
     """Sort weights in stream order into a tile of outputs times inputs, double-buffered.
 
     A block of ``rows`` outputs arrives along the inputs, outputs innermost, ``lanes`` weights in a
-    beat. Where blocks are whole and start with a beat, a lane holds one of few elements of the
-    tile, one for every sub-vector length, and all lanes are written at once: the tile takes the
-    decoder's full rate. Other blocks (the last one of a layer, if ragged, or all of them if a
-    block is no whole number of beats) are written a sub-vector per cycle.
+    beat. Written at once is the longest power of two of weights that always lies at a multiple of
+    itself in the beats and is a rectangle of the tile: in a whole block all outputs of as many
+    inputs as divide a row of weights, up to a whole beat; in a last block of fewer outputs one
+    sub-vector of as many outputs as divide their number.
 
     Columns behind the end of a row and rows behind the last output keep old weights: their
     activations must be zero, their sums must be ignored.
@@ -89,7 +92,7 @@ class WeightTile(wiring.Component):
         first_row = Signal(32)
         inputs_done = Signal(36)
         row = Signal(range(rows))
-        lane = Signal(log2_lanes)  # next weight of the beat, in a block that is not written at once
+        lane = Signal(log2_lanes)  # the first of them in the beat
         tiles = Signal(32)
 
         rows_left = layer.outputs - first_row
@@ -97,87 +100,82 @@ class WeightTile(wiring.Component):
         last_block = rows_left[:33] <= rows
         inputs = Signal(36)
         m.d.comb += inputs.eq(layer.columns << layer.log2_d)
-        aligned = (inputs & (lanes // rows - 1)) == 0
-        fast = whole & aligned
 
-        # At once: weight w of a tile belongs to its sub-vector s = w >> log2_d, which is in row
-        # s mod rows and in column s div rows of sub-vectors.
-        beats_per_tile = rows * columns // lanes
-        beat_in_tile = Signal(range(max(2, beats_per_tile)))
-        moved_fast = self.beats.valid & self.layer.valid & ~layer.identity & fast & free
-
-        # One by one: a slice of d weights goes to one row.
-        moved_slow = self.beats.valid & self.layer.valid & ~layer.identity & ~fast & free
-        group = min(config.d_max, lanes)
-        chosen = Signal(data.ArrayLayout(signed(8), group))
-        groups = Array(
-            Value.cast(self.beats.p.weights).word_select(Const(i, range(lanes // group)), 8 * group)
-            for i in range(lanes // group)
-        )
-        wide = Signal(8 * group)
-        m.d.comb += wide.eq(groups[lane[group.bit_length() - 1 :]] if lanes > group else groups[0])
-        with m.Switch(layer.log2_d):
-            for log2_d in range(log2_d_max + 1):
-                d = 1 << log2_d
-                with m.Case(log2_d):
-                    part = lane[log2_d : group.bit_length() - 1] if d < group else Const(0, 1)
-                    piece = wide.word_select(part, 8 * d) if d < group else wide
-                    # Repeated, so that column c of the tile finds its weight at c mod group.
-                    m.d.comb += chosen.as_value().eq(piece.replicate(group // d))
-
-        last_row = Mux(whole, rows - 1, (rows_left - 1)[:log2_rows])
-        d_now = Signal(range(config.d_max + 1))
-        m.d.comb += d_now.eq(1 << layer.log2_d)
-
-        for o in range(rows):
-            for c in range(columns):
-                target = shadow[o][c]
-                with m.If(moved_fast):
-                    with m.Switch(layer.log2_d):
-                        for log2_d in range(log2_d_max + 1):
-                            place = (((c >> log2_d) * rows + o) << log2_d) + c % (1 << log2_d)
-                            with m.Case(log2_d):
-                                with m.If(beat_in_tile == place // lanes):
-                                    m.d.sync += target.eq(self.beats.p.weights[place % lanes])
-                here = (inputs_done[:log2_columns] ^ c) >> layer.log2_d == 0
-                with m.If(moved_slow & (row == o) & here):
-                    m.d.sync += target.eq(chosen[c % group])
-
-        row_ends = Signal()  # the block is complete after this beat or sub-vector
-        tile_ends = Signal()
-        next_inputs = Signal(36)
-        column_ends = fast | (row == last_row)
-        with m.If(fast):
-            m.d.comb += next_inputs.eq(inputs_done + lanes // rows)
-        with m.Elif(column_ends):
-            m.d.comb += next_inputs.eq(inputs_done + d_now)
-        with m.Else():
-            m.d.comb += next_inputs.eq(inputs_done)
+        # The rectangle that is written at once.
+        log2_inputs, log2_outputs = Signal(range(log2_columns + 1)), Signal(range(log2_rows + 1))
+        log2_weights = Signal(range(log2_lanes + 1))
+        divides_row = _trailing_zeros(inputs[: log2_lanes - log2_rows])
+        divides_block = Mux(whole, log2_rows, _trailing_zeros(rows_left[:log2_rows]))
         m.d.comb += [
+            log2_inputs.eq(Mux(whole, _larger(divides_row, layer.log2_d), layer.log2_d)),
+            # A column of long sub-vectors may be wider than a beat.
+            log2_outputs.eq(_smaller(divides_block, log2_lanes - layer.log2_d)),
+            log2_weights.eq(log2_inputs + log2_outputs),
+        ]
+        moved = self.beats.valid & self.layer.valid & ~layer.identity & free
+
+        # ``halves[n]``: the 2**n weights of the beat among which ``lane`` is.
+        half = Value.cast(self.beats.p.weights)
+        halves = [half]
+        for log2 in reversed(range(log2_lanes)):
+            shorter = Signal(8 << log2, name=f"half_{log2}")
+            m.d.comb += shorter.eq(half.word_select(lane[log2], 8 << log2))
+            halves.insert(0, half := shorter)
+        # The rectangle's weights, repeated, so that weight w of a tile finds its own in lane w mod
+        # lanes. They begin where ``lane`` is, at a multiple of their number: the first 2**n of them
+        # are ``halves[n]``, and what comes behind is more of them or their repetition.
+        repeated: Value = halves[0]
+        for log2 in range(log2_lanes):
+            behind = Signal(8 << log2, name=f"behind_{log2}")
+            more = halves[log2 + 1][8 << log2 :]
+            m.d.comb += behind.eq(Mux(log2_weights > log2, more, repeated))
+            repeated = Cat(repeated, behind)
+
+        # Weight w belongs to its sub-vector s = w >> log2_d, which is in row s mod rows and in
+        # column s div rows of sub-vectors.
+        in_row, in_column = Signal(rows), Signal(columns)
+        for o in range(rows):
+            m.d.comb += in_row[o].eq((row ^ o) >> log2_outputs == 0)
+        for c in range(columns):
+            m.d.comb += in_column[c].eq((inputs_done[:log2_columns] ^ c) >> log2_inputs == 0)
+        for o, c in itertools.product(range(rows), range(columns)):
+            places = [
+                (((c >> log2_d) * rows + o) << log2_d) + c % (1 << log2_d)
+                for log2_d in range(log2_d_max + 1)
+            ]
+            with m.If(moved & in_row[o] & in_column[c]):
+                m.d.sync += shadow[o][c].eq(
+                    _choice(layer.log2_d, [repeated.word_select(w % lanes, 8) for w in places])
+                )
+
+        column_ends = Signal()
+        row_ends = Signal()  # the block is complete with these weights
+        tile_ends = Signal()
+        next_row = row + (1 << log2_outputs)
+        next_lane = lane + (1 << log2_weights)
+        next_inputs = Signal(36)
+        m.d.comb += [
+            column_ends.eq(next_row == Mux(whole, rows, rows_left[:log2_rows])),
+            next_inputs.eq(inputs_done + Mux(column_ends, 1 << log2_inputs, 0)),
             row_ends.eq(column_ends & (next_inputs == inputs)),
             tile_ends.eq(column_ends & (row_ends | (next_inputs[:log2_columns] == 0))),
         ]
         layer_ends = row_ends & last_block
-        beat_ends = (lane + d_now == lanes) | layer_ends
         made_identity = self.layer.valid & layer.identity & free
         m.d.comb += [
-            self.beats.ready.eq(moved_fast | (moved_slow & beat_ends)),
+            self.beats.ready.eq(moved & ((next_lane == lanes) | layer_ends)),
             self.layer.ready.eq(
-                ((moved_fast | moved_slow) & layer_ends)
-                | (made_identity & (tiles == layer.tiles - 1))
+                (moved & layer_ends) | (made_identity & (tiles == layer.tiles - 1))
             ),
         ]
         with m.If(self.take):
             m.d.sync += [full.eq(0), self.weights.eq(Cat(*(Cat(*row) for row in shadow)))]
-        with m.If(moved_fast | moved_slow):
-            with m.If(moved_fast):
-                m.d.sync += beat_in_tile.eq(Mux(tile_ends, 0, beat_in_tile + 1))
-            with m.Else():
-                m.d.sync += [
-                    row.eq(Mux(column_ends, 0, row + 1)),
-                    lane.eq(Mux(layer_ends, 0, lane + d_now)),
-                ]
-            m.d.sync += inputs_done.eq(Mux(row_ends, 0, next_inputs))
+        with m.If(moved):
+            m.d.sync += [
+                row.eq(Mux(column_ends, 0, next_row)),
+                lane.eq(Mux(layer_ends, 0, next_lane)),
+                inputs_done.eq(Mux(row_ends, 0, next_inputs)),
+            ]
             with m.If(row_ends):
                 m.d.sync += first_row.eq(Mux(last_block, 0, first_row + rows))
             with m.If(tile_ends):
@@ -191,3 +189,28 @@ class WeightTile(wiring.Component):
                     one = part == o // columns if o % columns == c else 0
                     m.d.sync += shadow[o][c].eq(one)
         return m
+
+
+def _trailing_zeros(value: Value) -> Value:
+    """Zeros of a value from its lowest bit on: as many as it has bits, if it is zero."""
+    zeros: Value = Const(len(value))
+    for bit in reversed(range(len(value))):
+        zeros = Mux(value[bit], bit, zeros)
+    return zeros
+
+
+def _smaller(a: Value, b: Value) -> Value:
+    return Mux(a < b, a, b)
+
+
+def _larger(a: Value, b: Value) -> Value:
+    return Mux(a < b, b, a)
+
+
+def _choice(index: Value, values: Sequence[Value]) -> Value:
+    """One of some values by choices of two: fewer look-up tables than for a switch."""
+    if len(values) == 1:
+        return values[0]
+    bit = (len(values) - 1).bit_length() - 1
+    lower, upper = values[: 1 << bit], values[1 << bit :]
+    return Mux(index[bit], _choice(index, upper), _choice(index, lower))

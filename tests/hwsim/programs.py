@@ -83,6 +83,24 @@ def every_format(seed: int = 0) -> list[Layer]:
     ]
 
 
+def odd_rows(seed: int = 0) -> list[Layer]:
+    """Rows of weights that are no whole number of beats, by a factor of two, four and eight."""
+    make, tile = Maker(seed), {"tile_outputs": SMALL.rows}
+
+    def int8(name: str, shape: tuple[int, int]) -> Layer:
+        integers = make.rng.integers(-128, 128, shape).astype(np.int8)
+        return Layer.int8(name, integers=integers, scale=make.scale(shape[0]), **tile)
+
+    return [
+        int8("int8 of 172", (20, 172)),
+        make.codes("int4 of 172", (20, 172), 4, 32, zeros=False, **tile),
+        make.ssvq("ssvq of 172", (20, 172), 4, 16, **tile),
+        make.vq("vq of 172", (22, 172), 4, 64, **tile),
+        int8("int8 of 27", (17, 27)),
+        make.codes("int3 of 50", (30, 50), 3, 64, zeros=False, **tile),
+    ]
+
+
 class Net(nn.Module):
     """Every operation that the accelerator runs: strides, groups, both shortcuts, pooling."""
 

@@ -10,7 +10,16 @@ from hwsim.run import Surroundings, run_program
 from hwsim.traffic import Traffic
 from rtl.program import PROGRAM_BYTES, PROGRAM_LAYER, RunStatus
 from tests.hwsim.containers import Maker
-from tests.hwsim.programs import SMALL, Layers, Net, Tokens, every_format, network, run_network
+from tests.hwsim.programs import (
+    SMALL,
+    Layers,
+    Net,
+    Tokens,
+    every_format,
+    network,
+    odd_rows,
+    run_network,
+)
 from vq import SSVQ, Int4, Int8, Recipe
 
 pytestmark = pytest.mark.rtl
@@ -59,6 +68,12 @@ def test_player_gives_the_same_beats(tmp_path: Path, memory: str, ar_idle: float
     assert outcomes[0].registers == outcomes[1].registers
     assert outcomes[0].records == outcomes[1].records
     assert outcomes[0].image == outcomes[1].image
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+def test_rows_of_no_whole_number_of_beats(tmp_path: Path, rows: int) -> None:
+    layers = Layers(tmp_path, odd_rows(rows), rows)
+    layers.require_exact(layers.run()[0])
 
 
 @pytest.mark.parametrize("subvectors", [1, 63, 511, 512, 513, 1025])

@@ -12,7 +12,16 @@ from hwsim.run import Outcome, Surroundings, run_program
 from rtl import AcceleratorConfig
 from rtl.program import RunStatus
 from tests.hwsim.cycles.random_programs import random_memory, random_program
-from tests.hwsim.programs import SMALL, Layers, Net, Tokens, every_format, network, run_network
+from tests.hwsim.programs import (
+    SMALL,
+    Layers,
+    Net,
+    Tokens,
+    every_format,
+    network,
+    odd_rows,
+    run_network,
+)
 from tests.rtl.fixed import fixed
 from vq import SSVQ, Int4, Int8, Recipe
 from vq.container import SimulationError
@@ -84,6 +93,12 @@ def test_random_programs(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("rows", [1, 64])
 def test_formats_back_to_back(tmp_path: Path, rows: int, memory: str) -> None:
     require_equal(SMALL, Layers(tmp_path, every_format(rows), rows).program, memory)
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("rows", [1, 20])
+def test_odd_rows(tmp_path: Path, rows: int, memory: str) -> None:
+    require_equal(SMALL, Layers(tmp_path, odd_rows(rows), rows).program, memory)
 
 
 def test_layers_in_strips(tmp_path: Path) -> None:
