@@ -5,7 +5,8 @@ methods, ``exa`` being QEP; ``gptaq-r@0.1`` is the method with that share: alpha
 (0.25), alpha2 of ``gptq-r`` and ``gptaq-r`` (0.25; alpha stays 0.25), beta of ``exa`` (1) and
 ``foem`` (0.2). A share of 0 is the method without the term, an arm of its own. All linears in
 blocks are quantised, by every scalar arm with symmetric groups, searched clipping, activation order
-and 0.01 damping (``+damped``: 0.1); at 2 bits ResComp's mode is "org", as its authors have it.
+and 0.01 damping (``+damped``: 0.1); at 2 bits ResComp's mode is "org", as its authors have it, and
+"allw" in arms ``+allw``.
 
 A seed chooses the calibration texts, at least 16,384 tokens of the training part, the same for all
 arms; ``gptq - rtn`` is the difference on equal texts, its standard error that over seeds. ``ssvq``
@@ -57,9 +58,12 @@ BASES = {
     "foem": "gptq",
     "gptq+damped": "gptq",
     "gptaq+damped": "gptaq",
+    "gptq-r+allw": "gptq",
+    "gptaq-r+allw": "gptaq",
 }
 SHARES = {"gptaq": "alpha", "gptq-r": "alpha2", "gptaq-r": "alpha2", "exa": "beta", "foem": "beta"}
 METHODS = ("rtn", "gptq", "gptaq", "gptq-r", "gptaq-r", "exa")
+SWEPT_MODES = ("gptq-r+allw", "gptaq-r+allw")
 #: Other shares, FOEM being GPTQ-R with one of its own, and ten times the damping.
 SWEPT = ("foem", "gptaq@1", "gptq-r@0.1", "gptq-r@1", "gptaq-r@0.1", "gptaq-r@1",
          "exa@0.1", "exa@0.25", "exa@0.5", "gptq+damped", "gptaq+damped")  # fmt: skip
@@ -94,11 +98,12 @@ class Work:
 
 def _stories(bits: int, ssvq: Codebook, plain: Codebook) -> Work:
     shared = {"ssvq": replace(ssvq, shared="blocks"), "vq": replace(plain, shared="blocks")}
-    return Work("stories260k", bits, 32, shared, SWEPT)
+    return Work("stories260k", bits, 32, shared, SWEPT + SWEPT_MODES * (bits == 2))
 
 
 def _minilm(bits: int, ssvq: Codebook, plain: Codebook) -> Work:
-    return Work("minilm", bits, 128, {"ssvq": ssvq, "vq": plain}, SWEPT_ENCODER, swept_seeds=2)
+    swept = SWEPT_ENCODER + SWEPT_MODES * (bits == 2)
+    return Work("minilm", bits, 128, {"ssvq": ssvq, "vq": plain}, swept, swept_seeds=2)
 
 
 #: Codebooks whose total bits are nearest to those of the scalar arms.
@@ -125,7 +130,8 @@ def method_of(arm: str, bits: int) -> Method:
     ConfigError
         If there is no such method, or it has no such share.
     """
-    name, at, share = arm.removesuffix("+damped").partition("@")
+    method, _, setting = arm.partition("+")
+    name, at, share = method.partition("@")
     options: dict[str, float | str | None] = {}
     if at:
         if name not in SHARES:
@@ -134,7 +140,7 @@ def method_of(arm: str, bits: int) -> Method:
             options[SHARES[name]] = float(share)
         except ValueError:
             raise ConfigError(f"share of arm {arm!r} must be a number, not {share!r}") from None
-    if bits == 2 and name.endswith("-r"):
+    if bits == 2 and name.endswith("-r") and setting != "allw":
         options["mode"] = "org"
     return method_named(name, **options)
 

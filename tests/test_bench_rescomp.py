@@ -38,6 +38,7 @@ from harness import Bench  # noqa: E402
         ("exa@0.5", 2, QEP(0.5)),
         ("foem", 3, FOEM()),
         ("gptaq+damped", 3, GPTAQ()),
+        ("gptq-r+allw", 2, GPTQR()),
     ],
 )
 def test_arms_name_methods_and_shares(arm, bits, method):
