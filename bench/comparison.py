@@ -13,8 +13,8 @@ arms; ``gptq - rtn`` is the difference on equal texts, its standard error that o
 and ``vq`` are clustered with the second moments of the same texts as importance, at the total bits
 of the scalar arms (the column says how exactly). No arm but ``+trained`` changes by gradients;
 those go on from there and learn codebooks, signs and norms on 534 stories as in ``language.py``,
-VQ with re-assignment, at rates that 40 further stories choose. For MiniLM at 2 bits they are taken
-from ``minilm.py``, if it has run in this folder.
+VQ of d = 4 with re-assignment, at rates that 40 further stories choose. For MiniLM at 2 bits they
+are taken from ``minilm.py``, if it has run in this folder.
 
 stories260K is judged by nats per token on 120 stories, MiniLM by 1 - cosine of the embeddings of
 512 sentences to those of fp32. Bytes, cycles and speed-up over int8 are those of the same linears
