@@ -14,7 +14,6 @@ from vq.integer.fixed import ACCUMULATOR_MAX
 from vq.integer.golden import Parameters, reach
 from vq.integer.groups import partial_reach, to_groups
 from vq.integer.store import weight_of_layer
-from vq.integers import CODE_MAX
 
 __all__ = ["BASELINES", "GROUP", "baseline_layers", "require_baselines", "with_weights_of"]
 
@@ -23,6 +22,7 @@ BASELINES = ("int8", "int4", "int3", "int2")
 #: Inputs that share a scale in int4, int3 and int2, as in a recipe that does not say.
 GROUP = 128
 
+_CODE_MAX = 127
 _SCALE_MIN = 2.0**-24  # least positive fp16
 _FP16_MAX = 65504.0
 
@@ -59,7 +59,7 @@ def _as_int8(container: Container, g: Geometry, method: str) -> Layer:
     if g.group:
         matrix = _matrix(container, g)
         peak = np.abs(matrix).max(axis=1)
-        scale = np.where(peak > 0, peak / np.float32(CODE_MAX), np.float32(1))
+        scale = np.where(peak > 0, peak / np.float32(_CODE_MAX), np.float32(1))
         integers = np.rint(matrix / scale[:, None]).astype(np.int8)
     else:
         integers = container.integers(g.name)
