@@ -63,12 +63,13 @@ BASES = {
 }
 SHARES = {"gptaq": "alpha", "gptq-r": "alpha2", "gptaq-r": "alpha2", "exa": "beta", "foem": "beta"}
 METHODS = ("rtn", "gptq", "gptaq", "gptq-r", "gptaq-r", "exa")
+DAMPING = ("gptq+damped", "gptaq+damped")
 SWEPT_MODES = ("gptq-r+allw", "gptaq-r+allw")
 #: Other shares, FOEM being GPTQ-R with one of its own, and ten times the damping.
 SWEPT = ("foem", "gptaq@1", "gptq-r@0.1", "gptq-r@1", "gptaq-r@0.1", "gptaq-r@1",
-         "exa@0.1", "exa@0.25", "exa@0.5", "gptq+damped", "gptaq+damped")  # fmt: skip
-SWEPT_ENCODER = ("gptq+damped", "gptaq+damped", "gptq-r@0.1", "gptq-r@1", "gptaq-r@0.1",
-                 "gptaq-r@1", "exa@0.25", "exa@0.5")  # fmt: skip
+         "exa@0.1", "exa@0.25", "exa@0.5", *DAMPING)  # fmt: skip
+SWEPT_ENCODER = ("exa@0.5", *DAMPING, "gptq-r@0.1", "gptq-r@1", "gptaq-r@0.1", "gptaq-r@1",
+                 "exa@0.25")  # fmt: skip
 KINDS = {2: vq.Int2, 3: vq.Int3, 4: vq.Int4}
 SETTINGS = Settings(clip=Clip(), measure=False)
 #: Of the arms ``+damped``, the plain answer to texts that are few for the inputs.
@@ -101,9 +102,11 @@ def _stories(bits: int, ssvq: Codebook, plain: Codebook) -> Work:
     return Work("stories260k", bits, 32, shared, SWEPT + SWEPT_MODES * (bits == 2))
 
 
-def _minilm(bits: int, ssvq: Codebook, plain: Codebook) -> Work:
-    swept = SWEPT_ENCODER + SWEPT_MODES * (bits == 2)
-    return Work("minilm", bits, 128, {"ssvq": ssvq, "vq": plain}, swept, swept_seeds=2)
+def _minilm(
+    bits: int, ssvq: Codebook, plain: Codebook, swept: tuple[str, ...], seeds: int = 5
+) -> Work:
+    codebooks = {"ssvq": ssvq, "vq": plain}
+    return Work("minilm", bits, 128, codebooks, swept, seeds, swept_seeds=2)
 
 
 #: Codebooks whose total bits are nearest to those of the scalar arms.
@@ -113,9 +116,9 @@ WORKS = {
         _stories(3, vq.SSVQ(d=4, k=512), vq.VQ(d=2, k=128)),
         _stories(2, vq.SSVQ(d=8, k=512), vq.VQ(d=4, k=512)),
         _stories(4, vq.SSVQ(d=2, k=128), vq.VQ(d=2, k=512)),
-        _minilm(3, vq.SSVQ(d=4, k=256), vq.VQ(d=2, k=64)),
-        _minilm(2, vq.SSVQ(d=8, k=256), vq.VQ(d=4, k=256)),
-        _minilm(4, vq.SSVQ(d=2, k=64), vq.VQ(d=2, k=256)),
+        _minilm(3, vq.SSVQ(d=4, k=256), vq.VQ(d=2, k=64), SWEPT_ENCODER),
+        _minilm(2, vq.SSVQ(d=8, k=256), vq.VQ(d=4, k=256), ("exa@0.5", *SWEPT_MODES, *DAMPING)),
+        _minilm(4, vq.SSVQ(d=2, k=64), vq.VQ(d=2, k=256), ("exa@0.5",), seeds=2),
     )
 }
 QUICK = "stories260k@w3g32"
