@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -191,10 +191,9 @@ def quantize_(
         marks = fingerprint_of(model, calibration, rules, method, settings)
         marks["activations"] = repr(activations)
     saved = Saved(checkpoint_dir, marks, resume=resume)
-    off = nullcontext if activations is None else activations.off
     with as_it_was(model), without_cache(model), enough_memory():
         model.eval()
-        with together(), off():
+        with together(), _off(activations)():
             seen = survey(model, data, [layer.name for layer in selection.layers])
         blocks = [] if seen.chain is None else list(seen.chain.names)
         require_same("blocks that the data show", blocks)
@@ -206,6 +205,11 @@ def quantize_(
     set_provenance(model, Provenance(TOOL, canonical_json(rules.to_json()), seed, calibration))
     reports = [found[layer.name] for layer in selection.layers]
     return QuantizeResult(reports, selection.kept)
+
+
+def _off(activations: ActivationQuantizer | None) -> Callable[[], AbstractContextManager[Any]]:
+    """What gives a context in which activations are not rounded."""
+    return nullcontext if activations is None else activations.off
 
 
 class _Run:
@@ -224,12 +228,11 @@ class _Run:
         self.runner, self.stages, self.saved = runner, stages, saved
         self.method, self.settings, self.progress = method, settings, progress
         self.activations = activations
-        off = nullcontext if activations is None else activations.off
         rule = method.rule()
         #: Whether inputs matter at all, and whether those of the unquantised model do.
         self.gathers = rule is not None or settings.measure
         compares = settings.measure or (rule is not None and rule.cross)
-        self.gatherer = Gatherer(runner, off, compares, settings.dtype)
+        self.gatherer = Gatherer(runner, _off(activations), compares, settings.dtype)
         self.count = sum(len(stage.layers) for stage in stages)
         self.found: dict[str, Quantized] = {}
         self.reports: dict[str, LayerReport] = {}

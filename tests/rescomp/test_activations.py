@@ -84,6 +84,27 @@ def test_calibration_sees_rounded_inputs_beside_plain_ones():
     assert errors[3][1] < errors[3][0]
 
 
+class Stemmed(nn.Module):
+    """Blocks behind a layer that no recipe of the test selects."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Linear(9, 8)
+        self.blocks = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+
+    def forward(self, x):
+        return self.blocks(self.stem(x))
+
+
+def test_what_is_rounded_before_the_blocks_is_so_in_one_model_only():
+    model, recipe = Stemmed(), Recipe({"blocks.*": Int4(group=4)})
+    data = [torch.randn(32, 9) for _ in range(4)]
+    rounding = ActivationQuantizer(model, ["stem"], 3)
+    report = quantize_(model, data, recipe, QEP(), activations=rounding).layers[0].report
+    assert report.asymmetric_error < 0.9 * report.error
+
+
 def test_llama_with_four_bits_each():
     pytest.importorskip("transformers")
     model = llama()
