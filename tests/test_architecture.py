@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "vq": ("vq",),
     "rescomp": ("rescomp", "vq"),
     "rtl": ("rtl", "vq.container"),
-    "hwsim": ("hwsim", "rtl", "vq.container", "vq.errors", "vq.integer"),
+    "hwsim": ("hwsim", "rtl", "vq.container", "vq.errors", "vq.integer", "vq.native"),
     "hwsim/workloads": (
         "hwsim",
         "rtl",
