@@ -620,7 +620,7 @@ def estimate(
 
 
 def _clocked(memory: str, clock_mhz: str | None) -> str:
-    from hwsim.clock import memory_at
+    from hwsim.memory.clock import memory_at
 
     return memory if clock_mhz is None else memory_at(memory, clock_mhz)
 

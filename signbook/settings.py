@@ -31,7 +31,7 @@ def read_settings(
     settings : dict
         For ``from_mapping``.
     clock_mhz : str or None
-        Of the accelerator, for :func:`hwsim.clock.memory_at`: no setting of the hardware.
+        Of the accelerator, for :func:`hwsim.memory.clock.memory_at`: no setting of the hardware.
 
     Raises
     ------

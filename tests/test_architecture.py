@@ -60,7 +60,7 @@ def sources(folder: str) -> list[Path]:
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
-    """Dotted names that a module imports; ``from vq import kmeans`` counts as vq.kmeans."""
+    """Dotted names that a module imports; ``from vq import errors`` counts as vq.errors."""
     tree = ast.parse(path.read_text())
     found = set()
     for node in tree.body if top_level_only else ast.walk(tree):

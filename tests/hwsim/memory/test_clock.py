@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsim.clock import memory_at
 from hwsim.memory import parse_memory
+from hwsim.memory.clock import memory_at
 from tests.hwsim.memory.configs import DDR4_3200, ini
 from vq.container import ConfigError
 
