@@ -3,8 +3,8 @@
 import ctypes
 import functools
 
-from hwsim.compiled import compiled
 from hwsim.cycles.header import SOURCE
+from vq.native import compiled
 
 __all__ = ["library"]
 
@@ -16,7 +16,7 @@ def library() -> ctypes.CDLL:
     Raises
     ------
     SimulationError, OutputError
-        See :func:`hwsim.compiled.compiled`.
+        See :func:`vq.native.compiled`.
     """
     loaded = compiled("cycles", SOURCE / "machine.c")
     loaded.signbook_run.argtypes = [ctypes.c_void_p, ctypes.c_int64]

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from hwsim.compiled import compiled
 from vq.errors import SimulationError
+from vq.native import compiled
 
 __all__ = ["IMPOSSIBLE", "NEVER", "NO_MEMORY", "Command", "Engine"]
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from hwsim import compiled, parse_memory
+from hwsim import parse_memory
 from hwsim.memory import Device, Dram, device_names, engine, load_device
 from rtl.cache import cache_folder
 from tests.hwsim.memory.devices import BANKS, SMALL, device
 from tests.hwsim.memory.traffic import finish
+from vq import native as compiled
 from vq.errors import ConfigError, SimulationError
 
 
