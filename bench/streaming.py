@@ -14,8 +14,8 @@ from pathlib import Path
 from harness import Bench
 from layers import codebook_layer, codes_layer, int8_layer
 
-from hwsim.image import layers_of
 from hwsim.job import Job, Result
+from hwsim.program.weights import layers_of
 from hwsim.sim import run
 from rtl import StreamerConfig
 from vq.container import Layer, account, open_container, write_container

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.baselines import baseline_layers, require_baselines, with_weights_of
-from hwsim.image import check_layers
 from hwsim.memory import Energy, absolute_memory, parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
+from hwsim.program.weights import check_layers
 from hwsim.run import LayerRecord, Surroundings, run_program
 from rtl import STALL_CAUSES, AcceleratorConfig
 from rtl.program import PROGRAM_BYTES, RunStatus

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.image import ImageLayer, WeightFile, layers_of
 from hwsim.program.fields import tile_fields, walk_fields
 from hwsim.program.limits import step_problems
 from hwsim.program.memory import Place, Space
 from hwsim.program.numbers import parameter_slots
 from hwsim.program.step import Step, Tensor
+from hwsim.program.weights import ImageLayer, WeightFile, layers_of
 from rtl import AcceleratorConfig
 from rtl.program import PROGRAM_BYTES, PROGRAM_LAYER, PROGRAM_VERSION
 from rtl.transfer.load import SLOTS

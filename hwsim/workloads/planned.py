@@ -8,7 +8,9 @@ __all__ = ["PlannedFile"]
 
 
 class PlannedFile:
-    """Stands in for a container where a program is laid out (:class:`hwsim.image.WeightFile`).
+    """Stands in for a container where a program is laid out.
+
+    That is all of :class:`hwsim.program.weights.WeightFile`.
 
     Sizes and places are those of the file that :func:`vq.container.write_container` would write of
     such layers, to the byte.

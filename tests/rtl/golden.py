@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hwsim.image import pack_descriptor
 from hwsim.job import Job, Result
+from hwsim.program.weights import pack_descriptor
 from hwsim.sim import run
 from hwsim.traffic import Traffic
 from rtl import CodebookMode, Method, StreamerConfig

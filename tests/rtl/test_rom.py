@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hwsim import simulate
-from hwsim.image import layers_of
+from hwsim.program.weights import layers_of
 from hwsim.run import Surroundings, run_program
 from hwsim.traffic import Traffic
 from rtl import (

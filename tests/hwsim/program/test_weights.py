@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsim.image import layers_of
+from hwsim.program.weights import layers_of
 from rtl import DESCRIPTOR, CodebookMode, Method, StreamerConfig
 from tests.hwsim.containers import Maker, write
 from vq.container import ConfigError, open_container
