@@ -14,9 +14,9 @@ from pathlib import Path
 from harness import Bench
 from layers import codebook_layer, codes_layer, int8_layer
 
-from hwsim.job import Job, Result
 from hwsim.program.weights import layers_of
-from hwsim.sim import run
+from hwsim.simulator.streamer import Job, Result
+from hwsim.simulator.verilator import run
 from rtl import StreamerConfig
 from vq.container import Layer, account, open_container, write_container
 

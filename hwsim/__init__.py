@@ -1,7 +1,8 @@
 """Measurement: containers on simulated hardware.
 
 :func:`simulate` runs the RTL, :func:`estimate` the cycle model, :func:`estimate_workload` the model
-for networks without a file; :mod:`hwsim.sim` is the only module that starts a simulator.
+for networks without a file; :mod:`hwsim.simulator.verilator` is the only module that starts a
+simulator.
 The names below are imported when they are first used: the process inside the simulator needs
 few of them, and a missing hardware package is named by the first call, not by the import.
 """

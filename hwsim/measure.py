@@ -16,7 +16,7 @@ from hwsim.baselines import baseline_layers, require_baselines, with_weights_of
 from hwsim.memory import Energy, absolute_memory, parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
 from hwsim.program.weights import check_layers
-from hwsim.run import LayerRecord, Surroundings, run_program
+from hwsim.simulator.accelerator import LayerRecord, Surroundings, run_program
 from rtl import STALL_CAUSES, AcceleratorConfig
 from rtl.program import PROGRAM_BYTES, RunStatus
 from vq.container import (
@@ -46,7 +46,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Counts(Protocol):
-    """What a run has counted: an :class:`~hwsim.run.Outcome`, or what the cycle model predicts."""
+    """What a run has counted: an :class:`~hwsim.simulator.accelerator.Outcome`, or what the cycle model predicts."""
 
     @property
     def registers(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import vq
-from hwsim.toolchain import find_toolchain
+from hwsim.simulator.toolchain import find_toolchain
 from rtl import AcceleratorConfig
 from signbook.files import make_folder, write_json, write_text
 from signbook.inspection import inspect_file

@@ -14,7 +14,7 @@ from bisect import bisect
 from collections import Counter
 from pathlib import Path
 
-from hwsim.sim import build
+from hwsim.simulator.verilator import build
 from rtl import emit_verilog, top_of
 from tests.hwsim.programs import SMALL
 

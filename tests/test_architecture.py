@@ -107,8 +107,8 @@ def test_heavy_packages_stay_where_they_belong(folder):
         ("hwsim.workloads.lower", ("torch", "cocotb")),
         ("hwsim.workloads.trace", ("torch", "amaranth", "cocotb")),
         # Inside the simulator, at the start of every run.
-        ("hwsim.testbench", ("numpy", "torch", "amaranth")),
-        ("hwsim.accelerator_testbench", ("numpy", "torch", "amaranth")),
+        ("hwsim.simulator.streamer_testbench", ("numpy", "torch", "amaranth")),
+        ("hwsim.simulator.accelerator_testbench", ("numpy", "torch", "amaranth")),
         ("signbook.cli", ("torch", "amaranth", "cocotb", "matplotlib")),
     ],
 )
@@ -131,7 +131,9 @@ def modules() -> list[str]:
         for path in sorted((ROOT / package).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             found.append(".".join(p for p in parts if p != "__init__"))
-    return [m for m in found if m not in ("hwsim.testbench",)]  # runs in the simulator only
+    return [
+        m for m in found if m not in ("hwsim.simulator.streamer_testbench",)
+    ]  # runs in the simulator only
 
 
 @pytest.mark.parametrize("name", modules())

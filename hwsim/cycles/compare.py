@@ -3,7 +3,7 @@
 from hwsim.cycles.predict import Prediction
 from hwsim.memory import IdealMemory, MemoryModel
 from hwsim.program import Program
-from hwsim.run import LayerRecord, Outcome
+from hwsim.simulator.accelerator import LayerRecord, Outcome
 from vq.container import SimulationError
 
 __all__ = ["CYCLES_TOLERANCE", "require_prediction"]

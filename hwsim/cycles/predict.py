@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hwsim.cycles.machine import CHANNELS, Machine, Ways
 from hwsim.memory import Energy, MemoryModel
 from hwsim.program import Program
-from hwsim.run import LayerRecord
+from hwsim.simulator.accelerator import LayerRecord
 from rtl import STALL_CAUSES, AcceleratorConfig
 
 __all__ = ["Prediction", "predict", "predict_descriptors"]
@@ -65,7 +65,9 @@ def predict(
     progress: Callable[[int], None] | None = None,
     ways: Ways | None = None,
 ) -> Prediction:
-    """Predict what :func:`hwsim.run.run_program` would count, without data and without RTL.
+    """Predict what a run of the RTL would count, without data and without RTL.
+
+    The run is that of :func:`hwsim.simulator.accelerator.run_program`.
 
     With an ideal memory all is equal to the RTL, in every counter of every layer. Any other memory
     is asked burst by burst.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import vq
 from hwsim.program import Program, assemble, steps_of_graph, work_of_layers
-from hwsim.run import Outcome, Surroundings, run_program
+from hwsim.simulator.accelerator import Outcome, Surroundings, run_program
 from rtl import AcceleratorConfig
 from rtl.program import RunStatus
 from tests.hwsim.containers import Maker, write

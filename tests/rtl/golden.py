@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from hwsim.job import Job, Result
 from hwsim.program.weights import pack_descriptor
-from hwsim.sim import run
-from hwsim.traffic import Traffic
+from hwsim.simulator.streamer import Job, Result
+from hwsim.simulator.traffic import Traffic
+from hwsim.simulator.verilator import run
 from rtl import CodebookMode, Method, StreamerConfig
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwsim.run import Surroundings, run_program
-from hwsim.traffic import Traffic
+from hwsim.simulator.accelerator import Surroundings, run_program
+from hwsim.simulator.traffic import Traffic
 from rtl.program import PROGRAM_BYTES, PROGRAM_LAYER, RunStatus
 from tests.hwsim.containers import Maker
 from tests.hwsim.programs import (

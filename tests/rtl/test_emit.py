@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import rtl
-from hwsim.sim import lint
+from hwsim.simulator.verilator import lint
 from rtl import AcceleratorConfig, StreamerConfig, emit_verilog, write_verilog
 from rtl.control.document import register_document
 from rtl.program import PROGRAM_LAYER, RunStatus

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hwsim.job import Result
-from hwsim.traffic import Traffic
+from hwsim.simulator.streamer import Result
+from hwsim.simulator.traffic import Traffic
 from rtl import StreamerConfig
 from tests.rtl.golden import Network, check
 

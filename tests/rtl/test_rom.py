@@ -9,8 +9,8 @@ import pytest
 
 from hwsim import simulate
 from hwsim.program.weights import layers_of
-from hwsim.run import Surroundings, run_program
-from hwsim.traffic import Traffic
+from hwsim.simulator.accelerator import Surroundings, run_program
+from hwsim.simulator.traffic import Traffic
 from rtl import (
     DESCRIPTOR,
     AcceleratorConfig,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsim.traffic import Traffic
+from hwsim.simulator.traffic import Traffic
 from rtl import StreamerConfig
 from tests.rtl.conftest import SMALLEST
 from tests.rtl.golden import Network, check

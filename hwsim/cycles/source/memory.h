@@ -1,4 +1,4 @@
-/* hwsim/axi.py: the memory's side of the bus, with an ideal memory or one that is asked. */
+/* hwsim/simulator/axi/: the memory's side of the bus, with an ideal memory or one that is asked. */
 
 static const Burst *oldest_burst(const Memory *memory) { return &memory->burst[memory->first_burst]; }
 

@@ -6,7 +6,7 @@ import pytest
 
 from hwsim import estimate, simulate
 from hwsim.cycles import library as compiled
-from hwsim.run import Surroundings
+from hwsim.simulator.accelerator import Surroundings
 from tests.hwsim.containers import Maker, write
 from tests.hwsim.programs import SMALL, Layers, Net, every_format, network
 from vq import SSVQ, Int8, Recipe

@@ -8,7 +8,7 @@ import pytest
 from hwsim.cycles import predict, require_prediction
 from hwsim.memory import parse_memory
 from hwsim.program import Program
-from hwsim.run import Outcome, Surroundings, run_program
+from hwsim.simulator.accelerator import Outcome, Surroundings, run_program
 from rtl import AcceleratorConfig
 from rtl.program import RunStatus
 from tests.hwsim.cycles.random_programs import random_memory, random_program

@@ -4,11 +4,11 @@ import random
 from collections import deque
 from typing import Any
 
-from hwsim.axi.address import AddressChannel, Burst
 from hwsim.memory import IdealMemory, MemoryModel
-from hwsim.pins import reader, writer
-from hwsim.playback import Player
-from hwsim.traffic import Traffic
+from hwsim.simulator.axi.address import AddressChannel, Burst
+from hwsim.simulator.pins import reader, writer
+from hwsim.simulator.playback import Player
+from hwsim.simulator.traffic import Traffic
 
 __all__ = ["AxiReadSlave", "PlayedReadSlave"]
 

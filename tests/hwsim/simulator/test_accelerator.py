@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import hwsim.run
-from hwsim.sim import MEMORY_FILE
+import hwsim.simulator.accelerator
+from hwsim.simulator.verilator import MEMORY_FILE
 from rtl.program import RECORD
 from tests.hwsim.containers import Maker
 from tests.hwsim.programs import SMALL, Layers
@@ -59,7 +59,7 @@ def test_books_are_held_against_each_other(tmp_path: Path, monkeypatch, what) ->
     """A real run; then one number of it is false, and the run is refused for that."""
     layers = Layers(tmp_path, [Maker(0).ssvq("ssvq", (8, 16), 4, 16, tile_outputs=SMALL.rows)], 1)
     change, message = FALSE.get(what, (None, ""))
-    simulate_job = hwsim.run.simulate_job
+    simulate_job = hwsim.simulator.accelerator.simulate_job
 
     @contextmanager
     def falsified(*arguments, **options):
@@ -72,7 +72,7 @@ def test_books_are_held_against_each_other(tmp_path: Path, monkeypatch, what) ->
             image.write_bytes(memory)
             yield done
 
-    monkeypatch.setattr(hwsim.run, "simulate_job", falsified)
+    monkeypatch.setattr(hwsim.simulator.accelerator, "simulate_job", falsified)
     if what is None:
         layers.require_exact(layers.run()[0])
         return

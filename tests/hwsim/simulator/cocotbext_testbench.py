@@ -9,7 +9,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiBus, AxiRam
 
-from hwsim.axi import LiteMaster
+from hwsim.simulator.axi import LiteMaster
 from rtl.control.registers import register_map
 
 

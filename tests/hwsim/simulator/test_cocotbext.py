@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwsim.sim import simulate_job
+from hwsim.simulator.verilator import simulate_job
 from tests.hwsim.programs import SMALL, Layers, every_format
 
 pytestmark = pytest.mark.rtl
@@ -23,7 +23,7 @@ def test_independent_slave_agrees(tmp_path: Path) -> None:
         "program": layers.program.address,
         "layers": len(layers.program.layers),
     }
-    testbench = "tests.hwsim.cocotbext_testbench"
+    testbench = "tests.hwsim.simulator.cocotbext_testbench"
     with simulate_job(SMALL, testbench, json.dumps(job), None) as done:
         assert json.loads((done.folder / "result.json").read_text())["status"] == 0b10
         image = bytearray((done.folder / "image.bin").read_bytes())

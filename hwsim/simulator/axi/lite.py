@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hwsim.pins import reader, writer
+from hwsim.simulator.pins import reader, writer
 
 __all__ = ["LiteMaster"]
 

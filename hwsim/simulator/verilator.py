@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwsim.job import Job, Result
-from hwsim.playback import DATA_SOURCE, PLAYER_TOP, player_verilog
-from hwsim.toolchain import Toolchain, find_toolchain
+from hwsim.simulator.playback import DATA_SOURCE, PLAYER_TOP, player_verilog
+from hwsim.simulator.streamer import Job, Result
+from hwsim.simulator.toolchain import Toolchain, find_toolchain
 from rtl import (
     REPORT,
     AcceleratorConfig,
@@ -207,7 +207,9 @@ def run(
         If the run breaks a protocol rule, stands still, or does not end properly. The message
         ends with the last lines of the simulator's log.
     """
-    with simulate_job(config, "hwsim.testbench", job.to_json(config.bus_bits), progress) as done:
+    with simulate_job(
+        config, "hwsim.simulator.streamer_testbench", job.to_json(config.bus_bits), progress
+    ) as done:
         packed = json.loads((done.folder / "result.json").read_text())["reports"]
         reports = [unpack_report(report) for report in packed]
         return Result.load(done.folder, reports, config.bus_bits, done.wall_seconds)

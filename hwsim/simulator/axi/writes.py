@@ -4,11 +4,11 @@ import random
 from collections import deque
 from typing import Any
 
-from hwsim.axi.address import OKAY, AddressChannel, Burst
-from hwsim.axi.rules import ProtocolError
 from hwsim.memory import MemoryModel
-from hwsim.pins import reader, writer
-from hwsim.traffic import Traffic
+from hwsim.simulator.axi.address import OKAY, AddressChannel, Burst
+from hwsim.simulator.axi.rules import ProtocolError
+from hwsim.simulator.pins import reader, writer
+from hwsim.simulator.traffic import Traffic
 
 __all__ = ["AxiWriteSlave"]
 

@@ -8,7 +8,7 @@ the file of the memory, which both map.
 
 from typing import Any
 
-from hwsim.pins import writer
+from hwsim.simulator.pins import writer
 
 __all__ = ["DATA_SOURCE", "PLAYER_TOP", "Player", "player_verilog"]
 

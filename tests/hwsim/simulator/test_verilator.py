@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hwsim import sim, toolchain
-from hwsim.job import Job
-from hwsim.traffic import Traffic
+from hwsim.simulator import toolchain
+from hwsim.simulator import verilator as sim
+from hwsim.simulator.streamer import Job
+from hwsim.simulator.traffic import Traffic
 from rtl import StreamerConfig
 from tests.rtl.golden import Network, check
 from vq.container import OutputError, SimulationError

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from hwsim.axi import AxiReadSlave, ProtocolError
 from hwsim.memory import IdealMemory
-from hwsim.traffic import Traffic
+from hwsim.simulator.axi import AxiReadSlave, ProtocolError
+from hwsim.simulator.traffic import Traffic
 
 
 class Port:

@@ -8,8 +8,8 @@ from typing import Any
 
 from hwsim.memory import Energy
 from hwsim.program import Program
-from hwsim.sim import MEMORY_FILE, simulate_job
-from hwsim.traffic import Traffic
+from hwsim.simulator.traffic import Traffic
+from hwsim.simulator.verilator import MEMORY_FILE, simulate_job
 from rtl import STALL_CAUSES, AcceleratorConfig
 from rtl.control.registers import register_map
 from rtl.program import RECORD, RunStatus
@@ -36,8 +36,8 @@ class Surroundings:
     resets : tuple of int
         Before that: start, and reset after so many cycles.
     played : bool
-        Read beats come from Verilog where that can be (:mod:`hwsim.playback`): the same in fewer
-        seconds.
+        Read beats come from Verilog where that can be (:mod:`hwsim.simulator.playback`): the same
+        in fewer seconds.
     """
 
     memory: str = "ideal:bytes_per_cycle=16,latency=20"
@@ -116,7 +116,7 @@ def run_program(
         **dataclasses.asdict(around),
     }
     with simulate_job(
-        config, "hwsim.accelerator_testbench", json.dumps(job), progress, memory=image
+        config, "hwsim.simulator.accelerator_testbench", json.dumps(job), progress, memory=image
     ) as done:
         runs = json.loads((done.folder / "result.json").read_text())["runs"]
         after = bytearray((done.folder / MEMORY_FILE).read_bytes())

@@ -15,10 +15,10 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
-from hwsim.axi import AxiReadSlave, ProtocolError
 from hwsim.memory import parse_memory
-from hwsim.pins import reader, writer
-from hwsim.traffic import Traffic
+from hwsim.simulator.axi import AxiReadSlave, ProtocolError
+from hwsim.simulator.pins import reader, writer
+from hwsim.simulator.traffic import Traffic
 
 _RESET_CYCLES = 4
 #: Cycles watched after the last report: nothing more may come out.

@@ -4,9 +4,9 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from hwsim.axi.rules import ProtocolError
-from hwsim.pins import reader, writer
-from hwsim.traffic import Traffic
+from hwsim.simulator.axi.rules import ProtocolError
+from hwsim.simulator.pins import reader, writer
+from hwsim.simulator.traffic import Traffic
 
 __all__ = ["OKAY", "AddressChannel", "Burst"]
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.traffic import Traffic
+from hwsim.simulator.traffic import Traffic
 
 __all__ = ["BusCounts", "Job", "LayerResult", "Result"]
 

@@ -17,11 +17,17 @@ from cocotb.clock import Clock
 from cocotb.simtime import get_sim_time
 from cocotb.triggers import First, RisingEdge, Timer, ValueChange
 
-from hwsim.axi import AxiReadSlave, AxiWriteSlave, LiteMaster, PlayedReadSlave, ProtocolError
 from hwsim.memory import IdealMemory, parse_memory
-from hwsim.pins import reader
-from hwsim.playback import Player
-from hwsim.traffic import Traffic
+from hwsim.simulator.axi import (
+    AxiReadSlave,
+    AxiWriteSlave,
+    LiteMaster,
+    PlayedReadSlave,
+    ProtocolError,
+)
+from hwsim.simulator.pins import reader
+from hwsim.simulator.playback import Player
+from hwsim.simulator.traffic import Traffic
 
 _CLOCK_STEPS = 2
 _RESET_CYCLES = 4

@@ -1,0 +1,1 @@
+"""Generated hardware under Verilator: builds, testbenches, one simulated run."""
