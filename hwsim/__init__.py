@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any
 from vq.errors import SimulationError
 
 if TYPE_CHECKING:
-    from hwsim.baselines import BASELINES
-    from hwsim.cycles.estimate import estimate
-    from hwsim.cycles.workload import estimate_workload
-    from hwsim.measure import DEFAULT_MEMORY, simulate
+    from hwsim.measure.baselines import BASELINES
+    from hwsim.measure.estimate import estimate
+    from hwsim.measure.simulate import DEFAULT_MEMORY, simulate
+    from hwsim.measure.workload import estimate_workload
     from hwsim.memory import Dram, IdealMemory, MemoryModel, parse_memory
 
 _HOME = {
-    "BASELINES": "hwsim.baselines",
-    "DEFAULT_MEMORY": "hwsim.measure",
+    "BASELINES": "hwsim.measure.baselines",
+    "DEFAULT_MEMORY": "hwsim.measure.simulate",
     "Dram": "hwsim.memory",
     "IdealMemory": "hwsim.memory",
     "MemoryModel": "hwsim.memory",
-    "estimate": "hwsim.cycles.estimate",
-    "estimate_workload": "hwsim.cycles.workload",
+    "estimate": "hwsim.measure.estimate",
+    "estimate_workload": "hwsim.measure.workload",
     "parse_memory": "hwsim.memory",
-    "simulate": "hwsim.measure",
+    "simulate": "hwsim.measure.simulate",
 }
 
 __all__ = [

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hwsim.cycles.estimate import estimate
-from hwsim.cycles.workload import estimate_workload
-from hwsim.measure import Progress, simulate
+from hwsim.measure.estimate import estimate
+from hwsim.measure.simulate import Progress, simulate
+from hwsim.measure.workload import estimate_workload
 from hwsim.workloads import workload
 from rtl import AcceleratorConfig
 from vq.container import ConfigError
@@ -28,7 +28,7 @@ def stream(
     methods: Sequence[str] = ("int8",),
     check: bool = False,
 ) -> dict[str, Any]:
-    """Run :func:`hwsim.measure.simulate` and show how far each run is.
+    """Run :func:`hwsim.measure.simulate.simulate` and show how far each run is.
 
     The first run of a configuration also generates and builds its simulator, for a minute
     or two; later ones find it in the cache.

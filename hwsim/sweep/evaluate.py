@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hwsim.cycles.estimate import estimate
-from hwsim.cycles.workload import estimate_workload
-from hwsim.measure import simulate
+from hwsim.measure.estimate import estimate
+from hwsim.measure.simulate import simulate
+from hwsim.measure.workload import estimate_workload
 from hwsim.memory import parse_memory
 from hwsim.workloads import workload
 from hwsim.workloads.lower import geometries_of

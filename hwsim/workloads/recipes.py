@@ -42,6 +42,6 @@ def recipe_of(text: str) -> Recipe:
 
 
 def baseline_recipe(recipe: Recipe, method: str) -> Recipe:
-    """The same layers in a method of :data:`hwsim.baselines.BASELINES`; kept ones stay kept."""
+    """The same layers as a baseline of :mod:`hwsim.measure.baselines`; kept ones stay kept."""
     chosen = _BASELINES[method]
     return Recipe({key: rule and chosen for key, rule in recipe.rules.items()})

@@ -164,7 +164,7 @@ def test_descriptors(tmp_path: Path) -> None:
 
 def test_layers_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Named with the limit, before anything is simulated or decoded."""
-    monkeypatch.setattr("hwsim.measure.run_program", None)
+    monkeypatch.setattr("hwsim.measure.simulate.run_program", None)
     make = Maker()
     ((ours, book),) = FIXED.streamer.roms.items()
     other = fixed(SMALL, (32, 8))

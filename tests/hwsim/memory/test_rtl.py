@@ -6,9 +6,9 @@ import pytest
 
 from hwsim import simulate
 from tests.hwsim.containers import write
+from tests.hwsim.measure.test_simulate import require_run
 from tests.hwsim.memory.configs import DDR4_3200, ini
 from tests.hwsim.programs import SMALL, every_format
-from tests.hwsim.test_measure import require_run
 
 pytestmark = pytest.mark.rtl
 

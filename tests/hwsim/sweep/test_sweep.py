@@ -281,7 +281,7 @@ def test_local_workers_start_with_what_they_need() -> None:
 
 
 def _imported() -> list[bool]:
-    return [name in sys.modules for name in ("hwsim.cycles.estimate", "torch")]
+    return [name in sys.modules for name in ("hwsim.measure.estimate", "torch")]
 
 
 def test_workers_that_do_not_listen_are_killed(tmp_path: Path) -> None:

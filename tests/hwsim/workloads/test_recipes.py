@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsim.baselines import BASELINES, GROUP
+from hwsim.measure.baselines import BASELINES, GROUP
 from hwsim.workloads import baseline_recipe, plan_workload, recipe_of, rest_of, workload
 from rtl import AcceleratorConfig
 from vq import SSVQ, VQ, Int4, Recipe

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.baselines import baseline_layers, require_baselines, with_weights_of
+from hwsim.measure.baselines import baseline_layers, require_baselines, with_weights_of
 from hwsim.memory import Energy, absolute_memory, parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
 from hwsim.program.weights import check_layers
@@ -46,7 +46,10 @@ Progress = Callable[[str, int, int], None]
 
 
 class Counts(Protocol):
-    """What a run has counted: an :class:`~hwsim.simulator.accelerator.Outcome`, or what the cycle model predicts."""
+    """What a run has counted, or what the cycle model predicts.
+
+    An :class:`~hwsim.simulator.accelerator.Outcome` is one.
+    """
 
     @property
     def registers(self) -> dict[str, int]:
@@ -107,7 +110,7 @@ def simulate(
     ``rows`` is given, every layer's matrix multiplies that many rows of random activations
     (default 1). Baselines are the same layers once more on the same instance, bus, memory and
     activations: int8 with the same integer weights, int4, int3 and int2 with the decoded weights
-    rounded in groups (:func:`hwsim.baselines.baseline_layers`).
+    rounded in groups (:func:`hwsim.measure.baselines.baseline_layers`).
 
     Parameters
     ----------
@@ -121,8 +124,8 @@ def simulate(
     rows : int, optional
         Rows M of activations for each layer.
     methods : sequence of str
-        Baselines to run as well, of :data:`hwsim.baselines.BASELINES`. Without int8, ``speedup``
-        and ``traffic_ratio`` are None.
+        Baselines to run as well, of :data:`hwsim.measure.baselines.BASELINES`. Without int8,
+        ``speedup`` and ``traffic_ratio`` are None.
     progress : callable, optional
         Called now and then with the run's name, its data beats so far, and all its beats.
     check : bool

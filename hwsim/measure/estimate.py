@@ -5,7 +5,7 @@ from os import PathLike
 from typing import Any
 
 from hwsim.cycles.predict import predict
-from hwsim.measure import (
+from hwsim.measure.simulate import (
     DEFAULT_MEMORY,
     Progress,
     graph_of,

@@ -123,12 +123,12 @@ def test_wrong_weights_are_seen(mixed: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_refused_before_simulation(
     mixed: Path, arguments: dict, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hwsim.measure.run_program", None)
+    monkeypatch.setattr("hwsim.measure.simulate.run_program", None)
     with pytest.raises(ConfigError, match=message):
         simulate(mixed, **({"config": SMALL} | arguments))
 
 
 def test_failed_run_names_the_layer(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hwsim.measure.DEFAULT_TIMEOUT_CYCLES", 300)
+    monkeypatch.setattr("hwsim.measure.simulate.DEFAULT_TIMEOUT_CYCLES", 300)
     with pytest.raises(SimulationError, match="layer 'a': status must be OK, not STALLED"):
         simulate(mixed, config=SMALL, memory="ideal:bytes_per_cycle=8,latency=5000", methods=())

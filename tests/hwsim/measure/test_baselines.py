@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwsim import simulate
-from hwsim.baselines import BASELINES, GROUP, baseline_layers, with_weights_of
+from hwsim.measure.baselines import BASELINES, GROUP, baseline_layers, with_weights_of
 from tests.hwsim.containers import Maker, write
 from tests.hwsim.programs import SMALL, Net, Tokens, every_format, network
 from vq import SSVQ, Int4, Int8, Recipe

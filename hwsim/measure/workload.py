@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hwsim.baselines import require_baselines
 from hwsim.cycles.predict import predict
-from hwsim.measure import DEFAULT_MEMORY, Progress, document_of, run_document
+from hwsim.measure.baselines import require_baselines
+from hwsim.measure.simulate import DEFAULT_MEMORY, Progress, document_of, run_document
 from hwsim.memory import parse_memory
 from hwsim.program import Program, assemble
 from hwsim.workloads import (
@@ -50,7 +50,7 @@ def estimate_workload(
     config, memory, progress
         See :func:`hwsim.simulate`.
     methods : sequence of str
-        Baselines, of :data:`hwsim.baselines.BASELINES`.
+        Baselines, of :data:`hwsim.measure.baselines.BASELINES`.
     once : bool
         Lay out a block that repeats a single time, alone, and multiply: faster, but each repetition
         then starts on an empty accelerator, and drains it. Its layers keep ``{}`` in their names.
