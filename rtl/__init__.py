@@ -8,6 +8,7 @@ joined in :mod:`rtl.decoder` (:mod:`rtl.plain` for int8 alone);
 """
 
 from rtl.accelerator_config import AcceleratorConfig
+from rtl.build.emit import Config, emit_verilog, manifest, top_of, write_verilog
 from rtl.config import StreamerConfig
 from rtl.descriptor import (
     DESCRIPTOR,
@@ -17,7 +18,6 @@ from rtl.descriptor import (
     Method,
     Status,
 )
-from rtl.emit import Config, emit_verilog, manifest, top_of, write_verilog
 from rtl.rom import read_rom, rom_text
 from rtl.streamer import WeightStreamer
 

@@ -509,7 +509,7 @@ def rtl(
     typer.echo(write_verilog(config, make_folder(out) / f"{top_of(config)}.v"))
     if not (report and isinstance(config, AcceleratorConfig)):
         return
-    from rtl.report import CORE, area_report, area_table, clock_report, clock_table
+    from rtl.build.report import CORE, area_report, area_table, clock_report, clock_table
 
     with Console(stderr=True).status("synthesis") as status:
         area = area_report(config, progress=status.update)

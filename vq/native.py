@@ -45,7 +45,7 @@ def compiled(name: str, main: Path) -> ctypes.CDLL:
 
 
 def _cache_folder() -> Path:
-    """That of :mod:`rtl.cache`, which the process inside a simulator cannot import: it is slow."""
+    """That of :mod:`rtl.build.cache`, too slow an import for the process inside a simulator."""
     return Path(os.environ.get("SIGNBOOK_CACHE") or Path.home() / ".cache" / "signbook")
 
 

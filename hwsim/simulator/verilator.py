@@ -32,7 +32,7 @@ from rtl import (
     manifest,
     top_of,
 )
-from rtl.cache import cache_folder
+from rtl.build.cache import cache_folder
 from vq.container import OutputError, SimulationError
 
 __all__ = ["MEMORY_FILE", "Finished", "build", "cache_folder", "lint", "run", "simulate_job"]

@@ -11,7 +11,7 @@ import pytest
 
 from hwsim import parse_memory
 from hwsim.memory import Device, Dram, device_names, engine, load_device
-from rtl.cache import cache_folder
+from rtl.build.cache import cache_folder
 from tests.hwsim.memory.devices import BANKS, SMALL, device
 from tests.hwsim.memory.traffic import finish
 from vq import native as compiled

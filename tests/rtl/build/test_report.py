@@ -7,9 +7,9 @@ import pytest
 from amaranth.back import verilog
 
 from rtl import emit_verilog, top_of
+from rtl.build.report import BLOCKS, _pieces, area_report, area_table, clock_report, clock_table
+from rtl.build.synthesis import Cells, cells_of, clock_of
 from rtl.gearbox import Gearbox
-from rtl.report import BLOCKS, _pieces, area_report, area_table, clock_report, clock_table
-from rtl.synthesis import Cells, cells_of, clock_of
 from tests.hwsim.programs import SMALL
 from vq.container import OutputError, SimulationError
 
@@ -60,7 +60,7 @@ def test_cells_of_a_small_block(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("a tool ran")
 
-    monkeypatch.setattr("rtl.synthesis._run", fail)
+    monkeypatch.setattr("rtl.build.synthesis._run", fail)
     assert cells_of(source, "gearbox") == cells
     with pytest.raises(AssertionError, match="a tool ran"):
         cells_of(source + "\n", "gearbox")

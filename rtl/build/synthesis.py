@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-from rtl.cache import cache_folder
+from rtl.build.cache import cache_folder
 from vq.container import OutputError, SimulationError, atomic_file, bulleted
 
 __all__ = ["DEVICE", "Cells", "cells_of", "clock_of", "tool_versions"]

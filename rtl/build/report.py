@@ -10,9 +10,9 @@ from amaranth.back import verilog
 from amaranth.lib.wiring import In
 
 from rtl.accelerator_config import AcceleratorConfig
+from rtl.build.emit import emit_verilog, top_of
+from rtl.build.synthesis import DEVICE, Cells, cells_of, clock_of, tool_versions
 from rtl.config import StreamerConfig
-from rtl.emit import emit_verilog, top_of
-from rtl.synthesis import DEVICE, Cells, cells_of, clock_of, tool_versions
 from rtl.weights import WeightReader
 
 __all__ = ["BLOCKS", "CORE", "area_report", "area_table", "clock_report", "clock_table"]

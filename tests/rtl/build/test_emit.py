@@ -64,7 +64,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(*_: object) -> str:
         raise RuntimeError("elaboration failed")
 
-    monkeypatch.setattr("rtl.emit.emit_verilog", fail)
+    monkeypatch.setattr("rtl.build.emit.emit_verilog", fail)
     with pytest.raises(RuntimeError):
         write_verilog(StreamerConfig(), path)
     assert path.read_text() == "before"
