@@ -1,6 +1,7 @@
 """Hardware: a generator for weight streamers that decode ``vqstream/1`` from memory.
 
-One component per file, from the bus inwards: :mod:`rtl.dma` with its two :mod:`rtl.channel`,
+One component per file, from the bus inwards: :mod:`rtl.bus.dma` with its two
+:mod:`rtl.bus.channel`,
 :mod:`rtl.router`, :mod:`rtl.planes`, :mod:`rtl.loader`, :mod:`rtl.codebook`, :mod:`rtl.zeros`,
 :mod:`rtl.sequencer`, :mod:`rtl.parity`, :mod:`rtl.signs`, :mod:`rtl.codes`, :mod:`rtl.gather`,
 joined in :mod:`rtl.decoder` (:mod:`rtl.plain` for int8 alone);

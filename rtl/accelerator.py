@@ -5,8 +5,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.accelerator_config import AcceleratorConfig
-from rtl.axi import LiteSignature, ReadSignature
-from rtl.channel import REGION
+from rtl.bus.axi import LiteSignature, ReadSignature
+from rtl.bus.channel import REGION
+from rtl.bus.dma import ReadDMA
+from rtl.bus.queue import StreamQueue
+from rtl.bus.write import WriteDMA, WriteSignature
 from rtl.compute.engine import Engine, scaling_layout
 from rtl.compute.outputs import OUTPUT_LAYER, OutputBuffer
 from rtl.compute.tile import TILE_LAYER
@@ -16,13 +19,10 @@ from rtl.control.fetch import Fetcher
 from rtl.control.registers import ADDRESS_BITS, IDENTITY, RegisterFile
 from rtl.control.run import RunControl
 from rtl.descriptor import DESCRIPTOR, STALL_CAUSES
-from rtl.dma import ReadDMA
-from rtl.queue import StreamQueue
 from rtl.transfer.load import LOAD_LAYER, SLOTS, Loader
 from rtl.transfer.parameters import PARAMETER_LAYER, ParameterReader
 from rtl.transfer.store import STORE_LAYER, Store
 from rtl.weights import WeightReader
-from rtl.write import WriteDMA, WriteSignature
 
 __all__ = ["Accelerator", "accelerator_signature"]
 

@@ -4,9 +4,9 @@ from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from rtl.bus.queue import StreamQueue
 from rtl.config import StreamerConfig
 from rtl.descriptor import REPORT, Status
-from rtl.queue import StreamQueue
 from rtl.router import TRANSFER
 
 __all__ = ["OUTCOME", "LayerCounters"]

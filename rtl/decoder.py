@@ -4,7 +4,8 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from rtl.channel import beat_layout
+from rtl.bus.channel import beat_layout
+from rtl.bus.queue import StreamQueue
 from rtl.codebook import CodebookRAM, CodebookROM
 from rtl.codes import CodeOffset
 from rtl.config import StreamerConfig
@@ -13,7 +14,6 @@ from rtl.gather import Gather, weight_layout
 from rtl.loader import CodebookLoader
 from rtl.parity import ParityGear
 from rtl.planes import PlaneBuffer
-from rtl.queue import StreamQueue
 from rtl.router import TRANSFER, Router
 from rtl.sequencer import SLOT, Sequencer
 from rtl.signs import SignApply

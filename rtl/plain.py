@@ -4,11 +4,11 @@ from amaranth import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import connect, flipped
 
+from rtl.bus.queue import StreamQueue
 from rtl.config import StreamerConfig
 from rtl.decoder import decoder_signature
 from rtl.descriptor import LAYER
 from rtl.gather import Gather
-from rtl.queue import StreamQueue
 from rtl.router import TRANSFER
 
 __all__ = ["PlainDecoder"]

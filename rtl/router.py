@@ -4,7 +4,7 @@ from amaranth import Const, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.channel import beat_layout
+from rtl.bus.channel import beat_layout
 from rtl.config import StreamerConfig
 from rtl.descriptor import LAYER
 

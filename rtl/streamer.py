@@ -4,14 +4,14 @@ from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from rtl.axi import ReadSignature
+from rtl.bus.axi import ReadSignature
+from rtl.bus.dma import ReadDMA
+from rtl.bus.queue import StreamQueue
 from rtl.checker import DescriptorChecker
 from rtl.config import StreamerConfig
 from rtl.counters import OUTCOME, LayerCounters
 from rtl.descriptor import DESCRIPTOR, REPORT, CodebookMode, Status
-from rtl.dma import ReadDMA
 from rtl.gather import weight_layout
-from rtl.queue import StreamQueue
 from rtl.weights import WeightReader
 
 __all__ = ["WeightStreamer", "streamer_signature"]

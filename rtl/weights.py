@@ -4,13 +4,13 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from rtl.channel import REGION, beat_layout
+from rtl.bus.channel import REGION, beat_layout
+from rtl.bus.queue import StreamQueue
 from rtl.config import StreamerConfig
 from rtl.decoder import Decoder
 from rtl.descriptor import DESCRIPTOR, CodebookMode, Method
 from rtl.gather import weight_layout
 from rtl.plain import PlainDecoder
-from rtl.queue import StreamQueue
 from rtl.router import TRANSFER
 from rtl.zeros import ZeroRows
 from vq.container import GRANULE_BYTES

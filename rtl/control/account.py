@@ -4,9 +4,9 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from rtl.bus.queue import StreamQueue
 from rtl.descriptor import STALL_CAUSES
 from rtl.program import RECORD
-from rtl.queue import StreamQueue
 from rtl.transfer.load import SLOTS
 
 __all__ = ["Account"]

@@ -5,11 +5,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.accelerator_config import AcceleratorConfig
-from rtl.channel import REGION, beat_layout
+from rtl.bus.channel import REGION, beat_layout
+from rtl.bus.gearbox import Gearbox
 from rtl.checker import DescriptorChecker
 from rtl.control.check import ShapeChecker
 from rtl.descriptor import Status
-from rtl.gearbox import Gearbox
 from rtl.program import PROGRAM_BYTES, PROGRAM_LAYER, RunStatus
 from vq.container import GRANULE_BYTES
 

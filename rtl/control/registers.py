@@ -7,7 +7,7 @@ from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.axi import LiteSignature
+from rtl.bus.axi import LiteSignature
 from rtl.descriptor import STALL_CAUSES
 
 __all__ = ["ADDRESS_BITS", "IDENTITY", "REGISTERS", "Register", "RegisterFile", "register_map"]

@@ -4,13 +4,13 @@ from amaranth import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.channel import REGION, beat_layout
+from rtl.bus.channel import REGION, beat_layout
+from rtl.bus.gearbox import Gearbox
+from rtl.bus.queue import StreamQueue
 from rtl.compute.config import ArrayConfig
 from rtl.compute.outputs import output_write_layout
 from rtl.compute.vectors import input_write_layout
 from rtl.config import StreamerConfig
-from rtl.gearbox import Gearbox
-from rtl.queue import StreamQueue
 
 __all__ = ["LOAD_LAYER", "SLOTS", "Loader"]
 

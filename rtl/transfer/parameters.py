@@ -4,12 +4,12 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.channel import beat_layout
+from rtl.bus.channel import beat_layout
+from rtl.bus.gearbox import Gearbox
 from rtl.compute.config import ArrayConfig
 from rtl.compute.engine import scaling_layout
 from rtl.compute.rescale import group_scales_layout
 from rtl.config import StreamerConfig
-from rtl.gearbox import Gearbox
 
 __all__ = ["GROUPS_PER_SLOT", "PARAMETER_BYTES", "PARAMETER_LAYER", "ParameterReader"]
 

@@ -4,10 +4,10 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.channel import REGION
+from rtl.bus.channel import REGION
+from rtl.bus.gearbox import Gearbox
 from rtl.compute.config import ArrayConfig
 from rtl.config import StreamerConfig
-from rtl.gearbox import Gearbox
 from vq.container import GRANULE_BYTES
 
 __all__ = ["RECORD_BITS", "STORE_LAYER", "Store"]

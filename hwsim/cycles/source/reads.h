@@ -1,4 +1,4 @@
-/* rtl/dma.py and rtl/channel.py: regions to bursts, beats to buffers. */
+/* rtl/bus/dma.py and rtl/bus/channel.py: regions to bursts, beats to buffers. */
 
 static void step_channel(Channel *channel, num arrived, num popped) {
     num inner_read = channel->inner_level != 0 && (!channel->there || popped);

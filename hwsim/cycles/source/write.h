@@ -1,4 +1,4 @@
-/* rtl/transfer/store.py and rtl/write.py: finished outputs and records to memory. */
+/* rtl/transfer/store.py and rtl/bus/write.py: finished outputs and records to memory. */
 
 static void step_store(Machine *m) {
     const Config *config = &m->config;

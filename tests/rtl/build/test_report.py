@@ -9,7 +9,7 @@ from amaranth.back import verilog
 from rtl import emit_verilog, top_of
 from rtl.build.report import BLOCKS, _pieces, area_report, area_table, clock_report, clock_table
 from rtl.build.synthesis import Cells, cells_of, clock_of
-from rtl.gearbox import Gearbox
+from rtl.bus.gearbox import Gearbox
 from tests.hwsim.programs import SMALL
 from vq.container import OutputError, SimulationError
 

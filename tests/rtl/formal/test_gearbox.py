@@ -3,7 +3,7 @@
 import pytest
 from amaranth.hdl import Assert, Assume, Signal
 
-from rtl.gearbox import Gearbox
+from rtl.bus.gearbox import Gearbox
 from tests.rtl.formal.prove import Spec, prove
 
 WIDTHS = [(4, 16), (16, 4), (8, 8), (8, 16)]

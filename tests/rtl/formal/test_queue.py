@@ -3,7 +3,7 @@
 import pytest
 from amaranth.hdl import Assert, Signal
 
-from rtl.queue import StreamQueue
+from rtl.bus.queue import StreamQueue
 from tests.rtl.formal.prove import Spec, prove
 
 DEPTHS = [2, 3, 4]

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 from amaranth.hdl import Assert, Assume, Cat, Mux, Signal
 
-from rtl.channel import ReadChannel
+from rtl.bus.channel import ReadChannel
+from rtl.bus.dma import ReadDMA
 from rtl.config import StreamerConfig
-from rtl.dma import ReadDMA
 from tests.rtl.formal.prove import Spec, prove
 from vq.container import GRANULE_BYTES, PAGE_BYTES
 

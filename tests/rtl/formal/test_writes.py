@@ -3,7 +3,7 @@
 import pytest
 from amaranth.hdl import Assert, Assume, Cat, Mux, Signal
 
-from rtl.write import WriteDMA
+from rtl.bus.write import WriteDMA
 from tests.rtl.formal.prove import Spec, prove
 from vq.container import GRANULE_BYTES, PAGE_BYTES
 

@@ -4,8 +4,8 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.axi import Burst
-from rtl.channel import REGION
+from rtl.bus.axi import Burst
+from rtl.bus.channel import REGION
 from vq.container import GRANULE_BYTES
 
 __all__ = ["WriteDMA", "WriteSignature"]

@@ -6,10 +6,10 @@ from amaranth import Module, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from rtl.axi import Burst, ReadSignature
-from rtl.channel import REGION, ReadChannel, beat_layout
+from rtl.bus.axi import Burst, ReadSignature
+from rtl.bus.channel import REGION, ReadChannel, beat_layout
+from rtl.bus.queue import StreamQueue
 from rtl.config import StreamerConfig
-from rtl.queue import StreamQueue
 from vq.container import GRANULE_BYTES
 
 __all__ = ["ReadDMA"]

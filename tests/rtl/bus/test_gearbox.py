@@ -6,7 +6,7 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
-from rtl.gearbox import Gearbox
+from rtl.bus.gearbox import Gearbox
 
 
 @pytest.mark.parametrize(("put", "get"), [(8, 32), (32, 8), (64, 512), (512, 64)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from rtl.write import WriteDMA
+from rtl.bus.write import WriteDMA
 
 
 @pytest.mark.parametrize("idle", [0.0, 0.4])

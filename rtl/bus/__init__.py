@@ -1,0 +1,1 @@
+"""The bus: AXI channels, bursts, and words of other widths."""
