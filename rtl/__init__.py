@@ -2,9 +2,8 @@
 
 One component per file, from the bus inwards: :mod:`rtl.bus.dma` with its two
 :mod:`rtl.bus.channel`,
-:mod:`rtl.router`, :mod:`rtl.planes`, :mod:`rtl.loader`, :mod:`rtl.codebook`, :mod:`rtl.zeros`,
-:mod:`rtl.sequencer`, :mod:`rtl.parity`, :mod:`rtl.signs`, :mod:`rtl.codes`, :mod:`rtl.gather`,
-joined in :mod:`rtl.decoder` (:mod:`rtl.plain` for int8 alone);
+the parts of :mod:`rtl.decode`, joined in :mod:`rtl.decode.decoder` (:mod:`rtl.decode.plain` for
+int8 alone);
 :mod:`rtl.checker` and :mod:`rtl.counters` beside them, all in :mod:`rtl.streamer`.
 """
 

@@ -18,11 +18,11 @@ from rtl.control.account import Account
 from rtl.control.fetch import Fetcher
 from rtl.control.registers import ADDRESS_BITS, IDENTITY, RegisterFile
 from rtl.control.run import RunControl
+from rtl.decode.weights import WeightReader
 from rtl.descriptor import DESCRIPTOR, STALL_CAUSES
 from rtl.transfer.load import LOAD_LAYER, SLOTS, Loader
 from rtl.transfer.parameters import PARAMETER_LAYER, ParameterReader
 from rtl.transfer.store import STORE_LAYER, Store
-from rtl.weights import WeightReader
 
 __all__ = ["Accelerator", "accelerator_signature"]
 

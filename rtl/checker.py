@@ -4,8 +4,8 @@ from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.codes import CODE_BITS_MAX
 from rtl.config import StreamerConfig
+from rtl.decode.codes import CODE_BITS_MAX
 from rtl.descriptor import DESCRIPTOR, CodebookMode, Method, Status
 from vq.container import GRANULE_BYTES
 

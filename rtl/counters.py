@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.bus.queue import StreamQueue
 from rtl.config import StreamerConfig
+from rtl.decode.router import TRANSFER
 from rtl.descriptor import REPORT, Status
-from rtl.router import TRANSFER
 
 __all__ = ["OUTCOME", "LayerCounters"]
 

@@ -10,9 +10,9 @@ from rtl.bus.queue import StreamQueue
 from rtl.checker import DescriptorChecker
 from rtl.config import StreamerConfig
 from rtl.counters import OUTCOME, LayerCounters
+from rtl.decode.gather import weight_layout
+from rtl.decode.weights import WeightReader
 from rtl.descriptor import DESCRIPTOR, REPORT, CodebookMode, Status
-from rtl.gather import weight_layout
-from rtl.weights import WeightReader
 
 __all__ = ["WeightStreamer", "streamer_signature"]
 

@@ -141,7 +141,7 @@ def _field(packed: int, first: int, width: int, signed: bool) -> int:
 
 
 def _weights(fields: dict[str, int]) -> dict[str, int]:
-    """A stream as the decoder sees it, see ``rtl/weights.py``."""
+    """A stream as the decoder sees it, see ``rtl/decode/weights.py``."""
     method, mode = Method(fields["method"]), CodebookMode(fields["codebook_mode"])
     parity, codes = method == Method.SSVQ_PARITY, method == Method.CODES
     last = 1 if codes else fields["last_granules"]

@@ -13,7 +13,7 @@ from rtl.accelerator_config import AcceleratorConfig
 from rtl.build.emit import emit_verilog, top_of
 from rtl.build.synthesis import DEVICE, Cells, cells_of, clock_of, tool_versions
 from rtl.config import StreamerConfig
-from rtl.weights import WeightReader
+from rtl.decode.weights import WeightReader
 
 __all__ = ["BLOCKS", "CORE", "area_report", "area_table", "clock_report", "clock_table"]
 

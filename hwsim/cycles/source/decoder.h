@@ -1,4 +1,4 @@
-/* rtl/sequencer.py, loader.py, zeros.py, router.py, gather.py, decoder.py and plain.py. */
+/* rtl/decode/sequencer.py, loader.py, zeros.py, router.py, gather.py, decoder.py and plain.py. */
 
 /* One row of zeros, if the sequencer asks: is one there, and is it the layer's last? */
 typedef struct { num valid, last, last_step; } Row;

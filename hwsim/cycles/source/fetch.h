@@ -47,7 +47,7 @@ static void step_fetcher(Machine *m, num region_ready) {
     s->weight_layers.level += m->layers[f->number].weighted;
 }
 
-/* rtl/weights.py: a layer goes to all parts of the decoder. `finished`: the last weights of one
+/* rtl/decode/weights.py: a layer goes to all parts of the decoder. `finished`: the last weights of one
    have left. */
 static void step_weights(Machine *m, num finished) {
     State *s = &m->state;

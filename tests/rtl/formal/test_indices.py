@@ -12,9 +12,9 @@ from amaranth.hdl import Assert, Assume, Cat, Const, Mux, Signal, Value
 from amaranth.lib import stream
 
 from rtl.config import StreamerConfig
-from rtl.planes import PlaneBuffer
-from rtl.router import Router
-from rtl.sequencer import Sequencer
+from rtl.decode.planes import PlaneBuffer
+from rtl.decode.router import Router
+from rtl.decode.sequencer import Sequencer
 from tests.rtl.formal.prove import Spec, prove
 
 CONFIG = StreamerConfig(bus_bits=64, d_min=2, d_max=8, index_bits_max=5, tile_outputs=8)

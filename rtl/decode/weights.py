@@ -7,12 +7,12 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from rtl.bus.channel import REGION, beat_layout
 from rtl.bus.queue import StreamQueue
 from rtl.config import StreamerConfig
-from rtl.decoder import Decoder
+from rtl.decode.decoder import Decoder
+from rtl.decode.gather import weight_layout
+from rtl.decode.plain import PlainDecoder
+from rtl.decode.router import TRANSFER
+from rtl.decode.zeros import ZeroRows
 from rtl.descriptor import DESCRIPTOR, CodebookMode, Method
-from rtl.gather import weight_layout
-from rtl.plain import PlainDecoder
-from rtl.router import TRANSFER
-from rtl.zeros import ZeroRows
 from vq.container import GRANULE_BYTES
 
 __all__ = ["WeightReader"]
@@ -37,9 +37,9 @@ class WeightReader(wiring.Component):
     weights : Out(stream.Signature(weight_layout(config)))
         W weights per beat.
     transfer, codebook_transfer : Out(stream.Signature(TRANSFER))
-        See :class:`~rtl.decoder.Decoder`.
+        See :class:`~rtl.decode.decoder.Decoder`.
     awaits_codebook : Out(1)
-        See :class:`~rtl.decoder.Decoder`.
+        See :class:`~rtl.decode.decoder.Decoder`.
     """
 
     def __init__(self, config: StreamerConfig) -> None:

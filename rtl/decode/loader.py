@@ -5,11 +5,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.bus.channel import beat_layout
-from rtl.codebook import row_layout
 from rtl.config import StreamerConfig
+from rtl.decode.codebook import row_layout
+from rtl.decode.router import TRANSFER
+from rtl.decode.zeros import zero_beat_layout
 from rtl.descriptor import LAYER
-from rtl.router import TRANSFER
-from rtl.zeros import zero_beat_layout
 
 __all__ = ["CodebookLoader"]
 

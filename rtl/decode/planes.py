@@ -5,9 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from rtl.codes import CODE_BITS_MAX, code_lanes
 from rtl.config import StreamerConfig
-from rtl.router import plane_layout
+from rtl.decode.codes import CODE_BITS_MAX, code_lanes
+from rtl.decode.router import plane_layout
 from vq.container import CHUNK_SUBVECTORS
 
 __all__ = ["PlaneBuffer", "index_lanes"]

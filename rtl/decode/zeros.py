@@ -4,8 +4,8 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.codes import CODE_BITS_MAX
 from rtl.config import StreamerConfig
+from rtl.decode.codes import CODE_BITS_MAX
 
 __all__ = ["ZeroRows", "zero_beat_layout", "zero_row_layout"]
 

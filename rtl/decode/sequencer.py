@@ -4,10 +4,10 @@ from amaranth import Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.codes import CODE_BITS_MAX
 from rtl.config import StreamerConfig
+from rtl.decode.codes import CODE_BITS_MAX
+from rtl.decode.zeros import zero_row_layout
 from rtl.descriptor import LAYER
-from rtl.zeros import zero_row_layout
 from vq.container import CHUNK_SUBVECTORS
 
 __all__ = ["SLOT", "Sequencer"]

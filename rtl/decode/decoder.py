@@ -6,18 +6,18 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.bus.channel import beat_layout
 from rtl.bus.queue import StreamQueue
-from rtl.codebook import CodebookRAM, CodebookROM
-from rtl.codes import CodeOffset
 from rtl.config import StreamerConfig
+from rtl.decode.codebook import CodebookRAM, CodebookROM
+from rtl.decode.codes import CodeOffset
+from rtl.decode.gather import Gather, weight_layout
+from rtl.decode.loader import CodebookLoader
+from rtl.decode.parity import ParityGear
+from rtl.decode.planes import PlaneBuffer
+from rtl.decode.router import TRANSFER, Router
+from rtl.decode.sequencer import SLOT, Sequencer
+from rtl.decode.signs import SignApply
+from rtl.decode.zeros import zero_beat_layout, zero_row_layout
 from rtl.descriptor import LAYER
-from rtl.gather import Gather, weight_layout
-from rtl.loader import CodebookLoader
-from rtl.parity import ParityGear
-from rtl.planes import PlaneBuffer
-from rtl.router import TRANSFER, Router
-from rtl.sequencer import SLOT, Sequencer
-from rtl.signs import SignApply
-from rtl.zeros import zero_beat_layout, zero_row_layout
 
 __all__ = ["Decoder", "decoder_signature"]
 

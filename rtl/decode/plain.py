@@ -6,10 +6,10 @@ from amaranth.lib.wiring import connect, flipped
 
 from rtl.bus.queue import StreamQueue
 from rtl.config import StreamerConfig
-from rtl.decoder import decoder_signature
+from rtl.decode.decoder import decoder_signature
+from rtl.decode.gather import Gather
+from rtl.decode.router import TRANSFER
 from rtl.descriptor import LAYER
-from rtl.gather import Gather
-from rtl.router import TRANSFER
 
 __all__ = ["PlainDecoder"]
 
@@ -17,8 +17,8 @@ __all__ = ["PlainDecoder"]
 class PlainDecoder(wiring.Component):
     """Pass int8 weights on, eight bus beats joined to one output beat.
 
-    What is left of a :class:`~rtl.decoder.Decoder` if every layer is ``raw``: it takes its place
-    when ``config.int8_only`` is set. Codebooks and zeros are never asked for.
+    What is left of a :class:`~rtl.decode.decoder.Decoder` if every layer is ``raw``: it takes its
+    place when ``config.int8_only`` is set. Codebooks and zeros are never asked for.
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ class PlainDecoder(wiring.Component):
 
     Members
     -------
-    As those of :class:`~rtl.decoder.Decoder`; ``zero_beats`` and ``codebook_transfer`` are never
-    valid, ``codebook`` and ``zero_rows`` never ready.
+    As those of :class:`~rtl.decode.decoder.Decoder`; ``zero_beats`` and ``codebook_transfer`` are
+    never valid, ``codebook`` and ``zero_rows`` never ready.
     """
 
     def __init__(self, config: StreamerConfig) -> None:

@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory, WritePort
 from amaranth.lib.wiring import In, Out
 
 from rtl.config import StreamerConfig
-from rtl.planes import index_lanes
+from rtl.decode.planes import index_lanes
 
 __all__ = ["CodebookRAM", "CodebookROM", "row_layout"]
 

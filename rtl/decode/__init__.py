@@ -1,0 +1,1 @@
+"""From beats to int8 weights."""
