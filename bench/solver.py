@@ -21,14 +21,14 @@ from harness import Bench
 from torch import Tensor
 
 from rescomp import GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN, Clip, Settings, Statistics
-from rescomp.grid import fit_grid
 from rescomp.levels import ColumnGrids
 from rescomp.methods import Method
 from rescomp.quantize import quantize_matrix
 from rescomp.solver import solve_columns
 from vq import Int2, Int3, Int4
 from vq.container import Geometry
-from vq.grids import Grid
+from vq.formats.clip import fit_grid
+from vq.formats.grids import Grid
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from signbook.data.files import data_file
 from signbook.data.images import load_cifar10_exact
 from signbook.meters import embedding_of
 from signbook.zoo.resnet import load_resnet20
+from vq.formats.model import compressed_layers
 from vq.freezing import SignFreezer
-from vq.model import compressed_layers
 
 METHODS = {
     "vq": vq.VQ(d=4, k=64),

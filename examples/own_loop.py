@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import vq
+from vq.formats.model import compressed_layers
 from vq.freezing import Freezing, SignFreezer
-from vq.model import compressed_layers
 from vq.optimization import clamp_magnitudes_
 
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rescomp.activations import ActivationQuantizer
     from rescomp.calibrate import LayerReport, QuantizeResult, default_recipe, quantize_
-    from rescomp.grid import Clip
     from rescomp.methods import FOEM, GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN
     from rescomp.quantize import Quantized, Report, quantize_matrix
     from rescomp.rotation import rotate_
     from rescomp.settings import Settings
     from rescomp.statistics import Statistics
+    from vq.formats.clip import Clip
 
 _HOME = {
     "ActivationQuantizer": "rescomp.activations",
-    "Clip": "rescomp.grid",
+    "Clip": "vq.formats.clip",
     "FOEM": "rescomp.methods",
     "GPTAQ": "rescomp.methods",
     "GPTAQR": "rescomp.methods",

@@ -14,7 +14,6 @@ from rescomp.activations import ActivationQuantizer
 from rescomp.checks import check_method
 from rescomp.fixed import replace_weight
 from rescomp.gathering import Gatherer, Group, is_looked_up
-from rescomp.grid import part_of
 from rescomp.memory import enough_memory
 from rescomp.methods import RTN, Method
 from rescomp.quantize import Quantized, Report, quantize_matrix
@@ -28,10 +27,11 @@ from vq.container import Geometry, Provenance, account
 from vq.container.header import canonical_json
 from vq.distributed import gather, is_main, rank, ranks, require_same, together
 from vq.errors import ConfigError, UnsupportedLayerError, WeightError, bulleted
-from vq.grids import Grid
+from vq.formats.clip import part_of
+from vq.formats.grids import Grid
+from vq.formats.model import set_provenance
+from vq.formats.settings import Int2, Int3, Int4, Int8
 from vq.layers import candidates, matrix_of, op_of, weight_of
-from vq.methods import Int2, Int3, Int4, Int8
-from vq.model import set_provenance
 from vq.recipe import Recipe
 from vq.selection import Selected, select
 from vq.version import TOOL

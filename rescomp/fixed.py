@@ -8,9 +8,9 @@ from torch.nn.utils import parametrize
 
 from rescomp.quantize import Quantized
 from vq.container import Geometry, Layer
-from vq.integers import round_through
+from vq.formats.integers import round_through
+from vq.formats.weights import Compressed, GroupedWeight
 from vq.layers import matrix_of, weight_of
-from vq.parametrizations import Compressed, GroupedWeight
 
 __all__ = ["FixedInt8", "replace_weight"]
 
@@ -18,7 +18,7 @@ __all__ = ["FixedInt8", "replace_weight"]
 class FixedInt8(Compressed):
     """Eight-bit integers on a given scale per output; trains the weight itself (``original``).
 
-    :class:`vq.parametrizations.Int8Weight` takes its scale from the greatest weight of an output;
+    :class:`vq.formats.weights.Int8Weight` takes its scale from the greatest weight of an output;
     codes that a solver has chosen need not reach 127.
 
     Buffers

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rescomp.grid import Clip, fit_grid, group_width, levels_of, part_of
 from vq.container import Geometry
-from vq.grids import Grid
+from vq.formats.clip import Clip, fit_grid, group_width, levels_of, part_of
+from vq.formats.grids import Grid
 
 __all__ = ["ColumnGrids"]
 

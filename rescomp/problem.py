@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from rescomp.factor import cross_term_, inverse_factor, transposed_times
-from rescomp.grid import fit_grid
 from rescomp.levels import ColumnGrids
 from rescomp.methods import Rule
 from rescomp.settings import DAMPING_MAX, Settings
@@ -14,7 +13,8 @@ from rescomp.solver import solve_columns
 from rescomp.statistics import Statistics, is_finite
 from vq.container import Geometry
 from vq.errors import ConfigError
-from vq.grids import Grid
+from vq.formats.clip import fit_grid
+from vq.formats.grids import Grid
 
 __all__ = ["Solution", "solve"]
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from rescomp.checks import check_method, check_needs, check_statistics, check_weight
-from rescomp.grid import fit_grid, levels_of, spread_groups
 from rescomp.methods import Method
 from rescomp.problem import Solution, solve
 from rescomp.settings import Settings
 from rescomp.statistics import Statistics
 from vq.container import Geometry, Layer
-from vq.grids import Grid
+from vq.formats.clip import fit_grid, levels_of, spread_groups
+from vq.formats.grids import Grid
 
 __all__ = ["Quantized", "Report", "quantize_matrix"]
 

@@ -15,7 +15,7 @@ from vq.checkpoint import Checkpoints, digest_of
 from vq.container import Geometry
 from vq.container.header import canonical_json
 from vq.distributed import is_main, ranks
-from vq.grids import Grid
+from vq.formats.grids import Grid
 from vq.recipe import Recipe
 from vq.version import TOOL
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vq.errors import ConfigError, bulleted
-from vq.model import is_compressed
+from vq.formats.model import is_compressed
 
 __all__ = ["hadamard", "orthogonal", "rotate_"]
 

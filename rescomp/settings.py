@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from rescomp.grid import Clip
 from vq.errors import ConfigError
+from vq.formats.clip import Clip
 
 __all__ = ["DAMPING_MAX", "Settings"]
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from vq.compress import CompressResult, compress_
     from vq.distillation import Distillation
     from vq.finetune import FinetuneResult, Rates, finetune_
+    from vq.formats.settings import SSVQ, VQ, Int2, Int3, Int4, Int8
     from vq.freezing import Freezing
-    from vq.methods import SSVQ, VQ, Int2, Int3, Int4, Int8
     from vq.planning import Plan, plan
     from vq.recipe import Recipe
     from vq.refinement import Refinement
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from vq.storage import load, save
 
 _HOME = {
-    "SSVQ": "vq.methods",
-    "VQ": "vq.methods",
+    "SSVQ": "vq.formats.settings",
+    "VQ": "vq.formats.settings",
     "CompressResult": "vq.compress",
     "Distillation": "vq.distillation",
     "FinetuneResult": "vq.finetune",
     "Freezing": "vq.freezing",
-    "Int2": "vq.methods",
-    "Int3": "vq.methods",
-    "Int4": "vq.methods",
-    "Int8": "vq.methods",
+    "Int2": "vq.formats.settings",
+    "Int3": "vq.formats.settings",
+    "Int4": "vq.formats.settings",
+    "Int8": "vq.formats.settings",
     "Plan": "vq.planning",
     "Rates": "vq.finetune",
     "Recipe": "vq.recipe",

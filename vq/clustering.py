@@ -15,10 +15,10 @@ from torch import Tensor
 
 from vq.container import Geometry
 from vq.container.order import split
-from vq.integers import codebook_step, round_through
+from vq.formats.integers import codebook_step, round_through
+from vq.formats.settings import SSVQ, VQ
 from vq.kmeans import assign, kmeans
 from vq.layers import matrix_of
-from vq.methods import SSVQ, VQ
 
 __all__ = ["ClusteredLayer", "cluster", "root_mean_square", "sub_vectors"]
 

@@ -21,11 +21,11 @@ from vq.container import Geometry, Provenance, account
 from vq.container.header import canonical_json
 from vq.errors import ConfigError, WeightError, bulleted
 from vq.folding import fold_
-from vq.grids import range_grid
+from vq.formats.grids import range_grid
+from vq.formats.model import set_provenance
+from vq.formats.settings import SSVQ, VQ, Int8
+from vq.formats.weights import Compressed, GroupedWeight, Int8Weight, PlainVQ, SignSplit
 from vq.layers import matrix_of
-from vq.methods import SSVQ, VQ, Int8
-from vq.model import set_provenance
-from vq.parametrizations import Compressed, GroupedWeight, Int8Weight, PlainVQ, SignSplit
 from vq.progress import track
 from vq.recipe import Recipe
 from vq.selection import Selected, select

@@ -20,8 +20,8 @@ from vq.calibration import Batch, as_it_was
 from vq.checkpoint import Checkpoints, digest_of
 from vq.distillation import Distillation, Objective
 from vq.errors import ConfigError, bulleted
+from vq.formats.model import compressed_layers, provenance_of
 from vq.freezing import Freezing
-from vq.model import compressed_layers, provenance_of
 from vq.optimization import Rates
 from vq.randomness import seeded
 from vq.record import FinetuneResult

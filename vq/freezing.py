@@ -19,8 +19,8 @@ from torch import Tensor
 
 from vq.distributed import local
 from vq.errors import ConfigError
-from vq.model import CompressedLayer
-from vq.parametrizations import FROZEN
+from vq.formats.model import CompressedLayer
+from vq.formats.weights import FROZEN
 
 __all__ = ["Freezing", "SignFreezer", "SignTelemetry"]
 

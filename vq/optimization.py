@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vq.errors import ConfigError
-from vq.model import CompressedLayer, compressed_layers
-from vq.parametrizations import FROZEN, PlainVQ, SignSplit
+from vq.formats.model import CompressedLayer, compressed_layers
+from vq.formats.weights import FROZEN, PlainVQ, SignSplit
 
 __all__ = ["CosineAdam", "Rates", "clamp_magnitudes_", "scale_latents_"]
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from vq.container import Geometry, LayerAccount, Provenance, account, plan_file
 from vq.container.header import canonical_json
+from vq.formats.settings import SSVQ, VQ, Int8
 from vq.kmeans import ITERATIONS, kmeans
-from vq.methods import SSVQ, VQ, Int8
 from vq.recipe import Recipe
 from vq.selection import Selected, Selection, select
 from vq.storage import dtype_tag, tied_tensors

@@ -13,7 +13,7 @@ import pydantic
 import yaml
 
 from vq.errors import RecipeError, bulleted
-from vq.methods import SSVQ, VQ, Int2, Int3, Int4, Int8, Method
+from vq.formats.settings import SSVQ, VQ, Int2, Int3, Int4, Int8, Method
 
 __all__ = ["SSVQ", "VQ", "Int2", "Int3", "Int4", "Int8", "Method", "Recipe"]
 

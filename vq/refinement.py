@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from vq import distributed
 from vq.clustering import sub_vectors
 from vq.errors import ConfigError
-from vq.integers import codebook_step
+from vq.formats.integers import codebook_step
+from vq.formats.model import CompressedLayer
+from vq.formats.weights import FROZEN, PlainVQ, SignSplit
 from vq.layers import along_outputs
-from vq.model import CompressedLayer
-from vq.parametrizations import FROZEN, PlainVQ, SignSplit
 
 __all__ = ["Refinement", "Refiner"]
 

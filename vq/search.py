@@ -10,7 +10,7 @@ from torch import nn
 from vq.compress import compress_group
 from vq.container import Geometry, account
 from vq.errors import ConfigError, RecipeError
-from vq.methods import Int8, Method
+from vq.formats.settings import Int8, Method
 from vq.progress import bar
 from vq.recipe import Recipe
 from vq.selection import Selected, select

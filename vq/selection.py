@@ -8,8 +8,8 @@ from torch.nn.utils import parametrize
 from vq.container import Geometry
 from vq.errors import ConfigError, RecipeError, bulleted
 from vq.folding import find_norms, is_per_output
+from vq.formats.settings import SSVQ, VQ, Method
 from vq.layers import candidates, check_supported, op_of, shape_of
-from vq.methods import SSVQ, VQ, Method
 from vq.recipe import Recipe
 
 __all__ = ["Selected", "Selection", "select"]

@@ -38,7 +38,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> FilePlan:
         If the file cannot be written; what existed before is intact.
     """
     # Here and not above: a loaded model needs no compressor.
-    from vq.model import compressed_layers, provenance_of
+    from vq.formats.model import compressed_layers, provenance_of
 
     layers = list(compressed_layers(model))
     if not layers:
@@ -83,7 +83,7 @@ def load(
 
 def _kept_tensors(model: nn.Module) -> list[tuple[list[str], Tensor]]:
     """Tensors that no compressed layer holds, each once, with all its names."""
-    from vq.model import is_compressed
+    from vq.formats.model import is_compressed
 
     prefixes = tuple(
         f"{name}.parametrizations.weight."

@@ -15,8 +15,8 @@ from vq.calibration import Batch, device_of
 from vq.checkpoint import Checkpoints
 from vq.distillation import Objective
 from vq.errors import ConfigError, TrainingError
+from vq.formats.model import compressed_layers
 from vq.freezing import Freezing, SignFreezer, SignTelemetry
-from vq.model import compressed_layers
 from vq.optimization import CosineAdam, Rates, clamp_magnitudes_, scale_latents_
 from vq.progress import Advance, bar
 from vq.record import FinetuneResult, RunLog

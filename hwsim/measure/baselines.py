@@ -81,7 +81,7 @@ def _matrix(container: Container, g: Geometry) -> NDArray[np.float32]:
 
 
 def _rounded(container: Container, g: Geometry, method: str) -> Layer:
-    """The numbers that :class:`vq.methods.Int4` and its like make of the decoded weight."""
+    """What :class:`vq.formats.settings.Int4` and its like make of the decoded weight."""
     matrix = _matrix(container, g)
     bits = int(method.removeprefix("int"))
     half = np.float32((1 << bits) - 1) / 2

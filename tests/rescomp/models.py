@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from rescomp import Statistics, quantize_matrix
-from rescomp.grid import part_of
+from vq.formats.clip import part_of
 from vq.layers import candidates, matrix_of, weight_of
 
 

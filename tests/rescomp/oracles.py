@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from rescomp import Statistics
-from rescomp.grid import fit_grid, group_width
 from vq.container import Geometry
+from vq.formats.clip import fit_grid, group_width
 
 DAMPING = 0.01
 

@@ -13,8 +13,8 @@ from rescomp import GPTAQR, GPTQ, QEP, quantize_
 from tests.hwsim.programs import SMALL, Net
 from vq import Int2, Int3, Int4, Int8, Recipe
 from vq.container import open_container
+from vq.formats.model import compressed_layers
 from vq.integer import add_integer
-from vq.model import compressed_layers
 
 pytestmark = pytest.mark.rtl
 TILE = {"tile_outputs": SMALL.rows}

@@ -12,7 +12,7 @@ from tests.rescomp.models import Convolutions, chain, llama, tokens, vectors
 from tests.vq.container.samples import PROPERTY
 from vq import Int4, Recipe
 from vq.errors import ConfigError, UnsupportedLayerError
-from vq.model import compressed_layers
+from vq.formats.model import compressed_layers
 
 
 def test_levels_by_hand():

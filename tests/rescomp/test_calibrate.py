@@ -37,7 +37,7 @@ from tests.rescomp.models import (
 from vq import Int3, Int4, Int8, Recipe
 from vq.container import open_container
 from vq.errors import ConfigError, RecipeError, ResumeError, UnsupportedLayerError, WeightError
-from vq.model import compressed_layers
+from vq.formats.model import compressed_layers
 
 EXACT = Settings(dtype=torch.float64)
 pytestmark = pytest.mark.filterwarnings("ignore:layer .* statistics should hold a token")
@@ -60,7 +60,7 @@ def integers(model):
 
 
 def _spread(weight):
-    from vq.grids import spread
+    from vq.formats.grids import spread
 
     return [] if weight.geometry.method == "int8" else [spread(weight.scale, weight.geometry)]
 

@@ -12,7 +12,7 @@ from rescomp import QEP, Settings, Statistics, quantize_
 from rescomp.gathering import Gatherer
 from tests.rescomp.models import Branches, chain, vectors
 from vq.errors import ConfigError, SignbookError
-from vq.model import compressed_layers
+from vq.formats.model import compressed_layers
 
 EXACT = Settings(dtype=torch.float64)
 

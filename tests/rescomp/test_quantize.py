@@ -11,15 +11,15 @@ from torch import nn
 
 import vq
 from rescomp import GPTAQ, GPTQ, GPTQR, QEP, RTN, Clip, Settings, Statistics, quantize_matrix
-from rescomp.grid import fit_grid, levels_of
 from tests.rescomp.oracles import problem
 from tests.vq.container.samples import PROPERTY
 from vq import Int2, Int3, Int4, Int8, Recipe
 from vq.container import Geometry, open_container, write_container
 from vq.errors import ConfigError, UnsupportedLayerError, WeightError
-from vq.grids import range_grid, spread
-from vq.model import compressed_layers
-from vq.parametrizations import GroupedWeight
+from vq.formats.clip import fit_grid, levels_of
+from vq.formats.grids import range_grid, spread
+from vq.formats.model import compressed_layers
+from vq.formats.weights import GroupedWeight
 
 KINDS = [Int4(group=16), Int3(group=7, zeros=True), Int2(group=1000), Int8()]
 PLAIN = Settings(activation_order=False)

@@ -16,7 +16,7 @@ from vq.calibration import (
     squared_gradients,
 )
 from vq.errors import ConfigError
-from vq.model import provenance_of
+from vq.formats.model import provenance_of
 
 
 def unchanged(model, before):

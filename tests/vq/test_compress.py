@@ -11,7 +11,7 @@ import vq
 from tests.vq.models import Net
 from vq import SSVQ, VQ, Int2, Int3, Int4, Int8, Recipe
 from vq.errors import ConfigError, RecipeError, UnsupportedLayerError, WeightError
-from vq.model import compressed_layers, provenance_of
+from vq.formats.model import compressed_layers, provenance_of
 
 METHODS = [
     SSVQ(d=8, k=16),
@@ -39,7 +39,7 @@ def test_weights_are_integers_times_scale_and_near_the_original(method):
         assert error < (1e-4 if isinstance(method, Int8) else 0.5)
         stored = layer.to_layer()
         if stored.geometry.group:
-            continue  # tests/vq/test_grids.py compares them level by level
+            continue  # tests/vq/formats/test_grids.py compares them level by level
         ratio = weight.numpy() / (stored.scale if len(stored.scale) == 1 else stored.scale[:, None])
         assert np.abs(ratio - np.round(ratio)).max() < 1e-3
         assert np.abs(np.round(ratio)).max() <= 127

@@ -20,10 +20,10 @@ from tests.vq.models import Net, batches
 from vq import SSVQ, VQ, Recipe
 from vq.errors import ConfigError, OutputError, SignbookError, TrainingError
 from vq.finetune import Rates
+from vq.formats.model import compressed_layers
+from vq.formats.weights import FROZEN
 from vq.freezing import Freezing, SignFreezer
-from vq.model import compressed_layers
 from vq.optimization import clamp_magnitudes_
-from vq.parametrizations import FROZEN
 from vq.refinement import Refinement
 
 ROOT = Path(__file__).parents[2]

@@ -17,10 +17,10 @@ from vq import SSVQ, VQ, Int8, Recipe
 from vq.distillation import Distillation, soft_cross_entropy
 from vq.errors import ConfigError, TrainingError
 from vq.finetune import Rates
+from vq.formats.model import compressed_layers
+from vq.formats.weights import FROZEN
 from vq.freezing import Freezing, SignFreezer
-from vq.model import compressed_layers
 from vq.optimization import scale_latents_
-from vq.parametrizations import FROZEN
 from vq.refinement import Refinement, Refiner
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

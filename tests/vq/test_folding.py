@@ -19,8 +19,8 @@ from vq.container import open_container
 from vq.decode import decode_weight
 from vq.errors import RecipeError
 from vq.folding import fold_
+from vq.formats.model import compressed_layers
 from vq.integer import add_integer
-from vq.model import compressed_layers
 from vq.refinement import Refinement
 from vq.search import sensitivity
 

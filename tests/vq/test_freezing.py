@@ -9,9 +9,9 @@ from torch import nn
 import vq
 from vq import SSVQ, Recipe
 from vq.errors import ConfigError
+from vq.formats.model import compressed_layers
+from vq.formats.weights import FROZEN
 from vq.freezing import Freezing, SignFreezer
-from vq.model import compressed_layers
-from vq.parametrizations import FROZEN
 
 
 def layer_with_latent(values):

@@ -16,7 +16,7 @@ import vq
 from tests.vq.models import Net
 from vq import SSVQ, VQ, Int3, Int4, Int8, Recipe
 from vq.errors import ConfigError, ContainerError, OutputError
-from vq.model import compressed_layers
+from vq.formats.model import compressed_layers
 
 transformers = pytest.importorskip("transformers", reason="the extra lm is not installed")
 
@@ -164,7 +164,7 @@ def dense_state(model):
     """The state dictionary as the dense model of the same architecture has it."""
     state = {n: t for n, t in model.state_dict().items() if ".parametrizations." not in n}
     for name, module in model.named_modules(remove_duplicate=False):
-        if vq.model.is_compressed(module):
+        if vq.formats.model.is_compressed(module):
             state[f"{name}.weight"] = module.weight.detach()
     return state
 

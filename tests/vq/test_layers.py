@@ -10,10 +10,10 @@ import vq
 from vq import SSVQ, VQ, Int2, Int4, Int8, Recipe
 from vq.container import open_container
 from vq.errors import RecipeError
+from vq.formats.model import compressed_layers
+from vq.formats.weights import FROZEN
 from vq.freezing import SignFreezer
 from vq.layers import join_grid, matrix_of, op_of, shape_of, weight_of
-from vq.model import compressed_layers
-from vq.parametrizations import FROZEN
 
 
 class Conv1D(nn.Module):

@@ -12,7 +12,7 @@ from tests.vq.test_compress import METHODS
 from vq import SSVQ, Int8, Recipe
 from vq.container import open_container
 from vq.errors import ConfigError, ContainerError, OutputError
-from vq.model import compressed_layers
+from vq.formats.model import compressed_layers
 
 
 def compressed(recipe, *, epochs=2):

@@ -16,9 +16,9 @@ from tests.hwsim.programs import SMALL, Net, Tokens, every_format, network
 from vq import SSVQ, Int4, Int8, Recipe
 from vq.container import Container, Layer, open_container, write_container
 from vq.errors import ConfigError, WeightError
-from vq.grids import range_grid
+from vq.formats.grids import range_grid
+from vq.formats.weights import GroupedWeight
 from vq.integer import read_integer
-from vq.parametrizations import GroupedWeight
 
 BITS = {"int4": 4, "int3": 3, "int2": 2}
 

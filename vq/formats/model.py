@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from vq.container import Layer, Provenance
-from vq.parametrizations import Compressed, PlainVQ, SignSplit
+from vq.formats.weights import Compressed, PlainVQ, SignSplit
 
 __all__ = [
     "CompressedLayer",

@@ -20,8 +20,8 @@ from vq.clustering import ClusteredLayer, sub_vectors
 from vq.container import Geometry, Layer
 from vq.container.order import to_stream
 from vq.errors import ConfigError
-from vq.grids import Grid, spread
-from vq.integers import CODE_MAX, codebook_step, round_through
+from vq.formats.grids import Grid, spread
+from vq.formats.integers import CODE_MAX, codebook_step, round_through
 from vq.layers import along_outputs, join_grid, matrix_of, weight_of
 
 __all__ = ["FROZEN", "Compressed", "GroupedWeight", "Int8Weight", "PlainVQ", "SignSplit"]

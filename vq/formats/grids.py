@@ -2,7 +2,7 @@
 
 A group of ``b`` bits has ``2**b`` levels, ``(code - zero) * scale``. Whoever chooses the codes, the
 grid comes first; here it follows from the range of the weights, and rounding to the nearest level
-(:class:`vq.parametrizations.GroupedWeight`) is the plainest choice of codes.
+(:class:`vq.formats.weights.GroupedWeight`) is the plainest choice of codes.
 """
 
 from dataclasses import dataclass

@@ -17,9 +17,9 @@ from vq.container.order import from_stream
 from vq.decode import decode_weight
 from vq.errors import WeightError
 from vq.export import export_dense
-from vq.grids import Grid, range_grid
-from vq.model import compressed_layers
-from vq.parametrizations import GroupedWeight
+from vq.formats.grids import Grid, range_grid
+from vq.formats.model import compressed_layers
+from vq.formats.weights import GroupedWeight
 
 KINDS = {2: Int2, 3: Int3, 4: Int4}
 

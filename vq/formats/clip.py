@@ -1,7 +1,7 @@
 """The levels that weights may be rounded to, exactly as a container stores them.
 
 Whatever chooses the codes computes with these numbers: fp16 scales and uint8 zeros of groups
-(:mod:`vq.grids`), or an fp32 scale per output of int8.
+(:mod:`vq.formats.grids`), or an fp32 scale per output of int8.
 """
 
 import math
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vq.container import Geometry
 from vq.errors import ConfigError
-from vq.grids import Grid, range_grid
-from vq.integers import CODE_MAX
+from vq.formats.grids import Grid, range_grid
+from vq.formats.integers import CODE_MAX
 
 __all__ = ["Clip", "fit_grid", "group_width", "levels_of", "part_of", "spread_groups"]
 
@@ -81,7 +81,7 @@ def fit_grid(matrix: Tensor, g: Geometry, clip: Clip | None = None) -> Grid:
     g : Geometry
         Of an int8, int4, int3 or int2 layer.
     clip : Clip, optional
-        Without it, the grid is that of :func:`vq.grids.range_grid`, or the one of int8 layers.
+        Without it, the grid is :func:`vq.formats.grids.range_grid`'s, or that of int8 layers.
 
     Returns
     -------

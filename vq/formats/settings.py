@@ -178,7 +178,7 @@ class Int8:
 class _Grouped:
     """Settings of the grouped methods: few bits, and a scale for every group of weights.
 
-    Every weight is rounded to the nearest level of its group (:mod:`vq.grids`).
+    Every weight is rounded to the nearest level of its group (:mod:`vq.formats.grids`).
 
     Attributes
     ----------

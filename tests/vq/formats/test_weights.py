@@ -6,9 +6,9 @@ from torch import nn
 
 import vq
 from vq import SSVQ, VQ, Int8, Recipe
-from vq.integers import codebook_step
-from vq.model import CompressedLayer, compressed_layers
-from vq.parametrizations import FROZEN
+from vq.formats.integers import codebook_step
+from vq.formats.model import CompressedLayer, compressed_layers
+from vq.formats.weights import FROZEN
 
 
 def compressed(method, outputs=16, inputs=32) -> CompressedLayer:
