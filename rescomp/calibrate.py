@@ -32,8 +32,8 @@ from vq.formats.grids import Grid
 from vq.formats.model import set_provenance
 from vq.formats.settings import Int2, Int3, Int4, Int8
 from vq.layers import candidates, matrix_of, op_of, weight_of
-from vq.recipe import Recipe
-from vq.selection import Selected, select
+from vq.recipe.recipe import Recipe
+from vq.recipe.selection import Selected, select
 from vq.version import TOOL
 
 __all__ = ["LayerReport", "Progress", "QuantizeResult", "default_recipe", "quantize_"]

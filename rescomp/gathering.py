@@ -15,7 +15,7 @@ from rescomp.statistics import Statistics
 from rescomp.streams import Boundary, Runner, Stage, Weights, leave
 from vq.distributed import ranks, together
 from vq.errors import ConfigError
-from vq.selection import Selected
+from vq.recipe.selection import Selected
 
 __all__ = ["Gatherer", "Group", "is_looked_up"]
 

@@ -16,7 +16,7 @@ from vq.container import Geometry
 from vq.container.header import canonical_json
 from vq.distributed import is_main, ranks
 from vq.formats.grids import Grid
-from vq.recipe import Recipe
+from vq.recipe.recipe import Recipe
 from vq.version import TOOL
 
 __all__ = ["Saved", "fingerprint_of"]

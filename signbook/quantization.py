@@ -23,7 +23,7 @@ from vq.container import account
 from vq.errors import ConfigError
 from vq.layers import op_of
 from vq.progress import bar
-from vq.selection import select
+from vq.recipe.selection import select
 
 __all__ = ["SCHEMA", "calibration_of", "method_named", "quantize_named"]
 

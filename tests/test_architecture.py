@@ -24,7 +24,7 @@ MAY_IMPORT = {
         "vq.container",
         "vq.errors",
         "vq.integer",
-        "vq.recipe",
+        "vq.recipe.recipe",
         "vq.version",
     ),
     "hwsim/sweep": (
@@ -33,7 +33,7 @@ MAY_IMPORT = {
         "vq.container",
         "vq.errors",
         "vq.integer",
-        "vq.recipe",
+        "vq.recipe.recipe",
         "vq.version",
     ),
     "signbook": PACKAGES,

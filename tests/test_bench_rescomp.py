@@ -15,7 +15,7 @@ from rescomp import FOEM, GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN
 from signbook.zoo.llama import Llama, LlamaConfig, stories260k
 from vq.container import account
 from vq.errors import ConfigError
-from vq.selection import select
+from vq.recipe.selection import select
 
 BENCH = Path(__file__).parents[1] / "bench"
 sys.path.append(str(BENCH))

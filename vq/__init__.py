@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from vq.finetune import FinetuneResult, Rates, finetune_
     from vq.formats.settings import SSVQ, VQ, Int2, Int3, Int4, Int8
     from vq.freezing import Freezing
-    from vq.planning import Plan, plan
-    from vq.recipe import Recipe
+    from vq.recipe.planning import Plan, plan
+    from vq.recipe.recipe import Recipe
     from vq.refinement import Refinement
     from vq.search import allocate, sensitivity
     from vq.storage import load, save
@@ -30,15 +30,15 @@ _HOME = {
     "Int3": "vq.formats.settings",
     "Int4": "vq.formats.settings",
     "Int8": "vq.formats.settings",
-    "Plan": "vq.planning",
+    "Plan": "vq.recipe.planning",
     "Rates": "vq.finetune",
-    "Recipe": "vq.recipe",
+    "Recipe": "vq.recipe.recipe",
     "Refinement": "vq.refinement",
     "allocate": "vq.search",
     "compress_": "vq.compress",
     "finetune_": "vq.finetune",
     "load": "vq.storage",
-    "plan": "vq.planning",
+    "plan": "vq.recipe.planning",
     "save": "vq.storage",
     "sensitivity": "vq.search",
 }

@@ -20,15 +20,15 @@ from vq.clustering import cluster
 from vq.container import Geometry, Provenance, account
 from vq.container.header import canonical_json
 from vq.errors import ConfigError, WeightError, bulleted
-from vq.folding import fold_
 from vq.formats.grids import range_grid
 from vq.formats.model import set_provenance
 from vq.formats.settings import SSVQ, VQ, Int8
 from vq.formats.weights import Compressed, GroupedWeight, Int8Weight, PlainVQ, SignSplit
 from vq.layers import matrix_of
 from vq.progress import track
-from vq.recipe import Recipe
-from vq.selection import Selected, select
+from vq.recipe.folding import fold_
+from vq.recipe.recipe import Recipe
+from vq.recipe.selection import Selected, select
 from vq.version import TOOL
 
 __all__ = ["CompressResult", "LayerResult", "compress_", "compress_group"]
@@ -76,7 +76,7 @@ def compress_(
     Every selected ``module.weight`` becomes a parametrisation whose tensors can be trained
     (:func:`vq.finetune_`, or any loop) and stored without loss (:func:`vq.save`). Weights that
     modules share stay shared. Where a norm takes over a layer's scale, that norm and the layer's
-    bias change too (:mod:`vq.folding`). If anything is wrong, the model stays as it was.
+    bias change too (:mod:`vq.recipe.folding`). If anything is wrong, the model stays as it was.
 
     Layers are clustered one after another on all cores; beside the model, memory holds a few
     copies of the largest layer (or of the layers that share one codebook).

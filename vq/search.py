@@ -12,8 +12,8 @@ from vq.container import Geometry, account
 from vq.errors import ConfigError, RecipeError
 from vq.formats.settings import Int8, Method
 from vq.progress import bar
-from vq.recipe import Recipe
-from vq.selection import Selected, select
+from vq.recipe.recipe import Recipe
+from vq.recipe.selection import Selected, select
 
 __all__ = ["Choice", "allocate", "sensitivity"]
 

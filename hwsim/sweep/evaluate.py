@@ -13,7 +13,7 @@ from hwsim.workloads import workload
 from hwsim.workloads.lower import geometries_of
 from rtl import AcceleratorConfig
 from vq.container import ConfigError, Geometry, account, open_container
-from vq.recipe import Recipe
+from vq.recipe.recipe import Recipe
 
 __all__ = ["MEASURES", "Work", "evaluate", "failure"]
 

@@ -17,7 +17,7 @@ from hwsim.workloads.planned import PlannedFile
 from rtl import AcceleratorConfig
 from vq.container import ConfigError, Geometry, LayerEntry, Provenance, bulleted
 from vq.container.header import canonical_json
-from vq.recipe import Recipe
+from vq.recipe.recipe import Recipe
 from vq.version import TOOL
 
 __all__ = ["PlannedWorkload", "geometries_of", "plan_workload"]

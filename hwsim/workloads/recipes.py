@@ -1,7 +1,7 @@
 """Recipes of workloads: by a short text, and the same layers in a baseline's method."""
 
 from vq.errors import RecipeError, bulleted
-from vq.recipe import Int2, Int3, Int4, Int8, Recipe
+from vq.recipe.recipe import Int2, Int3, Int4, Int8, Recipe
 
 __all__ = ["baseline_recipe", "recipe_of"]
 

@@ -29,7 +29,7 @@ class _Codebook:
         (depthwise ones), where sub-vectors along the input would straddle unrelated taps.
     scale : "layer", "output" or "norm"
         One fp32 scale for the layer, one for every output, or none: the norm that follows takes
-        it over (:mod:`vq.folding`), and a batch norm does so for every output.
+        it over (:mod:`vq.recipe.folding`), and a batch norm does so for every output.
     tile_outputs : int
         Outputs in one block of the stream order.
     shared : str or None

@@ -308,5 +308,5 @@ def test_all_misfits_are_in_one_error() -> None:
         "recipe for 'blocks' has 10 problems:\n- layer '5.0.q': tile_"
     )
     assert "- layer '5.4.k': k must be at most its 256 sub-vectors, not 4096" in str(error.value)
-    with pytest.raises(vq.recipe.RecipeError, match=r"key 'fc' must match at least one layer"):
+    with pytest.raises(vq.errors.RecipeError, match=r"key 'fc' must match at least one layer"):
         plan_workload(blocks(5), vq.Recipe({"fc": vq.Int8()}), AcceleratorConfig())

@@ -18,9 +18,9 @@ from vq import SSVQ, VQ, Freezing, Int8, Rates, Recipe
 from vq.container import open_container
 from vq.decode import decode_weight
 from vq.errors import RecipeError
-from vq.folding import fold_
 from vq.formats.model import compressed_layers
 from vq.integer import add_integer
+from vq.recipe.folding import fold_
 from vq.refinement import Refinement
 from vq.search import sensitivity
 

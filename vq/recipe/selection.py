@@ -7,10 +7,10 @@ from torch.nn.utils import parametrize
 
 from vq.container import Geometry
 from vq.errors import ConfigError, RecipeError, bulleted
-from vq.folding import find_norms, is_per_output
 from vq.formats.settings import SSVQ, VQ, Method
 from vq.layers import candidates, check_supported, op_of, shape_of
-from vq.recipe import Recipe
+from vq.recipe.folding import find_norms, is_per_output
+from vq.recipe.recipe import Recipe
 
 __all__ = ["Selected", "Selection", "select"]
 

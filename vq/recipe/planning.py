@@ -12,8 +12,8 @@ from vq.container import Geometry, LayerAccount, Provenance, account, plan_file
 from vq.container.header import canonical_json
 from vq.formats.settings import SSVQ, VQ, Int8
 from vq.kmeans import ITERATIONS, kmeans
-from vq.recipe import Recipe
-from vq.selection import Selected, Selection, select
+from vq.recipe.recipe import Recipe
+from vq.recipe.selection import Selected, Selection, select
 from vq.storage import dtype_tag, tied_tensors
 from vq.version import TOOL
 

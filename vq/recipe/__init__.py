@@ -1,0 +1,1 @@
+"""Which layer becomes what, and what that would cost; decided before any work."""
