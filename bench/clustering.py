@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 from harness import Bench
 
-from vq.kmeans import kmeans
+from vq.clustering.kmeans import kmeans
 
 POINTS, DIMENSIONS, K, ITERATIONS = 1_000_000, 8, 256, 10
 

@@ -16,7 +16,7 @@ from vq.calibration import (
     reestimate_norms_,
     squared_gradients,
 )
-from vq.clustering import cluster
+from vq.clustering.cluster import cluster
 from vq.container import Geometry, Provenance, account
 from vq.container.header import canonical_json
 from vq.errors import ConfigError, WeightError, bulleted

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from vq import distributed
-from vq.clustering import sub_vectors
+from vq.clustering.cluster import sub_vectors
 from vq.errors import ConfigError
 from vq.formats.integers import codebook_step
 from vq.formats.model import CompressedLayer

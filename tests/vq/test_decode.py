@@ -115,7 +115,7 @@ import torch, vq
 from tests.vq.models import Net
 model = vq.load({str(path)!r}, into=Net()).eval()
 assert model(torch.ones(2, 16)).isfinite().all()
-assert "vq.kmeans" not in sys.modules
+assert "vq.clustering.kmeans" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

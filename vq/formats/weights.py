@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vq.clustering import ClusteredLayer, sub_vectors
+from vq.clustering.cluster import ClusteredLayer, sub_vectors
 from vq.container import Geometry, Layer
 from vq.container.order import to_stream
 from vq.errors import ConfigError

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from vq.clustering.kmeans import ITERATIONS, kmeans
 from vq.container import Geometry, LayerAccount, Provenance, account, plan_file
 from vq.container.header import canonical_json
 from vq.formats.settings import SSVQ, VQ, Int8
-from vq.kmeans import ITERATIONS, kmeans
 from vq.recipe.recipe import Recipe
 from vq.recipe.selection import Selected, Selection, select
 from vq.storage import dtype_tag, tied_tensors

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vq.clustering.kmeans import assign, kmeans
 from vq.container import Geometry
 from vq.container.order import split
 from vq.formats.integers import codebook_step, round_through
 from vq.formats.settings import SSVQ, VQ
-from vq.kmeans import assign, kmeans
 from vq.layers import matrix_of
 
 __all__ = ["ClusteredLayer", "cluster", "root_mean_square", "sub_vectors"]

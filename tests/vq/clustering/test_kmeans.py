@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vq import kmeans as module
-from vq.kmeans import assign, kmeans
+from vq.clustering.cluster import kmeans as module
+from vq.clustering.kmeans import assign, kmeans
 
 
 def gaussians(n: int, d: int, seed: int = 0) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from vq import SSVQ
-from vq.clustering import _costs, root_mean_square
+from vq.clustering.cluster import _costs, root_mean_square
 
 
 def costs_of(method, shape, importance=None):
