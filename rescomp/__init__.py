@@ -10,17 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rescomp.activations import ActivationQuantizer
     from rescomp.calibrate import LayerReport, QuantizeResult, default_recipe, quantize_
     from rescomp.methods import FOEM, GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN
     from rescomp.quantize import Quantized, Report, quantize_matrix
     from rescomp.rotation import rotate_
     from rescomp.settings import Settings
     from rescomp.statistics import Statistics
+    from vq.activations.tokens import ActivationQuantizer
     from vq.formats.clip import Clip
 
 _HOME = {
-    "ActivationQuantizer": "rescomp.activations",
+    "ActivationQuantizer": "vq.activations.tokens",
     "Clip": "vq.formats.clip",
     "FOEM": "rescomp.methods",
     "GPTAQ": "rescomp.methods",

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rescomp.activations import ActivationQuantizer
 from rescomp.checks import check_method
 from rescomp.fixed import replace_weight
 from rescomp.gathering import Gatherer, Group, is_looked_up
@@ -22,6 +21,7 @@ from rescomp.settings import Settings
 from rescomp.statistics import Statistics
 from rescomp.streams import Boundary, Runner, Stage, Weights, stages_of
 from rescomp.walk import inputs_of, survey, without_cache
+from vq.activations.tokens import ActivationQuantizer
 from vq.calibration import Batch, as_it_was, fingerprint
 from vq.container import Geometry, Provenance, account
 from vq.container.header import canonical_json

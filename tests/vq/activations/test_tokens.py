@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rescomp import QEP, ActivationQuantizer, Settings, quantize_
-from rescomp.activations import round_tokens
 from tests.rescomp.models import Convolutions, chain, llama, tokens, vectors
 from tests.vq.container.samples import PROPERTY
 from vq import Int4, Recipe
+from vq.activations.tokens import round_tokens
 from vq.errors import ConfigError, UnsupportedLayerError
 from vq.formats.model import compressed_layers
 
