@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from rescomp.calibrate import LayerReport, QuantizeResult, default_recipe, quantize_
     from rescomp.methods import FOEM, GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN
     from rescomp.quantize import Quantized, Report, quantize_matrix
-    from rescomp.rotation import rotate_
     from rescomp.settings import Settings
-    from rescomp.statistics import Statistics
     from vq.activations.tokens import ActivationQuantizer
+    from vq.calibration.rotation import rotate_
+    from vq.calibration.statistics import Statistics
     from vq.formats.clip import Clip
 
 _HOME = {
@@ -34,11 +34,11 @@ _HOME = {
     "RTN": "rescomp.methods",
     "Report": "rescomp.quantize",
     "Settings": "rescomp.settings",
-    "Statistics": "rescomp.statistics",
+    "Statistics": "vq.calibration.statistics",
     "default_recipe": "rescomp.calibrate",
     "quantize_": "rescomp.calibrate",
     "quantize_matrix": "rescomp.quantize",
-    "rotate_": "rescomp.rotation",
+    "rotate_": "vq.calibration.rotation",
 }
 
 __all__ = [

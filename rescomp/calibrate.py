@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from rescomp.checks import check_method
 from rescomp.fixed import replace_weight
-from rescomp.gathering import Gatherer, Group, is_looked_up
-from rescomp.memory import enough_memory
 from rescomp.methods import RTN, Method
 from rescomp.quantize import Quantized, Report, quantize_matrix
 from rescomp.resume import Saved, fingerprint_of
 from rescomp.settings import Settings
-from rescomp.statistics import Statistics
-from rescomp.streams import Boundary, Runner, Stage, Weights, stages_of
-from rescomp.walk import inputs_of, survey, without_cache
 from vq.activations.tokens import ActivationQuantizer
-from vq.calibration import Batch, as_it_was, fingerprint
+from vq.calibration.batches import Batch, as_it_was, fingerprint
+from vq.calibration.gathering import Gatherer, Group, is_looked_up
+from vq.calibration.memory import enough_memory
+from vq.calibration.statistics import Statistics
+from vq.calibration.streams import Boundary, Runner, Stage, Weights, stages_of
+from vq.calibration.survey import inputs_of, survey, without_cache
 from vq.container import Geometry, Provenance, account
 from vq.container.header import canonical_json
 from vq.distributed import gather, is_main, rank, ranks, require_same, together

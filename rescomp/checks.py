@@ -5,7 +5,7 @@ import warnings
 from torch import Tensor
 
 from rescomp.methods import Method, Rule
-from rescomp.statistics import Statistics, is_finite
+from vq.calibration.statistics import Statistics, is_finite
 from vq.container import Geometry
 from vq.errors import ConfigError, UnsupportedLayerError, WeightError
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rescomp.statistics import is_finite
+from vq.calibration.statistics import is_finite
 
 __all__ = ["cross_term_", "inverse_factor", "transposed_times"]
 

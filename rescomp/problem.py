@@ -10,7 +10,7 @@ from rescomp.levels import ColumnGrids
 from rescomp.methods import Rule
 from rescomp.settings import DAMPING_MAX, Settings
 from rescomp.solver import solve_columns
-from rescomp.statistics import Statistics, is_finite
+from vq.calibration.statistics import Statistics, is_finite
 from vq.container import Geometry
 from vq.errors import ConfigError
 from vq.formats.clip import fit_grid

@@ -10,7 +10,7 @@ from rescomp.checks import check_method, check_needs, check_statistics, check_we
 from rescomp.methods import Method
 from rescomp.problem import Solution, solve
 from rescomp.settings import Settings
-from rescomp.statistics import Statistics
+from vq.calibration.statistics import Statistics
 from vq.container import Geometry, Layer
 from vq.formats.clip import fit_grid, levels_of, spread_groups
 from vq.formats.grids import Grid

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from vq.calibration import (
+from vq.calibration.batches import (
     Batch,
     fingerprint,
     input_second_moments,
@@ -90,8 +90,8 @@ def compress_(
         of batch norms are measured again on them after compression.
     importance : "inputs", "gradients" or mapping of layer name to tensor, optional
         How much an error of each weight matters, shaped like the weight. The first two are
-        measured on ``calibration`` (:mod:`vq.calibration`). Layers that are not named, and all
-        layers by default, weigh their errors alike.
+        measured on ``calibration`` (:mod:`vq.calibration.batches`). Layers that are
+        not named, and all layers by default, weigh their errors alike.
     loss : callable
         ``loss(model(inputs), targets)``, for "gradients".
     seed : int

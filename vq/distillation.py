@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vq.calibration import Batch, call_model, to_device
+from vq.calibration.batches import Batch, call_model, to_device
 from vq.errors import ConfigError
 
 __all__ = ["Distillation", "Objective", "soft_cross_entropy"]

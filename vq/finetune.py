@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vq import distributed
-from vq.calibration import Batch, as_it_was
+from vq.calibration.batches import Batch, as_it_was
 from vq.checkpoint import Checkpoints, digest_of
 from vq.distillation import Distillation, Objective
 from vq.errors import ConfigError, bulleted

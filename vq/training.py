@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vq import distributed, randomness
-from vq.calibration import Batch, device_of
+from vq.calibration.batches import Batch, device_of
 from vq.checkpoint import Checkpoints
 from vq.distillation import Objective
 from vq.errors import ConfigError, TrainingError

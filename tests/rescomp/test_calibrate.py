@@ -20,7 +20,6 @@ from rescomp import (
     default_recipe,
     quantize_,
 )
-from rescomp.walk import survey, without_cache
 from tests.rescomp.models import (
     CASES,
     Branches,
@@ -35,6 +34,7 @@ from tests.rescomp.models import (
     vectors,
 )
 from vq import Int3, Int4, Int8, Recipe
+from vq.calibration.survey import survey, without_cache
 from vq.container import open_container
 from vq.errors import ConfigError, RecipeError, ResumeError, UnsupportedLayerError, WeightError
 from vq.formats.model import compressed_layers

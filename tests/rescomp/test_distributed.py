@@ -9,8 +9,8 @@ from torch import multiprocessing as mp
 from torch import nn
 
 from rescomp import QEP, Settings, Statistics, quantize_
-from rescomp.gathering import Gatherer
 from tests.rescomp.models import Branches, chain, vectors
+from vq.calibration.gathering import Gatherer
 from vq.errors import ConfigError, SignbookError
 from vq.formats.model import compressed_layers
 

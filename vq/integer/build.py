@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vq.calibration import fingerprint
+from vq.calibration.batches import fingerprint
 from vq.container import Container, ContainerError, open_container
 from vq.errors import ConfigError, bulleted
 from vq.integer.calibrate import activation_scales

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rescomp.memory import is_out_of_memory
-from vq.calibration import Batch, call_model
+from vq.calibration.batches import Batch, call_model
+from vq.calibration.memory import is_out_of_memory
 from vq.errors import ConfigError, SignbookError
 from vq.layers import candidates, op_of
 

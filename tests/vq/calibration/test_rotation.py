@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from rescomp import GPTQ, quantize_, rotate_
-from rescomp.rotation import hadamard, orthogonal
 from tests.rescomp.models import bert, gpt2, llama, stories, tokens
+from vq.calibration.rotation import hadamard, orthogonal
 from vq.errors import ConfigError
 
 KNOWN = [1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 64, 80, 96, 128, 168, 320, 384]

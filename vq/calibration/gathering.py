@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from rescomp.inputs import geometry_key, paired, parts_of, rows_of
-from rescomp.statistics import Statistics
-from rescomp.streams import Boundary, Runner, Stage, Weights, leave
+from vq.calibration.inputs import geometry_key, paired, parts_of, rows_of
+from vq.calibration.statistics import Statistics
+from vq.calibration.streams import Boundary, Runner, Stage, Weights, leave
 from vq.distributed import ranks, together
 from vq.errors import ConfigError
 from vq.recipe.selection import Selected

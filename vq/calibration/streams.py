@@ -13,8 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rescomp.walk import Chain, Survey, arguments, hidden_of, inputs_of, run_model, tensors_of
-from vq.calibration import Batch, device_of, to_device
+from vq.calibration.batches import Batch, device_of, to_device
+from vq.calibration.survey import (
+    Chain,
+    Survey,
+    arguments,
+    hidden_of,
+    inputs_of,
+    run_model,
+    tensors_of,
+)
 from vq.recipe.selection import Selected
 
 __all__ = ["Boundary", "Context", "Runner", "Stage", "Weights", "leave", "stages_of"]

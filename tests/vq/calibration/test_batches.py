@@ -9,7 +9,7 @@ from torch import nn
 import vq
 from tests.vq.models import Net, batches
 from vq import SSVQ, Recipe
-from vq.calibration import (
+from vq.calibration.batches import (
     fingerprint,
     input_second_moments,
     reestimate_norms_,

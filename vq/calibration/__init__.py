@@ -1,0 +1,1 @@
+"""What data tell about a model, and the walk through its blocks."""
