@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vq.container import Container, FilePlan, Kept, open_container, write_container
-from vq.decode import decode_weight
 from vq.errors import ConfigError, ContainerError, bulleted
+from vq.inference.decode import decode_weight
 from vq.integer.store import is_integer_tensor
 
 __all__ = ["dtype_tag", "load", "save", "tied_tensors"]

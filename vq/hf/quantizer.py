@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from vq.container import LAYOUT, Container, open_container
-from vq.decode import decode_weight
 from vq.errors import ConfigError, bulleted
+from vq.inference.decode import decode_weight
 from vq.integer.store import is_integer_tensor
 from vq.storage import dtype_tag
 

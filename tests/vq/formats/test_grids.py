@@ -14,12 +14,12 @@ from tests.vq.models import Net
 from vq import Int2, Int3, Int4, Recipe
 from vq.container import Layer, open_container, write_container
 from vq.container.order import from_stream
-from vq.decode import decode_weight
 from vq.errors import WeightError
 from vq.export import export_dense
 from vq.formats.grids import Grid, range_grid
 from vq.formats.model import compressed_layers
 from vq.formats.weights import GroupedWeight
+from vq.inference.decode import decode_weight
 
 KINDS = {2: Int2, 3: Int3, 4: Int4}
 

@@ -16,9 +16,9 @@ from tests.vq.container.naive import NaiveFile
 from tests.vq.models import Net, batches
 from vq import SSVQ, VQ, Freezing, Int8, Rates, Recipe
 from vq.container import open_container
-from vq.decode import decode_weight
 from vq.errors import RecipeError
 from vq.formats.model import compressed_layers
+from vq.inference.decode import decode_weight
 from vq.integer import add_integer
 from vq.recipe.folding import fold_
 from vq.refinement import Refinement

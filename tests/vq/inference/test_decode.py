@@ -15,7 +15,7 @@ from tests.vq.container.samples import one_of_each, samples
 from tests.vq.models import Net
 from vq import SSVQ, VQ, Int8, Recipe
 from vq.container import ContainerError, open_container, write_container
-from vq.decode import decode_integers, decode_weight
+from vq.inference.decode import decode_integers, decode_weight
 
 
 def equal_bits(a: torch.Tensor, b: np.ndarray) -> bool:

@@ -1,0 +1,1 @@
+"""From packed bytes to weights, in torch."""
