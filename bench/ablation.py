@@ -14,7 +14,7 @@ from language import CHOICE, TEST, WORKS, Arm, Stories, nats_per_token, rows_of,
 
 from signbook.data.files import data_file
 from signbook.zoo.llama import load_stories260k
-from vq.freezing import Freezing
+from vq.learning.rules.signs import Freezing
 
 WORK = "stories260k@2.1"
 METHOD = WORKS[WORK]["ssvq"].method

@@ -23,9 +23,9 @@ from signbook.data.factories import tinystories
 from signbook.data.files import data_file
 from signbook.training import IGNORED, next_token_loss
 from signbook.zoo.llama import Llama, load_stories260k
-from vq.finetune import Rates
-from vq.freezing import Freezing
-from vq.refinement import Refinement
+from vq.learning.finetune import Rates
+from vq.learning.rules.refinement import Refinement
+from vq.learning.rules.signs import Freezing
 
 TEST, CHOICE = 120, 40
 DEFAULT_FREEZING = Freezing()

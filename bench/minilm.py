@@ -25,7 +25,7 @@ from signbook.data.texts import load_wikitext2, sentences_of
 from signbook.evaluation import evaluate
 from signbook.tasks import Embedding
 from signbook.zoo.minilm import MiniLM, minilm, minilm_tokenizer, tokenize
-from vq.finetune import Rates
+from vq.learning.finetune import Rates
 
 WORK = "minilm@2.06"
 LINEARS = "bert.encoder.layer.*"

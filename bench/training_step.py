@@ -22,7 +22,7 @@ from signbook.data.images import load_cifar10_exact
 from signbook.meters import embedding_of
 from signbook.zoo.resnet import load_resnet20
 from vq.formats.model import compressed_layers
-from vq.freezing import SignFreezer
+from vq.learning.rules.signs import SignFreezer
 
 METHODS = {
     "vq": vq.VQ(d=4, k=64),

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import vq
-from vq.distillation import Distillation, soft_cross_entropy
-from vq.finetune import Rates
+from vq.learning.finetune import Rates
+from vq.learning.objective import Distillation, soft_cross_entropy
 
 __all__ = ["Arm", "Study", "right"]
 

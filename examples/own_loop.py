@@ -8,8 +8,8 @@ from torch import nn
 
 import vq
 from vq.formats.model import compressed_layers
-from vq.freezing import Freezing, SignFreezer
-from vq.optimization import clamp_magnitudes_
+from vq.learning.rates import clamp_magnitudes_
+from vq.learning.rules.signs import Freezing, SignFreezer
 
 
 def train(model: nn.Module, batches: list[tuple[torch.Tensor, torch.Tensor]], epochs: int) -> float:

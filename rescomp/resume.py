@@ -11,11 +11,11 @@ from torch import nn
 from rescomp.methods import Method
 from rescomp.quantize import Quantized, Report
 from rescomp.settings import Settings
-from vq.checkpoint import Checkpoints, digest_of
 from vq.container import Geometry
 from vq.container.header import canonical_json
 from vq.distributed import is_main, ranks
 from vq.formats.grids import Grid
+from vq.learning.checkpoint import Checkpoints, digest_of
 from vq.recipe.recipe import Recipe
 from vq.version import TOOL
 

@@ -182,7 +182,7 @@ def finetune(
     """Cluster, train codebooks and signs, and write one container; resumable."""
     from signbook.files import write_json
     from signbook.training import finetune_named
-    from vq.finetune import Rates
+    from vq.learning.finetune import Rates
 
     document = finetune_named(
         model,

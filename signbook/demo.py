@@ -20,7 +20,7 @@ from signbook.report import render_demo
 from signbook.streaming import stream
 from signbook.zoo.digits import DigitBatches, DigitsViT, load_digits, top1, train
 from vq.container import SignbookError
-from vq.finetune import FinetuneResult
+from vq.learning.finetune import FinetuneResult
 
 __all__ = ["Demo", "run_demo"]
 

@@ -16,9 +16,9 @@ from signbook.meters import embedding_of
 from signbook.naming import resolve_data, resolve_model
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, Task
 from vq.container import account
-from vq.distillation import Distillation
 from vq.errors import ConfigError
-from vq.finetune import Rates
+from vq.learning.finetune import Rates
+from vq.learning.objective import Distillation
 
 __all__ = [
     "FILE_NAME",

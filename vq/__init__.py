@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vq.compress import CompressResult, compress_
-    from vq.distillation import Distillation
-    from vq.finetune import FinetuneResult, Rates, finetune_
     from vq.formats.settings import SSVQ, VQ, Int2, Int3, Int4, Int8
-    from vq.freezing import Freezing
+    from vq.learning.finetune import FinetuneResult, Rates, finetune_
+    from vq.learning.objective import Distillation
+    from vq.learning.rules.refinement import Refinement
+    from vq.learning.rules.signs import Freezing
     from vq.recipe.planning import Plan, plan
     from vq.recipe.recipe import Recipe
-    from vq.refinement import Refinement
     from vq.search import allocate, sensitivity
     from vq.storage import load, save
 
@@ -23,20 +23,20 @@ _HOME = {
     "SSVQ": "vq.formats.settings",
     "VQ": "vq.formats.settings",
     "CompressResult": "vq.compress",
-    "Distillation": "vq.distillation",
-    "FinetuneResult": "vq.finetune",
-    "Freezing": "vq.freezing",
+    "Distillation": "vq.learning.objective",
+    "FinetuneResult": "vq.learning.finetune",
+    "Freezing": "vq.learning.rules.signs",
     "Int2": "vq.formats.settings",
     "Int3": "vq.formats.settings",
     "Int4": "vq.formats.settings",
     "Int8": "vq.formats.settings",
     "Plan": "vq.recipe.planning",
-    "Rates": "vq.finetune",
+    "Rates": "vq.learning.finetune",
     "Recipe": "vq.recipe.recipe",
-    "Refinement": "vq.refinement",
+    "Refinement": "vq.learning.rules.refinement",
     "allocate": "vq.search",
     "compress_": "vq.compress",
-    "finetune_": "vq.finetune",
+    "finetune_": "vq.learning.finetune",
     "load": "vq.storage",
     "plan": "vq.recipe.planning",
     "save": "vq.storage",

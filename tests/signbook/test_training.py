@@ -13,7 +13,7 @@ from signbook.training import FILE_NAME, IGNORED, finetune_named, next_token_los
 from tests.signbook.test_cli import refused, run
 from vq.container import open_container
 from vq.errors import ConfigError
-from vq.randomness import generators_of
+from vq.learning.randomness import generators_of
 
 MODEL = "py:signbook.zoo.digits:DigitsViT?depth=1&dim=32"
 TRAIN = "py:signbook.data:digits?split=train"

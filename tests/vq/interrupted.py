@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 
 import vq
 from vq import SSVQ, VQ, Recipe
-from vq.distillation import Distillation
-from vq.finetune import Rates
-from vq.freezing import Freezing
-from vq.refinement import Refinement
+from vq.learning.finetune import Rates
+from vq.learning.objective import Distillation
+from vq.learning.rules.refinement import Refinement
+from vq.learning.rules.signs import Freezing
 
 STEPS = 60  # 6 epochs of 19 batches, two to a step but the last
 

@@ -19,12 +19,12 @@ import vq
 from tests.vq.models import Net, batches
 from vq import SSVQ, VQ, Recipe
 from vq.errors import ConfigError, OutputError, SignbookError, TrainingError
-from vq.finetune import Rates
 from vq.formats.model import compressed_layers
 from vq.formats.weights import FROZEN
-from vq.freezing import Freezing, SignFreezer
-from vq.optimization import clamp_magnitudes_
-from vq.refinement import Refinement
+from vq.learning.finetune import Rates
+from vq.learning.rates import clamp_magnitudes_
+from vq.learning.rules.refinement import Refinement
+from vq.learning.rules.signs import Freezing, SignFreezer
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "train_distributed.py"

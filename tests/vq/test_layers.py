@@ -12,8 +12,8 @@ from vq.container import open_container
 from vq.errors import RecipeError
 from vq.formats.model import compressed_layers
 from vq.formats.weights import FROZEN
-from vq.freezing import SignFreezer
 from vq.layers import join_grid, matrix_of, op_of, shape_of, weight_of
+from vq.learning.rules.signs import SignFreezer
 
 
 class Conv1D(nn.Module):

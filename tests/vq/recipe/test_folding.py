@@ -20,8 +20,8 @@ from vq.errors import RecipeError
 from vq.formats.model import compressed_layers
 from vq.inference.decode import decode_weight
 from vq.integer import add_integer
+from vq.learning.rules.refinement import Refinement
 from vq.recipe.folding import fold_
-from vq.refinement import Refinement
 from vq.search import sensitivity
 
 SHAPE = (3, 9, 9)

@@ -1,8 +1,9 @@
 """Fine-tune a compressed model: codebooks, signs, and everything that was kept.
 
-This is the door; the parts of a run have a file each: the loss of a batch (:mod:`vq.distillation`),
-learning rates (:mod:`vq.optimization`), freezing (:mod:`vq.freezing`), re-assignment
-(:mod:`vq.refinement`), the loop (:mod:`vq.training`), and checkpoints (:mod:`vq.checkpoint`).
+This is the door; the parts of a run have a file each: the loss of a batch
+(:mod:`vq.learning.objective`), learning rates (:mod:`vq.learning.rates`), freezing
+(:mod:`vq.learning.rules.signs`), re-assignment (:mod:`vq.learning.rules.refinement`), the loop
+(:mod:`vq.learning.loop`), and checkpoints (:mod:`vq.learning.checkpoint`).
 """
 
 import math
@@ -17,16 +18,16 @@ from torch import Tensor, nn
 
 from vq import distributed
 from vq.calibration.batches import Batch, as_it_was
-from vq.checkpoint import Checkpoints, digest_of
-from vq.distillation import Distillation, Objective
 from vq.errors import ConfigError, bulleted
 from vq.formats.model import compressed_layers, provenance_of
-from vq.freezing import Freezing
-from vq.optimization import Rates
-from vq.randomness import seeded
-from vq.record import FinetuneResult
-from vq.refinement import Refinement
-from vq.training import Training, TrainingPlan
+from vq.learning.checkpoint import Checkpoints, digest_of
+from vq.learning.loop import Training, TrainingPlan
+from vq.learning.objective import Distillation, Objective
+from vq.learning.randomness import seeded
+from vq.learning.rates import Rates
+from vq.learning.record import FinetuneResult
+from vq.learning.rules.refinement import Refinement
+from vq.learning.rules.signs import Freezing
 from vq.version import TOOL
 
 __all__ = ["FinetuneResult", "Rates", "finetune_"]

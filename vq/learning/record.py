@@ -8,7 +8,7 @@ from typing import Any
 
 from vq.container.writer import atomic_file
 from vq.errors import OutputError
-from vq.freezing import SignTelemetry
+from vq.learning.rules.signs import SignTelemetry
 
 __all__ = ["FinetuneResult", "RunLog"]
 

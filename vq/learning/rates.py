@@ -61,7 +61,7 @@ class CosineAdam:
     fixed_signs : bool
         Leave the latents out.
     copies : iterable of Tensor
-        More tensors that learn like latents (:mod:`vq.refinement`).
+        More tensors that learn like latents (:mod:`vq.learning.rules.refinement`).
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from vq import SSVQ, Recipe
 from vq.errors import ConfigError
 from vq.formats.model import compressed_layers
 from vq.formats.weights import FROZEN
-from vq.freezing import Freezing, SignFreezer
+from vq.learning.rules.signs import Freezing, SignFreezer
 
 
 def layer_with_latent(values):

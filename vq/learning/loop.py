@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vq import distributed, randomness
+from vq import distributed
 from vq.calibration.batches import Batch, device_of
-from vq.checkpoint import Checkpoints
-from vq.distillation import Objective
 from vq.errors import ConfigError, TrainingError
 from vq.formats.model import compressed_layers
-from vq.freezing import Freezing, SignFreezer, SignTelemetry
-from vq.optimization import CosineAdam, Rates, clamp_magnitudes_, scale_latents_
+from vq.learning import randomness
+from vq.learning.checkpoint import Checkpoints
+from vq.learning.objective import Objective
+from vq.learning.rates import CosineAdam, Rates, clamp_magnitudes_, scale_latents_
+from vq.learning.record import FinetuneResult, RunLog
+from vq.learning.rules.refinement import Refinement, Refiner
+from vq.learning.rules.signs import Freezing, SignFreezer, SignTelemetry
 from vq.progress import Advance, bar
-from vq.record import FinetuneResult, RunLog
-from vq.refinement import Refinement, Refiner
 
 __all__ = ["Training", "TrainingPlan"]
 

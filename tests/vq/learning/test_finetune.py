@@ -14,14 +14,14 @@ from torch import nn
 import vq
 from tests.vq.models import Net, batches
 from vq import SSVQ, VQ, Int8, Recipe
-from vq.distillation import Distillation, soft_cross_entropy
 from vq.errors import ConfigError, TrainingError
-from vq.finetune import Rates
 from vq.formats.model import compressed_layers
 from vq.formats.weights import FROZEN
-from vq.freezing import Freezing, SignFreezer
-from vq.optimization import scale_latents_
-from vq.refinement import Refinement, Refiner
+from vq.learning.finetune import Rates
+from vq.learning.objective import Distillation, soft_cross_entropy
+from vq.learning.rates import scale_latents_
+from vq.learning.rules.refinement import Refinement, Refiner
+from vq.learning.rules.signs import Freezing, SignFreezer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -17,10 +17,10 @@ import vq
 from tests.vq import interrupted
 from tests.vq.models import Net, batches
 from vq import SSVQ, Recipe
-from vq.checkpoint import Checkpoints
 from vq.errors import ConfigError, OutputError, ResumeError
-from vq.finetune import Rates
-from vq.record import RunLog
+from vq.learning.checkpoint import Checkpoints
+from vq.learning.finetune import Rates
+from vq.learning.record import RunLog
 
 KILLS = 4  # the first before there is a checkpoint
 

@@ -1,0 +1,1 @@
+"""Parts of training that a run can have or lack."""
