@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rescomp.apply import replace_weight
 from rescomp.checks import check_method
-from rescomp.fixed import replace_weight
 from rescomp.methods import RTN, Method
 from rescomp.quantize import Quantized, Report, quantize_matrix
 from rescomp.resume import Saved, fingerprint_of
