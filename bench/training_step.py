@@ -21,8 +21,7 @@ from signbook.data.files import data_file
 from signbook.data.images import load_cifar10_exact
 from signbook.meters import embedding_of
 from signbook.zoo.resnet import load_resnet20
-from vq.formats.model import compressed_layers
-from vq.learning.rules.signs import SignFreezer
+from vq.learning.rules.driver import Rules
 
 METHODS = {
     "vq": vq.VQ(d=4, k=64),
@@ -35,14 +34,15 @@ def stepper(model: nn.Module, loss: Callable[[nn.Module], torch.Tensor]) -> Call
     """Return a function that makes one training step."""
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    freezer = SignFreezer(list(compressed_layers(model)), 10_000, vq.Freezing())
+    rules = Rules(model, [vq.Freezing()], 10_000)
 
     def step() -> None:
         value = loss(model)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
+        rules.before_step()
         optimizer.step()
-        freezer.step()
+        rules.after_step()
 
     return step
 

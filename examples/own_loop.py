@@ -1,4 +1,4 @@
-"""Train a compressed model in your own loop: the two marked lines are all that differs.
+"""Train a compressed model in your own loop: the three marked lines are all that differs.
 
 python examples/own_loop.py
 """
@@ -7,24 +7,22 @@ import torch
 from torch import nn
 
 import vq
-from vq.formats.model import compressed_layers
-from vq.learning.rates import clamp_magnitudes_
-from vq.learning.rules.signs import Freezing, SignFreezer
+from vq.learning.rules.clamping import Clamping
+from vq.learning.rules.driver import Rules
 
 
 def train(model: nn.Module, batches: list[tuple[torch.Tensor, torch.Tensor]], epochs: int) -> float:
     """Train in place; return the last loss."""
-    layers = list(compressed_layers(model))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    freezer = SignFreezer(layers, total_steps=epochs * len(batches), schedule=Freezing())
+    rules = Rules(model, [Clamping(), vq.Freezing()], epochs * len(batches))  # this one,
     for _ in range(epochs):
         for x, y in batches:
             loss = nn.functional.cross_entropy(model(x), y)
             optimizer.zero_grad()
             loss.backward()
+            rules.before_step()  # this one,
             optimizer.step()
-            clamp_magnitudes_(layers)  # codewords are magnitudes: none below zero
-            freezer.step()  # signs that keep flipping stop where they were most often
+            rules.after_step()  # and this one
     return loss.item()
 
 

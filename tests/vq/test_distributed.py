@@ -22,9 +22,10 @@ from vq.errors import ConfigError, OutputError, SignbookError, TrainingError
 from vq.formats.model import compressed_layers
 from vq.formats.weights import FROZEN
 from vq.learning.finetune import Rates
-from vq.learning.rates import clamp_magnitudes_
+from vq.learning.rules.clamping import Clamping
+from vq.learning.rules.driver import Rules
 from vq.learning.rules.refinement import Refinement
-from vq.learning.rules.signs import Freezing, SignFreezer
+from vq.learning.rules.signs import Freezing
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "train_distributed.py"
@@ -68,16 +69,16 @@ def own_loop(share, wrap=None):
     vq.compress_(model, Recipe({"0": SSVQ(d=8, k=16)}))
     if wrap is not None:
         wrap(model)
-    layers = list(compressed_layers(model))
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
-    freezer = SignFreezer(layers, 20, Freezing(interval_steps=4, threshold_end=0.005))
+    freezing = Freezing(interval_steps=4, threshold_end=0.005)
+    rules = Rules(model, [Clamping(), freezing], 20)
     for x, y in batches(count=10, batch=64) * 2:
         loss = nn.functional.cross_entropy(model(share(x)), share(y))
         optimizer.zero_grad()
         loss.backward()
+        rules.before_step()
         optimizer.step()
-        clamp_magnitudes_(layers)
-        freezer.step()
+        rules.after_step()
     return model
 
 
@@ -109,8 +110,7 @@ def accelerated(rank):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 5))
     vq.compress_(model, Recipe({"0": SSVQ(d=8, k=16)}))
-    layers = list(compressed_layers(model))
-    freezer = SignFreezer(layers, 16, Freezing())
+    rules = Rules(model, [Clamping(), Freezing()], 16)
     examples = [(x[i], y[i]) for x, y in batches() for i in range(len(x))]
     loader = torch.utils.data.DataLoader(examples, batch_size=8)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -119,10 +119,10 @@ def accelerated(rank):
         loss = nn.functional.cross_entropy(wrapped(x), y)
         optimizer.zero_grad()
         helper.backward(loss)
+        rules.before_step()
         optimizer.step()
-        clamp_magnitudes_(layers)
-        freezer.step()
-    return model.state_dict() | {"changed": torch.tensor(freezer.telemetry().changed)}
+        rules.after_step()
+    return model.state_dict() | {"changed": torch.tensor(rules.telemetry()["signs"]["changed"])}
 
 
 def worker(rank, store, folder):

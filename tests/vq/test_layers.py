@@ -175,8 +175,8 @@ def test_latents_of_either_zero_have_one_sign_everywhere(tmp_path, parity):
         layer.latent[1::4] = -0.0
         layer.latent[2::4, 0] = -1.0
         layer.latent[2::4, 1] = 0.0  # with parity the one that turns
-    freezer.step()
-    assert freezer.telemetry().changed == pytest.approx((8 + 1) / 32)
+    freezer.after_step(1)
+    assert freezer.measure().changed == pytest.approx((8 + 1) / 32)
     vq.save(model, tmp_path / "x")
     assert torch.equal(vq.load(tmp_path / "x", into=fresh)[0].weight, model[0].weight)
     negative = torch.signbit(model[0].weight.detach().reshape(-1, 8))

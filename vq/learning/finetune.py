@@ -1,14 +1,14 @@
 """Fine-tune a compressed model: codebooks, signs, and everything that was kept.
 
 This is the door; the parts of a run have a file each: the loss of a batch
-(:mod:`vq.learning.objective`), learning rates (:mod:`vq.learning.rates`), freezing
-(:mod:`vq.learning.rules.signs`), re-assignment (:mod:`vq.learning.rules.refinement`), the loop
-(:mod:`vq.learning.loop`), and checkpoints (:mod:`vq.learning.checkpoint`).
+(:mod:`vq.learning.objective`), learning rates (:mod:`vq.learning.rates`), the loop
+(:mod:`vq.learning.loop`), checkpoints (:mod:`vq.learning.checkpoint`), and every rule that acts
+between two steps (:mod:`vq.learning.rules`).
 """
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
@@ -26,8 +26,10 @@ from vq.learning.objective import Distillation, Objective
 from vq.learning.randomness import seeded
 from vq.learning.rates import Rates
 from vq.learning.record import FinetuneResult
+from vq.learning.rules.clamping import Clamping
 from vq.learning.rules.refinement import Refinement
-from vq.learning.rules.signs import Freezing
+from vq.learning.rules.rule import RuleSettings
+from vq.learning.rules.signs import Freezing, Watching
 from vq.version import TOOL
 
 __all__ = ["FinetuneResult", "Rates", "finetune_"]
@@ -41,6 +43,7 @@ def finetune_(
     rates: Rates | None = None,
     freezing: Freezing | None = Freezing(),  # noqa: B008 - frozen dataclass
     refinement: Refinement | None = None,
+    rules: Sequence[RuleSettings] = (),
     loss: Callable[[Any, Any], Tensor] = nn.functional.cross_entropy,
     teacher: nn.Module | None = None,
     distillation: Distillation | None = None,
@@ -73,6 +76,9 @@ def finetune_(
         None lets all signs move to the end.
     refinement : Refinement or None
         Choose codewords again during training; None keeps them, as the paper does.
+    rules : sequence of RuleSettings
+        More rules, which act after these (:mod:`vq.learning.rules.rule`). What they tell is under
+        ``rules`` in the result and in the lines of the log.
     loss : callable
         ``loss(outputs, targets)`` gives a scalar, the mean over the batch. Outputs are the
         model's, or their ``logits`` if they have any.
@@ -118,19 +124,30 @@ def finetune_(
     _check_model(model, teacher)
     if resume and checkpoint_dir is None:
         raise ConfigError("checkpoint_dir must be given to resume, not None")
+    freezing = None if fixed_signs else freezing
     plan = TrainingPlan(
         epochs=epochs,
         batches=batches,
         accumulate=accumulate,
         rates=rates,
-        freezing=None if fixed_signs else freezing,
-        refinement=refinement,
+        rules=[Clamping(), freezing or Watching(), *([refinement] if refinement else []), *rules],
         fixed_signs=fixed_signs,
         amp=amp,
         clip_norm=clip_norm,
         checkpoint_steps=checkpoint_steps,
     )
-    settings = asdict(plan) | {
+    settings = {
+        "epochs": epochs,
+        "batches": batches,
+        "accumulate": accumulate,
+        "rates": asdict(rates),
+        "freezing": None if freezing is None else asdict(freezing),
+        "refinement": None if refinement is None else asdict(refinement),
+        **({"rules": [repr(rule) for rule in rules]} if rules else {}),
+        "fixed_signs": fixed_signs,
+        "amp": amp,
+        "clip_norm": clip_norm,
+        "checkpoint_steps": checkpoint_steps,
         "loss": _name(loss),
         "distillation": None if distillation is None else _plain(distillation),
         "seed": seed,

@@ -1,7 +1,7 @@
 """The training loop, and the state that a checkpoint must hold to continue it."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -17,15 +17,15 @@ from vq.formats.model import compressed_layers
 from vq.learning import randomness
 from vq.learning.checkpoint import Checkpoints
 from vq.learning.objective import Objective
-from vq.learning.rates import CosineAdam, Rates, clamp_magnitudes_, scale_latents_
-from vq.learning.record import FinetuneResult, RunLog
-from vq.learning.rules.refinement import Refinement, Refiner
-from vq.learning.rules.signs import Freezing, SignFreezer, SignTelemetry
+from vq.learning.rates import CosineAdam, Rates, parameter_groups, scale_latents_
+from vq.learning.record import FinetuneResult, RunLog, entry
+from vq.learning.rules.driver import Rules
+from vq.learning.rules.rule import RuleSettings
 from vq.progress import Advance, bar
 
 __all__ = ["Training", "TrainingPlan"]
 
-#: Optimiser steps between two looks at the signs for the progress display.
+#: Optimiser steps between two looks at the rules for the progress display.
 _NOTE_STEPS = 20
 
 
@@ -37,8 +37,7 @@ class TrainingPlan:
     batches: int
     accumulate: int
     rates: Rates
-    freezing: Freezing | None
-    refinement: Refinement | None
+    rules: Sequence[RuleSettings]
     fixed_signs: bool
     amp: str | None
     clip_norm: float | None
@@ -80,14 +79,11 @@ class Training:
         self._objective = objective
         self._checkpoints = checkpoints
         self._device = device_of(model)
-        self._layers = list(compressed_layers(model))
-        scale_latents_(self._layers, plan.rates.alpha)
-        total, alpha = plan.total_steps, plan.rates.alpha
-        self._refiner = Refiner(self._layers, total, plan.refinement, alpha)
-        self._optimizer = CosineAdam(
-            model, plan.rates, total, fixed_signs=plan.fixed_signs, copies=self._refiner.copies
-        )
-        self._freezer = SignFreezer(self._layers, total, plan.freezing)
+        scale_latents_(compressed_layers(model), plan.rates.alpha)
+        total = plan.total_steps
+        groups = parameter_groups(model, plan.rates, fixed_signs=plan.fixed_signs)
+        self._optimizer = CosineAdam(groups, total)
+        self._rules = Rules(model, plan.rules, total, plan.rates)
         self._generators = randomness.generators_of(loader)
         self._result = FinetuneResult(settings=settings)
         self._log: RunLog | None = None
@@ -102,20 +98,15 @@ class Training:
 
     def run(self, *, resume: bool, progress: bool) -> FinetuneResult:
         """Train to the end; see :func:`vq.finetune_`."""
-        if resume and self._checkpoints is not None:
-            state = None
-            with distributed.together():
-                state = self._checkpoints.latest()
-            distributed.require_same("checkpoint", None if state is None else state["step"])
-            if state is not None:
-                self._load(state)
-        with distributed.together():
-            if self._checkpoints is not None and distributed.is_main():
-                self._log = RunLog(self._checkpoints.folder, self._result.steps)
-        show = progress and distributed.is_main()
-        self._remember()
-        self._model.train()
         try:
+            if resume and self._checkpoints is not None:
+                self._resume(self._checkpoints)
+            with distributed.together():
+                if distributed.is_main():
+                    self._open_logs()
+            show = progress and distributed.is_main()
+            self._remember()
+            self._model.train()
             with (
                 distributed.wrap(self._model) as wrapped,
                 bar("fine-tuning", self._plan.total_steps, enabled=show) as advance,
@@ -126,16 +117,29 @@ class Training:
                     self._epoch += 1
             self._settle()
         finally:
-            self._refiner.close()
+            self._rules.close()
             self._optimizer.zero_grad()
             self._model.eval()
         return self._result
+
+    def _resume(self, checkpoints: Checkpoints) -> None:
+        """Go to where the newest checkpoint is, if there is one."""
+        state = None
+        with distributed.together():
+            state = checkpoints.latest()
+        distributed.require_same("checkpoint", None if state is None else state["step"])
+        if state is not None:
+            self._load(state)
+
+    def _open_logs(self) -> None:
+        if self._checkpoints is not None:
+            self._log = RunLog(self._checkpoints.folder, self._result.steps)
 
     def _run_epoch(self, wrapped: nn.Module, advance: Advance) -> None:
         plan, result = self._plan, self._result
         batches = self._batches()
         if not self._done:
-            self._freezer.mark()
+            self._rules.start_epoch()
         while group := list(islice(batches, plan.accumulate)):
             loss = self._step(wrapped, group)
             result.steps += 1
@@ -144,21 +148,19 @@ class Training:
             if result.steps % plan.checkpoint_steps == 0 or result.steps == plan.total_steps:
                 self._checkpoint()
             if result.steps % _NOTE_STEPS == 0:
-                self._note = _note(loss, self._freezer.telemetry())
+                self._note = self._noted(loss)
             advance(note=self._note)
         if not self._done:
             raise ConfigError(
                 f"loader must hold batches in every epoch, not none in epoch {self._epoch + 1}; "
                 "a generator is empty after the first"
             )
-        signs = self._freezer.telemetry()
-        result.losses.append(math.fsum(self._losses) / len(self._losses))
-        if signs is not None:
-            result.signs.append(signs)
+        told = self._rules.telemetry()
+        result.add_epoch(math.fsum(self._losses) / len(self._losses), told)
         with distributed.together():
-            self._write_log("epoch", signs)
+            self._write_log("epoch", told)
         self._done, self._losses = 0, []
-        self._note = _note(result.losses[-1], signs)
+        self._note = self._noted(result.losses[-1])
         advance(0, note=self._note)
 
     def _batches(self) -> Iterator[Batch]:
@@ -192,18 +194,16 @@ class Training:
                     loss = self._objective(wrapped, batch, self._device) / len(group)
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach().float()
-        self._refiner.share_gradients()
         mean = distributed.mean(total)
         if not math.isfinite(mean):
             self._diverge(f"its loss finite, not {mean}")
         if self._result.steps % plan.checkpoint_steps == 0:
             self._remember()  # these weights have just given a finite loss
+        self._rules.before_step()
         if plan.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._model.parameters(), plan.clip_norm)
         self._optimizer.step(self._result.steps)
-        clamp_magnitudes_(self._layers)
-        self._freezer.step()
-        self._result.reassigned += self._refiner.step(self._result.steps + 1)
+        self._rules.after_step()
         return mean
 
     def _remember(self) -> None:
@@ -242,7 +242,7 @@ class Training:
         with distributed.together():
             if distributed.is_main():
                 # The line first: every line up to a checkpoint is then there when it is.
-                self._write_log("checkpoint", self._freezer.telemetry())
+                self._write_log("checkpoint", self._rules.telemetry())
                 self._checkpoints.save(
                     self._result.steps,
                     {
@@ -255,41 +255,23 @@ class Training:
                         "result": self._result.to_json(),
                         "model": self._model.state_dict(),
                         "optimizer": self._optimizer.state_dict(),
-                        "freezer": self._freezer.state_dict(),
-                        "refiner": self._refiner.state_dict(),
+                        "rules": self._rules.state_dict(),
                     },
                 )
 
     def _load(self, state: dict[str, Any]) -> None:
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self._freezer.load_state_dict(state["freezer"])
-        self._refiner.load_state_dict(state["refiner"])
+        self._rules.load_state_dict(state["rules"])
         self._result = FinetuneResult.from_json(state["result"])
         self._epoch, self._done, self._losses = state["epoch"], state["done"], state["losses"]
         self._random = state["random"][distributed.rank()]
         self._epoch_start = state["epoch_start"][distributed.rank()]
 
-    def _write_log(self, event: str, signs: SignTelemetry | None) -> None:
+    def _write_log(self, event: str, told: Mapping[str, Mapping[str, float]]) -> None:
         if self._log is not None:
             mean = math.fsum(self._losses) / len(self._losses)
-            self._log.write(
-                {
-                    "event": event,
-                    "step": self._result.steps,
-                    "epoch": self._epoch + 1,
-                    "loss": mean,
-                    "reassigned": self._result.reassigned,
-                    "signs": None if signs is None else vars(signs),
-                }
-            )
+            self._log.write(entry(event, self._result.steps, self._epoch + 1, mean, told))
 
-
-def _note(loss: float, signs: SignTelemetry | None) -> str:
-    text = f"loss {loss:.4f}"
-    if signs is not None:
-        text += (
-            f"  flips {signs.flip_rate:.2%}  oscillating {signs.oscillating:.1%}"
-            f"  frozen {signs.frozen:.1%}  changed {signs.changed:.1%}"
-        )
-    return text
+    def _noted(self, loss: float) -> str:
+        return "  ".join(filter(None, (f"loss {loss:.4f}", self._rules.note())))

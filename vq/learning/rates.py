@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from vq.errors import ConfigError
 from vq.formats.model import CompressedLayer, compressed_layers
 from vq.formats.weights import FROZEN, PlainVQ, SignSplit
 
-__all__ = ["CosineAdam", "Rates", "clamp_magnitudes_", "scale_latents_"]
+__all__ = ["CosineAdam", "Rates", "parameter_groups", "scale_latents_"]
 
 
 @dataclass(frozen=True)
@@ -50,49 +50,51 @@ class Rates:
             raise ConfigError(f"alpha must be positive, not {self.alpha!r}")
 
 
-class CosineAdam:
-    """AdamW whose learning rates fall along a cosine and end at zero.
+def parameter_groups(
+    model: nn.Module, rates: Rates, *, fixed_signs: bool = False
+) -> list[dict[str, Any]]:
+    """Sort the tensors of a model, or of a part of one, by how fast they learn.
 
     Parameters
     ----------
     model : nn.Module
     rates : Rates
-    total_steps : int
     fixed_signs : bool
         Leave the latents out.
-    copies : iterable of Tensor
-        More tensors that learn like latents (:mod:`vq.learning.rules.refinement`).
+
+    Returns
+    -------
+    list of dict
+        ``params``, ``lr`` and ``weight_decay``, as torch's optimisers take them; none is empty.
+    """
+    layers = list(compressed_layers(model))
+    latents = [layer.latent for layer in layers if layer.latent is not None]
+    books = {id(x.codebook): x.codebook for x in layers if x.codebook is not None}
+    special = {id(p) for p in (*latents, *books.values())}
+    biases = _folded_biases(layers)
+    special |= {id(bias) for bias, _ in biases}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in special]
+    groups: list[tuple[list[Tensor], float, float]] = [
+        ([] if fixed_signs else latents, rates.signs, 0.0),
+        (list(books.values()), rates.codebooks, 0.0),
+        ([p for p in rest if p.ndim < 2], rates.rest, 0.0),
+        ([p for p in rest if p.ndim >= 2], rates.rest, rates.decay),
+        *(([bias], rates.rest / unit, 0.0) for bias, unit in biases),
+    ]
+    return [{"params": p, "lr": lr, "weight_decay": decay} for p, lr, decay in groups if p]
+
+
+class CosineAdam:
+    """AdamW whose learning rates fall along a cosine and end at zero.
+
+    Parameters
+    ----------
+    groups : list of dict
+        ``params``, ``lr`` and, if it is not 0, ``weight_decay``; at least one.
+    total_steps : int
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        rates: Rates,
-        total_steps: int,
-        *,
-        fixed_signs: bool = False,
-        copies: Iterable[Tensor] = (),
-    ) -> None:
-        layers = list(compressed_layers(model))
-        latents = [layer.latent for layer in layers if layer.latent is not None]
-        books = {id(x.codebook): x.codebook for x in layers if x.codebook is not None}
-        special = {id(p) for p in (*latents, *books.values())}
-        biases = _folded_biases(layers)
-        special |= {id(bias) for bias, _ in biases}
-        rest = [p for p in model.parameters() if p.requires_grad and id(p) not in special]
-        groups: list[dict[str, Any]] = [
-            {"params": [] if fixed_signs else latents, "lr": rates.signs},
-            {"params": list(books.values()), "lr": rates.codebooks},
-            {"params": [p for p in rest if p.ndim < 2], "lr": rates.rest},
-            {"params": [p for p in rest if p.ndim >= 2], "lr": rates.rest, "decay": rates.decay},
-            {"params": list(copies), "lr": rates.signs},
-            *({"params": [bias], "lr": rates.rest / unit} for bias, unit in biases),
-        ]
-        groups = [
-            {"params": g["params"], "lr": g["lr"], "weight_decay": g.get("decay", 0.0)}
-            for g in groups
-            if g["params"]
-        ]
+    def __init__(self, groups: list[dict[str, Any]], total_steps: int) -> None:
         self._total = total_steps
         self._optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         self._rates = [group["lr"] for group in groups]
@@ -125,10 +127,11 @@ def _folded_biases(layers: Iterable[CompressedLayer]) -> list[tuple[Tensor, floa
     found = []
     for layer in layers:
         bias, weight = getattr(layer.module, "bias", None), layer.weight
-        if weight.geometry.scales or not isinstance(weight, SignSplit | PlainVQ):
+        if weight.geometry.scales or layer.codebook is None:
             continue
         if isinstance(bias, Tensor) and bias.requires_grad:
-            found.append((bias, float(weight.scale(layer.originals[0]).mean())))
+            scale = cast(SignSplit | PlainVQ, weight).scale(layer.codebook)
+            found.append((bias, float(scale.mean())))
     return found
 
 
@@ -139,12 +142,3 @@ def scale_latents_(layers: Iterable[CompressedLayer], alpha: float) -> None:
         if layer.latent is not None and alpha != 1:
             frozen = layer.latent.abs() >= FROZEN
             layer.latent.copy_(torch.where(frozen, layer.latent, layer.latent * alpha))
-
-
-@torch.no_grad()
-def clamp_magnitudes_(layers: Iterable[CompressedLayer]) -> None:
-    """Stop codewords of sign-split layers at zero: a negative one would undo the split."""
-    for layer in layers:
-        if isinstance(layer.weight, SignSplit):
-            assert layer.codebook is not None
-            layer.codebook.clamp_(min=0)

@@ -20,7 +20,6 @@ from vq import SSVQ, Recipe
 from vq.errors import ConfigError, OutputError, ResumeError
 from vq.learning.checkpoint import Checkpoints
 from vq.learning.finetune import Rates
-from vq.learning.record import RunLog
 
 KILLS = 4  # the first before there is a checkpoint
 
@@ -212,19 +211,6 @@ def test_a_full_disk_stops_it_and_leaves_the_last_checkpoint(tmp_path, monkeypat
     model = compressed()
     vq.finetune_(model, batches(), resume=True, **settings)
     assert_same(whole.state_dict(), model.state_dict())
-
-
-def test_the_log_goes_on_from_its_checkpoint(tmp_path):
-    entries = [("checkpoint", 2), ("epoch", 3), ("checkpoint", 4), ("epoch", 4), ("checkpoint", 6)]
-    log = RunLog(tmp_path, 0)
-    for event, step in entries:
-        log.write({"event": event, "step": step})
-    with (tmp_path / "run.jsonl").open("a") as file:
-        file.write('{"event": "epo')  # cut off
-    for step, kept in ((6, 5), (4, 3), (0, 0)):
-        RunLog(tmp_path, step)
-        lines = (tmp_path / "run.jsonl").read_text().splitlines()
-        assert [json.loads(x)["step"] for x in lines] == [at for _, at in entries[:kept]]
 
 
 def test_a_place_that_is_no_folder_is_refused(tmp_path):

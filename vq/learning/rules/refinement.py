@@ -13,20 +13,21 @@ Before the first step nothing would move: latents are the weights that clusterin
 copies are the codewords themselves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from vq import distributed
 from vq.clustering.cluster import sub_vectors
 from vq.errors import ConfigError
 from vq.formats.integers import codebook_step
 from vq.formats.model import CompressedLayer
 from vq.formats.weights import FROZEN, PlainVQ, SignSplit
 from vq.layers import along_outputs
+from vq.learning.rates import Rates
+from vq.learning.rules.rule import Rule, Run
 
 __all__ = ["Refinement", "Refiner"]
 
@@ -66,70 +67,75 @@ class Refinement:
         if not 0 < self.until <= 1:
             raise ConfigError(f"refinement until must be in (0, 1], not {self.until!r}")
 
+    def start(self, run: Run) -> "Refiner":
+        """Return the rule at work."""
+        return Refiner(run.layers, run.total_steps, self, run.rates)
 
-class Refiner:
+
+class Refiner(Rule):
     """Watches layers during training and re-assigns their sub-vectors.
-
-    Call :meth:`share_gradients` before every optimiser step and :meth:`step` after it; train
-    :attr:`copies` with the latents.
 
     Parameters
     ----------
-    layers : sequence of CompressedLayer
+    layers : iterable of CompressedLayer
     total_steps : int
-    schedule : Refinement or None
-        None does nothing, at no cost.
-    alpha : float
-        Factor by which latents are larger than weights.
+    schedule : Refinement
+    rates : Rates
+        ``signs``, the rate of the copies, and ``alpha``, by which latents are larger than weights.
+
+    Attributes
+    ----------
+    reassigned : int
+        Changes of an index so far.
     """
+
+    name = "refinement"
 
     def __init__(
         self,
-        layers: Sequence[CompressedLayer],
+        layers: Iterable[CompressedLayer],
         total_steps: int,
-        schedule: Refinement | None,
-        alpha: float = 1.0,
+        schedule: Refinement,
+        rates: Rates,
     ) -> None:
+        self.reassigned = 0
         self._schedule = schedule
-        self._last = 0 if schedule is None else int(schedule.until * total_steps)
-        self._alpha = alpha
-        self._layers = [x for x in layers if isinstance(x.weight, SignSplit | PlainVQ)]
-        self._copies: dict[int, Tensor] = {}
+        self._last = int(schedule.until * total_steps)
+        self._rates = rates
+        self._layers = [layer for layer in layers if layer.codebook is not None]
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
-        if schedule is not None:
-            for layer in self._layers:
-                if isinstance(layer.weight, PlainVQ):
-                    self._copies[id(layer)] = self._watch(layer)
+        #: Weights of VQ layers as they would be without a codebook.
+        self._copies = {id(x): self._watch(x) for x in self._layers if x.latent is None}
 
-    @property
-    def copies(self) -> list[Tensor]:
-        """Weights of VQ layers as they would be without a codebook, to train like latents."""
-        return list(self._copies.values())
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the copies of VQ layers' weights, which learn like latents."""
+        return [{"params": list(self._copies.values()), "lr": self._rates.signs}]
 
     def close(self) -> None:
         """Stop watching the gradients."""
         for hook in self._hooks:
             hook.remove()
 
-    def share_gradients(self) -> None:
-        """Average the gradients of the copies over all processes."""
-        distributed.average_([copy.grad for copy in self.copies if copy.grad is not None])
+    def after_step(self, step: int) -> None:
+        """Re-assign if a round is due."""
+        if step % self._schedule.interval_steps == 0 and step <= self._last:
+            self.reassigned += sum(self._refine(layer) for layer in self._layers)
 
-    def step(self, done: int) -> int:
-        """Re-assign if a round is due after ``done`` steps; return how many indices changed."""
-        if self._schedule is None or done % self._schedule.interval_steps or done > self._last:
-            return 0
-        return sum(self._refine(layer, self._schedule) for layer in self._layers)
+    def telemetry(self) -> dict[str, float]:
+        """Return how often an index changed so far."""
+        return {"reassigned": self.reassigned}
 
-    def state_dict(self) -> list[Tensor]:
-        """Return the copies; the indices are the model's."""
-        return [copy.detach() for copy in self.copies]
+    def state_dict(self) -> dict[str, Any]:
+        """Return the copies and the count; the indices are the model's."""
+        copies = [copy.detach() for copy in self._copies.values()]
+        return {"reassigned": self.reassigned, "copies": copies}
 
-    def load_state_dict(self, state: list[Tensor]) -> None:
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`state_dict` gave."""
-        with torch.no_grad():
-            for copy, own in zip(self.copies, state, strict=True):
-                copy.copy_(own)
+        self.reassigned = state["reassigned"]
+        for copy, own in zip(self._copies.values(), state["copies"], strict=True):
+            copy.copy_(own)
 
     def _watch(self, layer: CompressedLayer) -> Tensor:
         weight = layer.module.weight
@@ -148,9 +154,9 @@ class Refiner:
         return copy
 
     @torch.no_grad()
-    def _refine(self, layer: CompressedLayer, schedule: Refinement) -> int:
-        weight = layer.weight
-        assert isinstance(weight, SignSplit | PlainVQ) and layer.codebook is not None
+    def _refine(self, layer: CompressedLayer) -> int:
+        schedule, weight = self._schedule, cast(SignSplit | PlainVQ, layer.weight)
+        assert layer.codebook is not None
         points, counts = self._points(layer)
         codebook = weight.integers(layer.codebook) * codebook_step(layer.codebook)
         near = torch.cdist(codebook, codebook).argsort(dim=1, stable=True)
@@ -179,7 +185,7 @@ class Refiner:
             points = self._cut(self._copies[id(layer)], layer)
             return points, real.to(points).expand_as(points)
         free = layer.latent.abs() < FROZEN
-        points = torch.where(free, layer.latent.abs() / self._alpha, 0)
+        points = torch.where(free, layer.latent.abs() / self._rates.alpha, 0)
         return points, free * real.to(points)
 
     @staticmethod
@@ -192,7 +198,8 @@ class Refiner:
 
 def _unit(layer: CompressedLayer) -> Tensor:
     """What one unit of the codebook is in the decoded weight, shaped to divide it."""
-    assert isinstance(layer.weight, PlainVQ) and layer.codebook is not None
+    assert layer.codebook is not None
     g = layer.weight.geometry
-    unit = layer.weight.unit if g.scales else 1 / codebook_step(layer.codebook)
+    own = cast(PlainVQ, layer.weight).unit
+    unit = own if g.scales else 1 / codebook_step(layer.codebook)
     return along_outputs(unit, g.op, len(g.shape))

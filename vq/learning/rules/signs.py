@@ -11,7 +11,8 @@ older method does, and itself swings with an oscillating sign.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from vq.distributed import local
 from vq.errors import ConfigError
 from vq.formats.model import CompressedLayer
 from vq.formats.weights import FROZEN
+from vq.learning.rules.rule import Rule, Run
 
-__all__ = ["Freezing", "SignFreezer", "SignTelemetry"]
+__all__ = ["Freezing", "SignFreezer", "SignTelemetry", "Watching"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,19 @@ class Freezing:
         span = self.threshold_start - self.threshold_end
         return self.threshold_end + 0.5 * span * (1 + math.cos(math.pi * phase))
 
+    def start(self, run: Run) -> "SignFreezer":
+        """Return the rule at work."""
+        return SignFreezer(run.layers, run.total_steps, self)
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Tell how the signs move, and never freeze one."""
+
+    def start(self, run: Run) -> "SignFreezer":
+        """Return the rule at work."""
+        return SignFreezer(run.layers, run.total_steps, None)
+
 
 @dataclass(frozen=True)
 class SignTelemetry:
@@ -99,7 +114,7 @@ class SignTelemetry:
     changed : float
         Differ from where they started.
     flip_rate : float
-        Flipped per step, on average since :meth:`SignFreezer.mark`.
+        Flipped per step, on average since :meth:`SignFreezer.start_epoch`.
     """
 
     flipped_now: float
@@ -169,11 +184,10 @@ class _Track:
         return {n: t.detach() for n, t in own if n != "parameter" and isinstance(t, Tensor)}
 
 
-class SignFreezer:
+class SignFreezer(Rule):
     """Watches the signs of SSVQ layers during training and freezes the oscillating ones.
 
-    Call :meth:`step` after every optimiser step, in any training loop. Of latents that are sharded
-    over processes, each process watches, freezes and reports its own.
+    Of latents that are sharded over processes, each process watches, freezes and reports its own.
 
     Parameters
     ----------
@@ -185,8 +199,10 @@ class SignFreezer:
         None watches without ever freezing.
     """
 
+    name = "signs"
+
     def __init__(
-        self, layers: list[CompressedLayer], total_steps: int, schedule: Freezing | None
+        self, layers: Iterable[CompressedLayer], total_steps: int, schedule: Freezing | None
     ) -> None:
         by_average = schedule is not None and schedule.vote == "ema"
         latents = [layer.latent for layer in layers if layer.latent is not None]
@@ -198,9 +214,9 @@ class SignFreezer:
         self._step = self._counted = self._marked = 0
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Take note of the signs after an optimiser step; freeze when the schedule says so."""
-        self._step += 1
+    def after_step(self, step: int) -> None:
+        """Take note of the signs; freeze when the schedule says so."""
+        self._step = step
         self._counted += 1
         for track in self._tracks:
             track.observe(self._momentum)
@@ -216,7 +232,7 @@ class SignFreezer:
                 track.votes.zero_()
             self._counted = 0
 
-    def mark(self) -> None:
+    def start_epoch(self) -> None:
         """Count the flip rate from here."""
         self._marked = self._step
         for track in self._tracks:
@@ -237,8 +253,23 @@ class SignFreezer:
             for name, value in own.items():
                 setattr(track, name, value.to(track.latent.device, copy=True))
 
+    def telemetry(self) -> dict[str, float]:
+        """Return what :meth:`measure` finds; empty if the model has no signs."""
+        found = self.measure()
+        return {} if found is None else asdict(found)
+
+    def note(self) -> str:
+        """Say how the signs are."""
+        found = self.measure()
+        if found is None:
+            return ""
+        return (
+            f"flips {found.flip_rate:.2%}  oscillating {found.oscillating:.1%}"
+            f"  frozen {found.frozen:.1%}  changed {found.changed:.1%}"
+        )
+
     @torch.no_grad()
-    def telemetry(self) -> SignTelemetry | None:
+    def measure(self) -> SignTelemetry | None:
         """Measure the signs now; None if the model has none."""
         total = sum(t.latent.numel() for t in self._tracks)
         if not total:

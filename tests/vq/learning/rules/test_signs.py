@@ -62,9 +62,9 @@ def test_freezes_what_the_procedure_freezes(seed):
         history.append(torch.where(torch.rand(16) < rate, -history[-1], history[-1]))
     layer = layer_with_latent(history[0])
     freezer = SignFreezer([layer], total, schedule)
-    for signs in history[1:]:
+    for step, signs in enumerate(history[1:], start=1):
         set_latent(layer, signs)
-        freezer.step()
+        freezer.after_step(step)
     expected = replay([h.tolist() for h in history], schedule, total)
     latent = layer.latent.detach().reshape(-1)
     frozen = (latent.abs() >= FROZEN).tolist()
@@ -96,7 +96,7 @@ def test_worst_oscillators_freeze_first():
         if step % 5 == 0:
             signs[1] *= -1
         set_latent(layer, signs)
-        freezer.step()
+        freezer.after_step(step)
         for i in (0, 1, 2):
             if i not in at and layer.latent.detach().reshape(-1)[i].abs() >= FROZEN:
                 at[i] = step
@@ -109,8 +109,8 @@ def test_nothing_freezes_during_warmup_or_without_a_schedule():
         freezer = SignFreezer([layer], total, schedule)
         for step in range(80):
             set_latent(layer, torch.full((16,), (-1.0) ** step))
-            freezer.step()
-        telemetry = freezer.telemetry()
+            freezer.after_step(step + 1)
+        telemetry = freezer.measure()
         assert telemetry.frozen == 0
         assert telemetry.oscillating == 1
 
@@ -121,12 +121,18 @@ def test_telemetry_counts_shares():
     moved = torch.ones(16)
     moved[:4] = -1
     set_latent(layer, moved)
-    freezer.step()
-    assert freezer.telemetry().flipped_now == 0.25
-    assert freezer.telemetry().changed == 0.25
-    freezer.step()
-    assert freezer.telemetry().flipped_now == 0
-    assert SignFreezer([], 10, None).telemetry() is None
+    freezer.after_step(1)
+    assert freezer.measure().flipped_now == 0.25
+    assert freezer.measure().changed == 0.25
+    assert freezer.telemetry() == vars(freezer.measure())
+    freezer.after_step(2)
+    assert freezer.measure().flipped_now == 0
+
+
+def test_there_is_nothing_to_tell_without_signs():
+    freezer = SignFreezer([], 10, None)
+    assert freezer.measure() is None
+    assert freezer.telemetry() == {} and freezer.note() == ""
 
 
 @pytest.mark.parametrize(
@@ -157,9 +163,9 @@ def freeze_first(history, **settings):
     )
     layer = layer_with_latent(torch.ones(16))
     freezer = SignFreezer([layer], len(history), schedule)
-    for signs in history:
+    for step, signs in enumerate(history, start=1):
         set_latent(layer, signs.float())
-        freezer.step()
+        freezer.after_step(step)
     latent = layer.latent.detach().reshape(-1)
     assert bool((latent.abs() >= FROZEN).all())
     return latent.sign()
@@ -185,18 +191,18 @@ def test_a_tie_keeps_the_present_sign():
     assert (freeze_first([torch.full((16,), s) for s in (-1, 1, -1, 1)]) == 1).all()
 
 
-def test_flip_rate_counts_from_the_mark():
+def test_flip_rate_counts_from_the_epochs_start():
     layer = layer_with_latent(torch.ones(16))
     freezer = SignFreezer([layer], 10, None)
     for step in range(3):
         moved = torch.ones(16)
         moved[: 8 * (step == 1)] = -1
         set_latent(layer, moved)
-        freezer.step()
-    assert freezer.telemetry().flip_rate == pytest.approx(1 / 3)  # half went, half came back
-    freezer.mark()
-    freezer.step()
-    assert freezer.telemetry().flip_rate == 0
+        freezer.after_step(step + 1)
+    assert freezer.measure().flip_rate == pytest.approx(1 / 3)  # half went, half came back
+    freezer.start_epoch()
+    freezer.after_step(4)
+    assert freezer.measure().flip_rate == 0
 
 
 def test_state_continues_the_history():
@@ -204,23 +210,23 @@ def test_state_continues_the_history():
     schedule = Freezing(interval_steps=4, momentum=0.2, threshold_start=0.2, vote="ema")
     history = [torch.where(torch.rand(16) < 0.5, 1.0, -1.0) for _ in range(40)]
 
-    def play(freezer, layer, part):
-        for signs in part:
-            set_latent(layer, signs)
-            freezer.step()
+    def play(freezer, layer, steps):
+        for step in steps:
+            set_latent(layer, history[step])
+            freezer.after_step(step + 1)
 
     whole = layer_with_latent(history[0])
     freezer = SignFreezer([whole], 40, schedule)
-    play(freezer, whole, history)
+    play(freezer, whole, range(40))
     first = layer_with_latent(history[0])
     other = SignFreezer([first], 40, schedule)
-    play(other, first, history[:18])
+    play(other, first, range(18))
     second = layer_with_latent(torch.ones(16))
     with torch.no_grad():
         second.latent.copy_(first.latent)
     resumed = SignFreezer([second], 40, schedule)
     resumed.load_state_dict(other.state_dict())
-    play(resumed, second, history[18:])
+    play(resumed, second, range(18, 40))
     assert torch.equal(whole.latent, second.latent)
-    assert resumed.telemetry() == freezer.telemetry()
-    assert 0 < freezer.telemetry().frozen
+    assert resumed.measure() == freezer.measure()
+    assert 0 < freezer.measure().frozen
