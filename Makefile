@@ -25,7 +25,7 @@ $(VENV)/.warm: $(VENV)/.stamp
 # What the tests can do without, but should not: they skip with a reason where it is absent.
 $(VENV)/.extras: $(VENV)/.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[keras,lm,sweep,dask,compressed-tensors]'
+	    --constraint constraints.txt --editable '.[keras,lm,lightning,tensorboard,sweep,dask,compressed-tensors]'
 	touch $@
 
 demo: $(VENV)/.warm

@@ -176,6 +176,9 @@ def finetune(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write scalars for it to the folder.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto takes the best.")] = "auto",
     json: Json = None,
 ) -> None:
@@ -199,6 +202,7 @@ def finetune(
         importance=importance,
         seed=seed,
         resume=resume,
+        tensorboard=tensorboard,
         device=device,
     )
     _print_run(document)

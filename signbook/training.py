@@ -189,13 +189,14 @@ def finetune_named(
     importance: str | None = None,
     seed: int = 0,
     resume: bool = False,
+    tensorboard: bool = False,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Cluster, fine-tune and write: the ``signbook.finetune/1`` document.
 
     Checkpoints lie in ``out/checkpoints``; with ``resume`` an interrupted run goes on from the
-    newest one. With ``teacher``, the original model's outputs enter the loss; where a task has no
-    targets, they are the loss.
+    newest one. With ``tensorboard``, scalars lie in ``out/tensorboard``. With ``teacher``, the
+    original model's outputs enter the loss; where a task has no targets, they are the loss.
 
     Raises
     ------
@@ -239,6 +240,7 @@ def finetune_named(
         accumulate=accumulate,
         checkpoint_dir=out / "checkpoints",
         resume=resume,
+        tensorboard=out / "tensorboard" if tensorboard else None,
         seed=seed,
     )
     file = vq.save(network, out / FILE_NAME)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -64,10 +65,12 @@ def test_finetune_learns_and_writes_what_load_reads(tmp_path, recipe):
 
 
 def test_distilling_uses_the_original_as_it_was(tmp_path, recipe):
+    board = find_spec("tensorboard") is not None
     document = finetune_named(
-        MODEL, recipe, TRAIN, tmp_path / "out", epochs=1, teacher=True, device="cpu"
+        MODEL, recipe, TRAIN, tmp_path, epochs=1, teacher=True, tensorboard=board, device="cpu"
     )
     assert document["run"]["losses"]
+    assert bool(list(tmp_path.glob("tensorboard/events.*"))) == board
 
 
 def test_calibration_changes_the_codebooks(tmp_path, recipe):

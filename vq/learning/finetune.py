@@ -54,6 +54,7 @@ def finetune_(
     checkpoint_dir: str | os.PathLike[str] | None = None,
     checkpoint_steps: int = 200,
     resume: bool = False,
+    tensorboard: str | os.PathLike[str] | None = None,
     seed: int | None = None,
     progress: bool = True,
 ) -> FinetuneResult:
@@ -102,6 +103,9 @@ def finetune_(
         Continue from the newest checkpoint in ``checkpoint_dir``, or start if there is none. Give
         the same arguments and the freshly compressed model; on CPU, the result is that of a run
         without interruption, bit for bit.
+    tensorboard : path, optional
+        Write scalars for TensorBoard there: the loss of every step, and what the rules tell. Needs
+        the extra ``tensorboard``.
     seed : int, optional
         Of everything random during the run. None goes on with the global random state.
     progress : bool
@@ -110,7 +114,8 @@ def finetune_(
     Raises
     ------
     ConfigError
-        If the model holds no compressed layer, the loader no batch, or a setting is impossible.
+        If the model holds no compressed layer, the loader no batch, a setting is impossible, or
+        TensorBoard is missing.
     ResumeError
         If the checkpoint belongs to another run, or none is whole.
     TrainingError
@@ -168,7 +173,9 @@ def finetune_(
         if teacher is not None:
             stack.enter_context(as_it_was(teacher))
             teacher.eval()
-        training = Training(model, train_loader, plan, objective, checkpoints, settings)
+        training = Training(
+            model, train_loader, plan, objective, checkpoints, tensorboard, settings
+        )
         return training.run(resume=resume, progress=progress)
 
 

@@ -1,6 +1,7 @@
 """The training loop, and the state that a checkpoint must hold to continue it."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from vq.learning.rates import CosineAdam, Rates, parameter_groups, scale_latents
 from vq.learning.record import FinetuneResult, RunLog, entry
 from vq.learning.rules.driver import Rules
 from vq.learning.rules.rule import RuleSettings
+from vq.learning.scalars import Scalars
 from vq.progress import Advance, bar
 
 __all__ = ["Training", "TrainingPlan"]
@@ -60,6 +62,8 @@ class Training:
     plan : TrainingPlan
     objective : Objective
     checkpoints : Checkpoints or None
+    tensorboard : path or None
+        Folder for scalars.
     settings : dict
         For the record.
     """
@@ -71,6 +75,7 @@ class Training:
         plan: TrainingPlan,
         objective: Objective,
         checkpoints: Checkpoints | None,
+        tensorboard: str | os.PathLike[str] | None,
         settings: dict[str, Any],
     ) -> None:
         self._model = model
@@ -78,6 +83,7 @@ class Training:
         self._plan = plan
         self._objective = objective
         self._checkpoints = checkpoints
+        self._tensorboard = tensorboard
         self._device = device_of(model)
         scale_latents_(compressed_layers(model), plan.rates.alpha)
         total = plan.total_steps
@@ -87,6 +93,7 @@ class Training:
         self._generators = randomness.generators_of(loader)
         self._result = FinetuneResult(settings=settings)
         self._log: RunLog | None = None
+        self._scalars: Scalars | None = None
         self._note = ""
         # Position: epoch, batches of it that are done, their losses, random state at its start.
         self._epoch = self._done = 0
@@ -117,6 +124,8 @@ class Training:
                     self._epoch += 1
             self._settle()
         finally:
+            if self._scalars is not None:
+                self._scalars.close()
             self._rules.close()
             self._optimizer.zero_grad()
             self._model.eval()
@@ -134,6 +143,8 @@ class Training:
     def _open_logs(self) -> None:
         if self._checkpoints is not None:
             self._log = RunLog(self._checkpoints.folder, self._result.steps)
+        if self._tensorboard is not None:
+            self._scalars = Scalars(self._tensorboard, self._result.steps)
 
     def _run_epoch(self, wrapped: nn.Module, advance: Advance) -> None:
         plan, result = self._plan, self._result
@@ -145,6 +156,8 @@ class Training:
             result.steps += 1
             self._done += len(group)
             self._losses.append(loss)
+            if self._scalars is not None:
+                self._scalars.write(result.steps, loss)
             if result.steps % plan.checkpoint_steps == 0 or result.steps == plan.total_steps:
                 self._checkpoint()
             if result.steps % _NOTE_STEPS == 0:
@@ -272,6 +285,8 @@ class Training:
         if self._log is not None:
             mean = math.fsum(self._losses) / len(self._losses)
             self._log.write(entry(event, self._result.steps, self._epoch + 1, mean, told))
+        if self._scalars is not None:
+            self._scalars.write_rules(self._result.steps, told)
 
     def _noted(self, loss: float) -> str:
         return "  ".join(filter(None, (f"loss {loss:.4f}", self._rules.note())))
