@@ -31,7 +31,8 @@ class Rules:
     total_steps : int
         Optimiser steps of the run.
     rates : Rates, optional
-        Those of the model's tensors, to which rules keep their own.
+        What rules keep to that train tensors of their own. Nobody scales latents here, so
+        ``alpha`` is what they were scaled by: usually 1.
 
     Raises
     ------

@@ -84,7 +84,10 @@ class Rule:
         return ""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what it must know to continue: tensors and plain values, none of the model's."""
+        """Return what it must know to continue: tensors and plain values, none of the model's.
+
+        With several processes, that of the first is saved, and all read it.
+        """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
