@@ -13,11 +13,11 @@ from language import CHOICE, REFINEMENT, TEST, Arm, Stories, nats_per_token, row
 from torch import Tensor, nn
 
 import vq
+from signbook.commands.finetune import IGNORED
 from signbook.data.factories import tinystories
 from signbook.data.files import data_file
 from signbook.evaluation import evaluate
 from signbook.tasks import Embedding
-from signbook.training import IGNORED
 from signbook.zoo.llama import load_stories260k
 from signbook.zoo.minilm import minilm, minilm_tokenizer, tokenize
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from signbook.extras import require
-from signbook.hub import quiet_transformers
 from signbook.tasks import Classification, LanguageModelling
+from signbook.zoo.hub import quiet_transformers
 from vq.distributed import gather, rank, ranks
 from vq.errors import ConfigError
 

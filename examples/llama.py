@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from signbook.extras import require
-from signbook.hub import quiet_transformers
+from signbook.zoo.hub import quiet_transformers
 from vq.errors import ConfigError
 
 #: What the published configurations say about shapes; all else is irrelevant to a plan.

@@ -113,8 +113,8 @@ def plan(
     json: Json = None,
 ) -> None:
     """Predict a compression: exact bytes, what is skipped and why, about how long and how large."""
+    from signbook.commands.finetune import plan_named
     from signbook.files import write_json
-    from signbook.training import plan_named
 
     document = plan_named(model, recipe, weights=weights, seed=seed)
     columns = ("name", "method", "weights", "axis", "d", "k", "bytes", "bits_per_weight")
@@ -139,8 +139,8 @@ def compress(
     json: Json = None,
 ) -> None:
     """Cluster the layers that a recipe selects and write one container, without training."""
+    from signbook.commands.finetune import compress_named
     from signbook.files import write_json
-    from signbook.training import compress_named
 
     document = compress_named(
         model, recipe, out, weights=weights, data=data, importance=importance, seed=seed
@@ -183,8 +183,8 @@ def finetune(
     json: Json = None,
 ) -> None:
     """Cluster, train codebooks and signs, and write one container; resumable."""
+    from signbook.commands.finetune import finetune_named
     from signbook.files import write_json
-    from signbook.training import finetune_named
     from vq.learning.finetune import Rates
 
     document = finetune_named(
@@ -282,8 +282,8 @@ def quantize(
     """Quantise to a few bits on calibration data, block by block, and write one container."""
     from rescomp import Clip
     from rescomp import Settings as Solver
+    from signbook.commands.quantize import quantize_named
     from signbook.files import write_json
-    from signbook.quantization import quantize_named
 
     settings = Solver(
         damping,
@@ -344,8 +344,8 @@ def inspect(
     json: Json = None,
 ) -> None:
     """Show what a container holds and account for every byte."""
+    from signbook.commands.inspect import inspect_file
     from signbook.files import write_json
-    from signbook.inspection import inspect_file
 
     document = inspect_file(file)
     columns = ("name", "method", "weights", "d", "k", "stream_bytes", "codebook_bytes",
@@ -425,8 +425,8 @@ def integer(
     json: Json = None,
 ) -> None:
     """Store a compressed model's integer graph in its file: int8 activations, int32 sums."""
+    from signbook.commands.integer import integer_named
     from signbook.files import write_json
-    from signbook.integer import integer_named
 
     document = integer_named(model, file, data, out=out, choice=choice, batches=batches)
     rows = [{**row, "step": f"{row['step']:.4g}"} for row in document["nodes"]]
@@ -465,7 +465,7 @@ def export(
     json: Json = None,
 ) -> None:
     """Write a container as dense weights, as ONNX, as an accelerator's memory, or repacked."""
-    from signbook.exporting import export_named
+    from signbook.commands.export import export_named
     from signbook.files import write_json
 
     document = export_named(
@@ -500,8 +500,8 @@ def rtl(
 ) -> None:
     """Generate the accelerator as Verilog, with a manifest and a map of its registers."""
     from rtl import AcceleratorConfig, StreamerConfig, top_of, write_verilog
+    from signbook.commands.accelerator import read_settings
     from signbook.files import make_folder, write_json
-    from signbook.settings import read_settings
 
     if weights_only and report:
         raise ConfigError("--report must stand without --weights-only: it reports on accelerators")
@@ -551,8 +551,8 @@ def simulate(
     int8,int4 --check
     """
     from rtl import AcceleratorConfig
-    from signbook.settings import read_settings
-    from signbook.streaming import stream
+    from signbook.commands.accelerator import read_settings
+    from signbook.commands.simulate import stream
 
     values, clock = read_settings(accelerator, settings, rom)
     document = stream(
@@ -608,8 +608,8 @@ def estimate(
     int8,int4
     """
     from rtl import AcceleratorConfig
-    from signbook.settings import read_settings
-    from signbook.streaming import foresee
+    from signbook.commands.accelerator import read_settings
+    from signbook.commands.simulate import foresee
 
     values, clock = read_settings(accelerator, settings, rom)
     document = foresee(
@@ -636,8 +636,8 @@ def _methods(text: str) -> tuple[str, ...]:
 
 
 def _print_document(title: str, document: dict[str, Any], json: Path | None) -> None:
+    from signbook.commands.tables import layer_rows, rest_rows, run_rows, summary_rows
     from signbook.files import write_json
-    from signbook.tables import layer_rows, rest_rows, run_rows, summary_rows
 
     heading, layers = layer_rows(document)
     _print_table(f"{title}: {heading}", list(layers[0]), layers)
@@ -706,8 +706,8 @@ def sweep(
     For example: sweep deit-tiny --out DIR --recipe ssvq:d=8,k=16 --set array=16x16,32x32
     --memory ddr4-2400 --memory lpddr5-6400. Whatever stops it, --resume goes on.
     """
+    from signbook.commands.sweep import front_table, sweep_named
     from signbook.files import write_json
-    from signbook.sweeping import front_table, sweep_named
 
     try:
         document = sweep_named(

@@ -14,10 +14,10 @@ from torch import nn
 import vq
 from hwsim.simulator.toolchain import find_toolchain
 from rtl import AcceleratorConfig
+from signbook.commands.inspect import inspect_file
+from signbook.commands.simulate import stream
 from signbook.files import make_folder, write_json, write_text
-from signbook.inspection import inspect_file
 from signbook.report import render_demo
-from signbook.streaming import stream
 from signbook.zoo.digits import DigitBatches, DigitsViT, load_digits, top1, train
 from vq.container import SignbookError
 from vq.learning.finetune import FinetuneResult

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 import vq
 from rescomp import ActivationQuantizer
-from signbook.integer import load_integer
+from signbook.commands.integer import load_integer
 from signbook.meters import meter_for
 from signbook.naming import resolve_data, resolve_model
 from signbook.tasks import LanguageModelling, Task

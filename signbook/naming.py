@@ -14,9 +14,9 @@ from typing import Any
 from torch import nn
 
 from signbook.hints import did_you_mean
-from signbook.hub import timm_model, transformers_model
 from signbook.tasks import Task
 from signbook.zoo.checkpoints import load_weights
+from signbook.zoo.hub import timm_model, transformers_model
 from vq.errors import ConfigError, SignbookError
 
 __all__ = ["resolve_data", "resolve_model"]

@@ -140,7 +140,7 @@ def _encoder(tokenizer: str) -> Callable[[str], list[int]]:
         from signbook.zoo.tokenizer import load_tokenizer
 
         return load_tokenizer(data_file("stories260K/tok512.bin")).encode
-    from signbook.hub import quiet_transformers
+    from signbook.zoo.hub import quiet_transformers
 
     transformers = require("transformers", extra="lm", purpose=f"tokenizer {tokenizer!r}")
     with quiet_transformers(f"tokenizer {tokenizer!r}"):

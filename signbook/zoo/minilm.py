@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from signbook.extras import require
-from signbook.hub import quiet_transformers
+from signbook.zoo.hub import quiet_transformers
 from vq.errors import ConfigError
 
 __all__ = ["MiniLM", "load_minilm", "minilm", "minilm_folder", "minilm_tokenizer", "tokenize"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hwsim.sweep import Space, sweep
-from signbook import sweeping
+from signbook.commands import sweep as sweeping
 from tests.hwsim.containers import write
 from tests.hwsim.programs import SMALL, every_format
 from tests.hwsim.sweep.evaluations import comparable, killer, space

@@ -16,7 +16,7 @@ from hwsim import estimate
 from hwsim.sweep import Space, local_pool, sweep
 from hwsim.sweep.evaluate import MEASURES
 from rtl import AcceleratorConfig
-from signbook.inspection import inspect_file
+from signbook.commands.inspect import inspect_file
 from tests.hwsim.containers import Maker, write
 from tests.hwsim.sweep import evaluations
 from tests.hwsim.sweep.evaluations import MEMORIES, comparable, made_up, space

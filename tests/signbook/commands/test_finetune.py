@@ -8,9 +8,15 @@ import pytest
 import torch
 
 import vq
+from signbook.commands.finetune import (
+    FILE_NAME,
+    IGNORED,
+    finetune_named,
+    next_token_loss,
+    objective_of,
+)
 from signbook.naming import resolve_model
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling
-from signbook.training import FILE_NAME, IGNORED, finetune_named, next_token_loss, objective_of
 from tests.signbook.test_cli import refused, run
 from vq.container import open_container
 from vq.errors import ConfigError
@@ -107,7 +113,7 @@ def test_every_task_says_how_it_is_learned():
 
 
 def test_data_without_targets_need_a_teacher(tmp_path, recipe, monkeypatch):
-    import signbook.training as module
+    import signbook.commands.finetune as module
 
     monkeypatch.setattr(module, "resolve_data", lambda name: Embedding([torch.randn(2, 3)]))
     with pytest.raises(ConfigError, match=r"^data x hold no targets, so --teacher must be given$"):

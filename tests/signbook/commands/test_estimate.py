@@ -6,8 +6,8 @@ import pytest
 
 from hwsim import estimate, estimate_workload
 from hwsim.workloads import workload
-from signbook.streaming import foresee
-from signbook.tables import layer_rows, rest_rows, run_rows, summary_rows
+from signbook.commands.simulate import foresee
+from signbook.commands.tables import layer_rows, rest_rows, run_rows, summary_rows
 from tests.hwsim.containers import Maker, write
 from tests.hwsim.programs import SMALL
 from vq.container import ConfigError

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 import rescomp
 import vq
 from rescomp.methods import QEP, Method
+from signbook.commands.finetune import FILE_NAME
 from signbook.evaluation import choose_device
 from signbook.files import make_folder, write_json
 from signbook.hints import did_you_mean
 from signbook.naming import resolve_data, resolve_model
 from signbook.tasks import Embedding, LanguageModelling, Task
-from signbook.training import FILE_NAME
 from vq.container import account
 from vq.errors import ConfigError
 from vq.layers import op_of

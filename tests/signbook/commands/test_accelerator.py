@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rtl import AcceleratorConfig
-from signbook.settings import read_settings
+from signbook.commands.accelerator import read_settings
 from vq.container import ConfigError
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 import vq
-from signbook.integer import load_integer
+from signbook.commands.integer import load_integer
 from tests.signbook.shared import shared
 from tests.signbook.test_cli import refused, run
 from vq.integer import add_integer
@@ -15,7 +15,7 @@ from vq.integer import add_integer
 RESNET = "py:signbook.zoo.resnet:resnet20"
 CIFAR = "py:signbook.data:cifar10_exact"
 SMALL = "py:tests.vq.integer.models:Small"
-DATA = "py:tests.signbook.test_integer_cli:small_task"
+DATA = "py:tests.signbook.commands.test_integer:small_task"
 
 
 def small_task():

@@ -17,17 +17,17 @@ from torch import nn
 import rescomp
 import vq
 from signbook import cli
+from signbook.commands.quantize import calibration_of, method_named, quantize_named
 from signbook.data import tinystories
 from signbook.evaluation import evaluate, evaluate_named
 from signbook.naming import resolve_model
-from signbook.quantization import calibration_of, method_named, quantize_named
 from signbook.tasks import Classification, Embedding, LanguageModelling, TextProtocol
 from tests.signbook.shared import shared
 from tests.signbook.test_cli import refused, run
 from vq.container import open_container
 from vq.errors import ConfigError, SignbookError
 
-HERE = "tests.signbook.test_quantization"
+HERE = "tests.signbook.commands.test_quantize"
 MODEL, DATA = f"py:{HERE}:network", f"py:{HERE}:pictures"
 
 
