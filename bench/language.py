@@ -19,9 +19,9 @@ from harness import Bench
 from torch import Tensor, nn
 
 import vq
-from signbook.commands.finetune import IGNORED, next_token_loss
 from signbook.data.factories import tinystories
 from signbook.data.files import data_file
+from signbook.objectives import IGNORED, next_token_loss
 from signbook.zoo.llama import Llama, load_stories260k
 from vq.learning.finetune import Rates
 from vq.learning.rules.refinement import Refinement

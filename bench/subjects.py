@@ -13,10 +13,10 @@ from language import CHOICE, REFINEMENT, TEST, Arm, Stories, nats_per_token, row
 from torch import Tensor, nn
 
 import vq
-from signbook.commands.finetune import IGNORED
 from signbook.data.factories import tinystories
 from signbook.data.files import data_file
 from signbook.evaluation import evaluate
+from signbook.objectives import IGNORED
 from signbook.tasks import Embedding
 from signbook.zoo.llama import load_stories260k
 from signbook.zoo.minilm import minilm, minilm_tokenizer, tokenize

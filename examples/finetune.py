@@ -17,10 +17,10 @@ import torch
 from torch import distributed as dist
 
 import vq
-from signbook.commands.finetune import FILE_NAME, objective_of
 from signbook.evaluation import choose_device
-from signbook.files import make_folder, write_json
+from signbook.files import FILE_NAME, make_folder, write_json
 from signbook.naming import resolve_data, resolve_model
+from signbook.objectives import objective_of
 from vq.distributed import is_main, ranks, together
 from vq.errors import SignbookError
 

@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 import vq
+from hwsim import DEFAULT_MEMORY
 from hwsim.simulator.toolchain import find_toolchain
 from rtl import AcceleratorConfig
 from signbook.commands.inspect import inspect_file
+from signbook.commands.measuring import Setup
 from signbook.commands.simulate import stream
 from signbook.files import make_folder, write_json, write_text
 from signbook.report import render_demo
@@ -32,7 +34,6 @@ ARMS: dict[str, vq.Recipe] = {
 TRAIN_EPOCHS = 30
 FINETUNE_EPOCHS = 12
 BUS_BITS = 128
-MEMORY = "ideal:bytes_per_cycle=16,latency=20"
 
 
 @dataclass
@@ -92,8 +93,8 @@ def run_demo(out: Path, *, seed: int = 0, json_path: Path | None = None) -> Demo
         _require_lossless(compressed, files[arm], DigitsViT())
         demo.inspections[arm] = inspect_file(files[arm])
     with _timed(seconds, "simulate"):
-        config = AcceleratorConfig(bus_bits=BUS_BITS)
-        measured = stream(files["ssvq"], config=config, memory=MEMORY)
+        setup = Setup(AcceleratorConfig(bus_bits=BUS_BITS), DEFAULT_MEMORY, ("int8",))
+        measured = stream(files["ssvq"], setup)
     demo.document = {
         "schema": "signbook.demo/1",
         "file": str(files["ssvq"]),

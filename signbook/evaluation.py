@@ -28,16 +28,24 @@ from torch import Tensor, nn
 
 import vq
 from rescomp import ActivationQuantizer
-from signbook.commands.integer import load_integer
 from signbook.meters import meter_for
 from signbook.naming import resolve_data, resolve_model
 from signbook.tasks import LanguageModelling, Task
 from vq.container import open_container
 from vq.errors import ConfigError
+from vq.integer import IntegerModel, read_integer
 from vq.layers import candidates, op_of
 from vq.progress import bar
 
-__all__ = ["SCHEMA", "Evaluation", "choose_device", "evaluate", "evaluate_named"]
+__all__ = [
+    "SCHEMA",
+    "Evaluation",
+    "IntegerModule",
+    "choose_device",
+    "evaluate",
+    "evaluate_named",
+    "load_integer",
+]
 
 SCHEMA = "signbook.eval/1"
 
@@ -61,6 +69,33 @@ class Evaluation:
         if self.protocol is not None:
             document["protocol"] = self.protocol
         return document
+
+
+class IntegerModule(nn.Module):
+    """The golden model as a torch module: real inputs to real logits, int8 in between.
+
+    It computes with numpy on the CPU; logits return to the device of the inputs.
+    """
+
+    def __init__(self, model: IntegerModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, ...]
+        codes = self.model.run(self.model.quantize(x.detach().cpu().float().numpy()))
+        return torch.from_numpy(self.model.dequantize(codes)).to(x.device)
+
+
+def load_integer(file: Path) -> IntegerModule:
+    """Read the integer graph of a container as a module.
+
+    Raises
+    ------
+    ContainerError
+        If there is none or it is damaged.
+    """
+    with open_container(file) as container:
+        return IntegerModule(read_integer(container))
 
 
 def evaluate_named(

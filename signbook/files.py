@@ -6,7 +6,10 @@ from typing import Any
 
 from vq.container import OutputError, atomic_file
 
-__all__ = ["make_folder", "write_json", "write_text"]
+__all__ = ["FILE_NAME", "make_folder", "write_json", "write_text"]
+
+#: Name of the container in an output folder.
+FILE_NAME = "model.vq.safetensors"
 
 
 def make_folder(path: Path) -> Path:

@@ -4,10 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rtl import read_rom, rom_text
-from vq.container import ConfigError
+from vq.errors import ConfigError
 
 __all__ = ["read_settings"]
 
@@ -47,6 +44,8 @@ def read_settings(
     if rom is not None:
         if "codebook_rom" in values:
             raise ConfigError("--rom must stand without --set codebook_rom: it is the same setting")
+        from rtl import read_rom, rom_text
+
         values["codebook_rom"] = rom_text(read_rom(rom))
     if file is not None:
         # The later one of array and rows counts: those of the file come first.
@@ -57,6 +56,8 @@ def read_settings(
 
 
 def _read(file: Path) -> dict[str, Any]:
+    import yaml
+
     try:
         document = yaml.safe_load(file.read_text())
     except (OSError, UnicodeDecodeError) as error:

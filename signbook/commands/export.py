@@ -1,61 +1,59 @@
-"""Exports by the names of the command line."""
+"""``signbook export``: a container in another form."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import vq
-from signbook.files import write_json
-from signbook.naming import resolve_data, resolve_model
-from signbook.packed import FORMATS, export_packed
+import typer
+
+from signbook.commands.defaults import Defaults
+from signbook.commands.options import MODEL_HELP, File, Json
+from signbook.commands.printing import print_rows, save_json, text
 from vq.errors import ConfigError
-from vq.export import export_dense, export_dram, export_onnx
 
-__all__ = ["TARGETS", "export_named"]
-
-TARGETS = ("dense", "onnx", "dram", *FORMATS)
+__all__ = ["run"]
 
 
-def export_named(
-    file: Path,
-    to: str,
-    out: Path,
-    *,
-    dtype: str = "fp32",
-    model: str | None = None,
-    data: str | None = None,
-    base: int = 0,
-    dense_others: bool = False,
+def run(
+    file: File,
+    to: Annotated[
+        str,
+        typer.Option(
+            help="dense (safetensors), onnx, dram (memory image), or for transformers: "
+            "compressed-tensors, gptq."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="File to write; a folder for transformers.")
+    ],
+    dtype: Annotated[str, typer.Option(help="Of dense weights: fp32, bf16 or fp16.")] = Defaults(
+        "vq.export", "export_dense"
+    ).dtype,
+    model: Annotated[
+        str | None, typer.Option(help="For onnx and for transformers: " + MODEL_HELP)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="For onnx: data whose first batch has the input's shape.")
+    ] = None,
+    base: Annotated[int, typer.Option(min=0, help="For dram: address of the image.")] = Defaults(
+        "vq.export", "export_dram"
+    ).base,
+    dense_others: Annotated[
+        bool,
+        typer.Option(
+            "--dense-others", help="For transformers: layers that it cannot hold become dense."
+        ),
+    ] = False,
+    json: Json = None,
 ) -> dict[str, Any]:
-    """Write a container in another form.
+    """Write a container as dense weights, as ONNX, as an accelerator's memory, or repacked."""
+    from signbook.files import write_json
+    from signbook.packed import FORMATS, export_packed
+    from vq.export import export_dense, export_dram
 
-    Parameters
-    ----------
-    to : str
-        "dense": safetensors. "onnx": needs ``model``, the architecture, and ``data``, whose first
-        batch gives the input's shape. "dram": the memory image, and beside it ``OUT.json``, the
-        map. "compressed-tensors", "gptq": a folder for transformers; needs ``model`` where no
-        ``config.json`` lies beside ``file``.
-    dtype : str
-        Of dense weights: "fp32", "bf16" or "fp16".
-    base : int
-        Address of the memory image.
-    dense_others : bool
-        In a folder for transformers, store the layers that its format cannot hold as dense
-        weights.
-
-    Returns
-    -------
-    dict
-        The ``signbook.export/1`` document: what was written where, and which layers of a folder
-        for transformers are ``packed`` and which ``dense``.
-
-    Raises
-    ------
-    ConfigError, ContainerError, OutputError
-    """
-    if to not in TARGETS:
-        raise ConfigError(f"--to must be one of {', '.join(TARGETS)}, not {to!r}")
+    targets = ("dense", "onnx", "dram", *FORMATS)
+    if to not in targets:
+        raise ConfigError(f"--to must be one of {', '.join(targets)}, not {to!r}")
     files, layers = [out], {}
     if to in FORMATS:
         layers = export_packed(file, to, out, model=model, dense_others=dense_others)
@@ -66,17 +64,32 @@ def export_named(
         files.append(out.with_name(out.name + ".json"))
         write_json(files[1], export_dram(file, out, base=base))
     else:
-        if model is None or data is None:
-            raise ConfigError("--to onnx must come with --model, the architecture, and --data")
-        loaded = vq.load(file, into=resolve_model(model, pretrained=False))
-        export_onnx(loaded, _first_inputs(data), out)
+        _export_onnx(file, out, model, data)
     written = [{"file": str(path), "bytes": path.stat().st_size} for path in files]
-    return {"schema": "signbook.export/1", "to": to, "written": written, **layers}
+    document: dict[str, Any] = {
+        "schema": "signbook.export/1",
+        "to": to,
+        "written": written,
+        **layers,
+    }
+    print_rows(
+        f"{to} of {file}", [(row["file"], text(row["bytes"])) for row in document["written"]]
+    )
+    save_json(json, document)
+    return document
 
 
-def _first_inputs(data: str) -> Any:
+def _export_onnx(file: Path, out: Path, model: str | None, data: str | None) -> None:
+    """Write a model with the weights of ``file`` and inputs like the first batch of ``data``."""
+    import vq
+    from signbook.naming import resolve_data, resolve_model
+    from vq.export import export_onnx
+
+    if model is None or data is None:
+        raise ConfigError("--to onnx must come with --model, the architecture, and --data")
+    loaded = vq.load(file, into=resolve_model(model, pretrained=False))
     batch = next(iter(resolve_data(data).batches), None)
     inputs = batch[0] if isinstance(batch, tuple | list) else batch
     if inputs is None or isinstance(inputs, Mapping):
         raise ConfigError(f"{data}: first batch must hold inputs by position")
-    return inputs
+    export_onnx(loaded, inputs, out)

@@ -1,19 +1,35 @@
-"""What a container holds, as the ``signbook.inspect/1`` document."""
+"""``signbook inspect``: what a container holds, and where every byte goes."""
 
 import math
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vq.container import Geometry, LayerAccount, account, open_container
-from vq.integer import is_integer_tensor
+from signbook.commands.options import File, Json
+from signbook.commands.printing import print_table, print_totals, save_json
 
-__all__ = ["inspect_file"]
+if TYPE_CHECKING:
+    from vq.container import Geometry, LayerAccount
+
+__all__ = ["inspect_file", "run"]
 
 _FP32_BYTES = 4
+_COLUMNS = (
+    "name", "method", "weights", "d", "k", "stream_bytes", "codebook_bytes", "scale_bytes",
+    "padding_bytes", "bits_per_weight",
+)  # fmt: skip
+
+
+def run(file: File, json: Json = None) -> dict[str, Any]:
+    """Show what a container holds and account for every byte."""
+    document = inspect_file(file)
+    print_table(str(file), _COLUMNS, document["layers"])
+    print_totals(document)
+    save_json(json, document)
+    return document
 
 
 def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Account for every byte of a container.
+    """Account for every byte of a container: the ``signbook.inspect/1`` document.
 
     ``ratio_compressed_layers_fp32`` compares the compressed layers with their fp32 size,
     ``ratio_whole_model_fp32`` the whole file with all tensors of the model in fp32 (those of an
@@ -25,6 +41,9 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     ContainerError
         If the file is damaged.
     """
+    from vq.container import account, open_container
+    from vq.integer import is_integer_tensor
+
     with open_container(path) as container:
         container.verify()
         geometries = [entry.geometry for entry in container.layers]
@@ -46,12 +65,14 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def _as_int8(g: Geometry) -> Geometry:
+def _as_int8(g: "Geometry") -> "Geometry":
     """Geometry of the same layer in the hardware baseline: int8, a scale per output."""
+    from vq.container import Geometry
+
     return Geometry(g.name, g.op, g.shape, "int8", tile_outputs=g.tile_outputs, scales=g.O)
 
 
-def _layer(a: LayerAccount) -> dict[str, Any]:
+def _layer(a: "LayerAccount") -> dict[str, Any]:
     g = a.geometry
     return {
         "name": g.name,

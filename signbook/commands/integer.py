@@ -1,88 +1,55 @@
-"""Integer graphs by name: build one into a container, run one as a model."""
+"""``signbook integer``: give a container the integer graph that the hardware runs."""
 
 import math
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-from torch import Tensor, nn
+import typer
 
-from signbook.naming import resolve_data, resolve_model
-from vq.container import open_container
+from signbook.commands.defaults import Defaults
+from signbook.commands.options import Json, Model
+from signbook.commands.printing import print_table, save_json
 from vq.errors import ConfigError
-from vq.integer import IntegerModel, add_integer, read_integer
 
-__all__ = ["SCHEMA", "IntegerModule", "integer_named", "load_integer"]
+if TYPE_CHECKING:
+    from vq.integer import IntegerModel
+
+__all__ = ["SCHEMA", "run"]
 
 SCHEMA = "signbook.integer/1"
 
 
-class IntegerModule(nn.Module):
-    """The golden model as a torch module: real inputs to real logits, int8 in between.
-
-    It computes with numpy on the CPU; logits return to the device of the inputs.
-    """
-
-    def __init__(self, model: IntegerModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, ...]
-        codes = self.model.run(self.model.quantize(x.detach().cpu().float().numpy()))
-        return torch.from_numpy(self.model.dequantize(codes)).to(x.device)
-
-
-def load_integer(file: Path) -> IntegerModule:
-    """Read the integer graph of a container as a module.
-
-    Raises
-    ------
-    ContainerError
-        If there is none or it is damaged.
-    """
-    with open_container(file) as container:
-        return IntegerModule(read_integer(container))
-
-
-def integer_named(
-    model: str,
-    file: Path,
-    data: str,
-    *,
-    out: Path | None = None,
-    choice: str = "mse",
-    batches: int = 4,
+def run(
+    model: Model,
+    file: Annotated[Path, typer.Option(metavar="FILE", help="A *.vq.safetensors file of it.")],
+    data: Annotated[str, typer.Option(help="Calibration data: py:package.module:factory.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write here and leave FILE as it is.")
+    ] = None,
+    choice: Annotated[
+        str, typer.Option(help="How activation scales are chosen: mse, percentile or max.")
+    ] = Defaults("vq.integer.build", "add_integer").choice,
+    batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 4,
+    json: Json = None,
 ) -> dict[str, Any]:
-    """Give a container its integer graph, by the names of the command line.
+    """Store a compressed model's integer graph in its file: int8 activations, int32 sums."""
+    from signbook.naming import resolve_data, resolve_model
+    from vq.integer import add_integer
 
-    Parameters
-    ----------
-    model : str
-        The architecture; its weights are those of ``file``.
-    data : str
-        A task; the inputs of its first ``batches`` batches calibrate the activations.
-    out : path, optional
-        Where to write; without it, ``file`` itself gets the graph.
-
-    Returns
-    -------
-    dict
-        The ``signbook.integer/1`` document.
-
-    Raises
-    ------
-    ConfigError, ContainerError, OutputError
-    """
     if batches < 1:
         raise ConfigError(f"batches must be at least 1, not {batches}")
     architecture = resolve_model(model, pretrained=False)
     inputs = list(islice(resolve_data(data).batches, batches))
     integer = add_integer(file, architecture, inputs, out=out, choice=choice)
-    return _document(out or file, integer)
+    document = _document(out or file, integer)
+    rows = [{**row, "step": f"{row['step']:.4g}"} for row in document["nodes"]]
+    print_table(str(out or file), ("name", "op", "shape", "relu", "macs", "step"), rows)
+    save_json(json, document)
+    return document
 
 
-def _document(file: Path, integer: IntegerModel) -> dict[str, Any]:
+def _document(file: Path, integer: "IntegerModel") -> dict[str, Any]:
     graph = integer.graph
     nodes = [
         {
@@ -106,7 +73,7 @@ def _document(file: Path, integer: IntegerModel) -> dict[str, Any]:
     }
 
 
-def _macs(integer: IntegerModel, place: int) -> int:
+def _macs(integer: "IntegerModel", place: int) -> int:
     """Multiplications of a node for one input, those with padding counted."""
     node = integer.graph.nodes[place]
     if not node.layer:

@@ -1,40 +1,211 @@
-"""Quantise by name with the scalar solvers: method, calibration data, file and document."""
+"""``signbook quantize``: a few bits by the scalar solvers, on calibration data, block by block."""
 
-import itertools
 import time
-from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-import torch
-from torch import Tensor, nn
+import typer
 
-import rescomp
-import vq
-from rescomp.methods import QEP, Method
-from signbook.commands.finetune import FILE_NAME
-from signbook.evaluation import choose_device
-from signbook.files import make_folder, write_json
-from signbook.hints import did_you_mean
-from signbook.naming import resolve_data, resolve_model
-from signbook.tasks import Embedding, LanguageModelling, Task
-from vq.container import account
+from signbook.commands.defaults import Defaults
+from signbook.commands.options import DEVICE, SEED, Device, Json, Model, Out, Seed, Weights
+from signbook.commands.printing import (
+    print_rows,
+    print_table,
+    resumable,
+    save_json,
+    text,
+    warnings_in_short,
+)
 from vq.errors import ConfigError
-from vq.layers import op_of
-from vq.progress import bar
-from vq.recipe.selection import select
 
-__all__ = ["SCHEMA", "calibration_of", "method_named", "quantize_named"]
+if TYPE_CHECKING:
+    from torch import nn
+
+    import rescomp
+    import vq
+    from rescomp.methods import Method
+
+__all__ = ["SCHEMA", "method_named", "run"]
 
 SCHEMA = "signbook.quantize/1"
-_METHODS: dict[str, Any] = {
-    ("exa" if kind is QEP else kind.name): kind for kind in get_args(Method)
-}
-_BITS, _GROUP = 4, 128
+_BITS = 4
+_SOLVER = Defaults("rescomp.settings", "Settings")
 
 
-def method_named(name: str, **options: float | str | None) -> Method:
+def run(
+    model: Model,
+    data: Annotated[str, typer.Option(help="Calibration data: py:package.module:factory.")],
+    out: Out,
+    method: Annotated[
+        str, typer.Option(help="rtn, gptq, gptaq, gptq-r, gptaq-r, exa or foem.")
+    ] = "gptq",
+    bits: Annotated[
+        int | None,
+        typer.Option(help="2, 3, 4 (default) or 8, of linears and convolutions."),
+    ] = None,
+    group: Annotated[
+        int | None, typer.Option(min=1, help="Weights that share a scale; 128 by default.")
+    ] = None,
+    asymmetric: Annotated[
+        bool, typer.Option("--asymmetric", help="Store a zero for every group, too.")
+    ] = False,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="In place of bits, group and asymmetric.")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Of the asymmetry: gptaq, gptaq-r.")] = None,
+    alpha2: Annotated[float | None, typer.Option(help="Of the drift: gptq-r, gptaq-r.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Of exa and foem.")] = None,
+    mode: Annotated[str | None, typer.Option(help="allw or org: gptq-r, gptaq-r.")] = None,
+    clip: Annotated[
+        bool, typer.Option("--clip/--no-clip", help="Search for narrower ranges.")
+    ] = False,
+    activation_order: Annotated[
+        bool,
+        typer.Option(
+            "--activation-order/--no-activation-order", help="Round inputs of high energy first."
+        ),
+    ] = _SOLVER.activation_order,
+    dynamic_groups: Annotated[
+        bool,
+        typer.Option(
+            "--dynamic-groups",
+            help="Take a group's scale when its turn comes; needs --no-activation-order.",
+        ),
+    ] = _SOLVER.dynamic_groups,
+    damping: Annotated[
+        float, typer.Option(help="In units of the mean diagonal.")
+    ] = _SOLVER.damping,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Report errors; without, rtn, gptq, gptq-r and foem run one model, not two.",
+        ),
+    ] = _SOLVER.measure,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Rotate a model built like Llama first.")
+    ] = False,
+    activation_bits: Annotated[
+        int | None, typer.Option(help="Round the layers' inputs while calibrating, 2 to 8 bits.")
+    ] = None,
+    weights: Weights = None,
+    batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 16,
+    offload: Annotated[
+        bool, typer.Option("--offload", help="Keep hidden states on the CPU between blocks.")
+    ] = False,
+    seed: Seed = SEED,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Take finished blocks from the folder.")
+    ] = False,
+    device: Device = DEVICE,
+    json: Json = None,
+) -> dict[str, Any]:
+    """Quantise to a few bits on calibration data, block by block, and write one container."""
+    import torch
+
+    import rescomp
+    import vq
+    from signbook.evaluation import choose_device
+    from signbook.files import FILE_NAME, make_folder, write_json
+    from signbook.naming import resolve_data, resolve_model
+    from signbook.objectives import calibration_of
+    from vq.progress import bar
+    from vq.recipe.selection import select
+
+    start = time.perf_counter()
+    settings = rescomp.Settings(
+        damping,
+        activation_order,
+        dynamic_groups,
+        clip=rescomp.Clip() if clip else None,
+        measure=measure,
+    )
+    chosen = method_named(method, alpha=alpha, alpha2=alpha2, beta=beta, mode=mode)
+    layout = _Layout(bits, group, asymmetric, recipe)
+    if batches < 1:
+        raise ConfigError(f"--batches must be positive, not {batches}")
+    make_folder(out)
+    with resumable(out, "block"), warnings_in_short():
+        torch.manual_seed(seed)
+        network = resolve_model(model, weights).to(choose_device(device))
+        if rotate:
+            _rotate(network, seed)
+        rules = layout.recipe_for(network)
+        layers = [layer.name for layer in select(network, rules).layers]
+        calibration = calibration_of(resolve_data(data), batches)
+        rounded = _rounded(network, layers, activation_bits)
+        with bar("quantising", len(layers)) as advance:
+            result = rescomp.quantize_(
+                network,
+                calibration,
+                rules,
+                chosen,
+                settings=settings,
+                checkpoint_dir=out / "checkpoints",
+                resume=resume,
+                offload=offload,
+                activations=rounded,
+                seed=seed,
+                progress=lambda done, total, name: advance(note=name),
+            )
+        file = vq.save(network, out / FILE_NAME)
+        document = {
+            "schema": SCHEMA,
+            "file": str(out / FILE_NAME),
+            "file_bytes": file.file_bytes,
+            "bits_per_weight": result.bits_per_weight,
+            "method": method,
+            "settings": {
+                "method": repr(chosen),
+                "solver": repr(settings),
+                "rotated": rotate,
+                "activation_bits": activation_bits,
+            },
+            "layers": _layers(result),
+            "kept": result.kept,
+            "seconds": time.perf_counter() - start,
+        }
+        write_json(out / "quantize.json", document)
+    _print(document, damping)
+    save_json(json, document)
+    return document
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How layers are to be stored: bits and groups of all of them alike, or a recipe."""
+
+    bits: int | None
+    group: int | None
+    asymmetric: bool
+    recipe: Path | None
+
+    def __post_init__(self) -> None:
+        grouped = self.group is not None or self.asymmetric
+        if self.recipe is not None and (self.bits is not None or grouped):
+            raise ConfigError(
+                "--recipe must stand without --bits, --group and --asymmetric: it has them"
+            )
+        if self.bits == 8 and grouped:
+            raise ConfigError(
+                "--bits 8 must stand without --group and --asymmetric: int8 has one scale per "
+                "output"
+            )
+
+    def recipe_for(self, network: "nn.Module") -> "vq.Recipe":
+        """The recipe, read or made."""
+        import rescomp
+        import vq
+
+        if self.recipe is not None:
+            return vq.Recipe.from_yaml(self.recipe)
+        given = {} if self.group is None else {"group": self.group}
+        bits = _BITS if self.bits is None else self.bits
+        return rescomp.default_recipe(network, bits, zeros=self.asymmetric, **given)
+
+
+def method_named(name: str, **options: float | str | None) -> "Method":
     """Method of a name: rtn, gptq, gptaq, gptq-r, gptaq-r, exa or foem.
 
     Parameters
@@ -47,10 +218,14 @@ def method_named(name: str, **options: float | str | None) -> Method:
     ConfigError
         If there is no such method, or it has no such setting.
     """
-    kind = _METHODS.get(name)
+    from rescomp.methods import QEP, Method
+    from signbook.hints import did_you_mean
+
+    kinds = {("exa" if kind is QEP else kind.name): kind for kind in get_args(Method)}
+    kind = kinds.get(name)
     if kind is None:
-        hint = did_you_mean(name, _METHODS)
-        raise ConfigError(f"method must be one of {', '.join(_METHODS)}, not {name!r}{hint}")
+        hint = did_you_mean(name, kinds)
+        raise ConfigError(f"method must be one of {', '.join(kinds)}, not {name!r}{hint}")
     given = {key: value for key, value in options.items() if value is not None}
     known = [field.name for field in fields(kind)]
     for key in given.keys() - set(known):
@@ -60,126 +235,12 @@ def method_named(name: str, **options: float | str | None) -> Method:
     return method
 
 
-def calibration_of(task: Task, count: int) -> list[tuple[Any, None]]:
-    """The first ``count`` batches of a task, as (inputs, None).
-
-    Padded rows of tokens become batches of their own, without the padding: it is no text, and a
-    model need not know what to mask.
-    """
-    if isinstance(task, Embedding):
-        return [(inputs, None) for inputs in itertools.islice(task.batches, count)]
-    if isinstance(task, LanguageModelling):
-        texts = itertools.islice(task.batches, count)
-        return [(rows, None) for tokens, scored in texts for rows in _unpadded(tokens, scored)]
-    return [(inputs, None) for inputs, _ in itertools.islice(task.batches, count)]
-
-
-def _unpadded(tokens: Tensor, scored: Tensor) -> Iterator[Tensor]:
-    places = torch.arange(tokens.shape[1], device=tokens.device)
-    lengths = (places * scored).amax(dim=1) + 1
-    if bool((lengths == tokens.shape[1]).all()):
-        yield tokens
-    else:
-        yield from (row[None, :n] for row, n in zip(tokens, lengths.tolist(), strict=True))
-
-
-def quantize_named(
-    model: str,
-    data: str,
-    out: Path,
-    *,
-    method: str = "gptq",
-    options: dict[str, float | str | None] | None = None,
-    bits: int | None = None,
-    group: int | None = None,
-    asymmetric: bool = False,
-    recipe: Path | None = None,
-    settings: rescomp.Settings | None = None,
-    rotate: bool = False,
-    activation_bits: int | None = None,
-    weights: Path | None = None,
-    batches: int = 16,
-    offload: bool = False,
-    seed: int = 0,
-    device: str = "auto",
-    resume: bool = False,
-) -> dict[str, Any]:
-    """Quantise a named model and write its container: the ``signbook.quantize/1`` document.
-
-    ``recipe`` stands in place of ``bits`` (4), ``group`` (128) and ``asymmetric``. Finished blocks
-    are kept in ``out/checkpoints``.
-
-    Raises
-    ------
-    ConfigError
-        If names or settings cannot work, alone or together.
-    """
-    start = time.perf_counter()
-    chosen = method_named(method, **(options or {}))
-    if recipe is not None and (bits is not None or group is not None or asymmetric):
-        raise ConfigError(
-            "--recipe must stand without --bits, --group and --asymmetric: it has them"
-        )
-    if bits == 8 and (group is not None or asymmetric):
-        raise ConfigError(
-            "--bits 8 must stand without --group and --asymmetric: int8 has one scale per output"
-        )
-    if batches < 1:
-        raise ConfigError(f"--batches must be positive, not {batches}")
-    make_folder(out)
-    torch.manual_seed(seed)
-    network = resolve_model(model, weights).to(choose_device(device))
-    if rotate:
-        _rotate(network, seed)
-    if recipe is not None:
-        rules = vq.Recipe.from_yaml(recipe)
-    else:
-        rules = rescomp.default_recipe(
-            network,
-            _BITS if bits is None else bits,
-            group=_GROUP if group is None else group,
-            zeros=asymmetric,
-        )
-    layers = [layer.name for layer in select(network, rules).layers]
-    calibration = calibration_of(resolve_data(data), batches)
-    rounded = _rounded(network, layers, activation_bits)
-    with bar("quantising", len(layers)) as advance:
-        result = rescomp.quantize_(
-            network,
-            calibration,
-            rules,
-            chosen,
-            settings=settings,
-            checkpoint_dir=out / "checkpoints",
-            resume=resume,
-            offload=offload,
-            activations=rounded,
-            seed=seed,
-            progress=lambda done, total, name: advance(note=name),
-        )
-    file = vq.save(network, out / FILE_NAME)
-    document = {
-        "schema": SCHEMA,
-        "file": str(out / FILE_NAME),
-        "file_bytes": file.file_bytes,
-        "bits_per_weight": result.bits_per_weight,
-        "method": method,
-        "settings": {
-            "method": repr(chosen),
-            "solver": repr(settings or rescomp.Settings()),
-            "rotated": rotate,
-            "activation_bits": activation_bits,
-        },
-        "layers": _layers(result),
-        "kept": result.kept,
-        "seconds": time.perf_counter() - start,
-    }
-    write_json(out / "quantize.json", document)
-    return document
-
-
-def _rotate(network: nn.Module, seed: int) -> None:
+def _rotate(network: "nn.Module", seed: int) -> None:
     """Rotate a model that another of the same name can be filled with afterwards."""
+    from torch import nn
+
+    import rescomp
+
     embeddings = [m.weight for m in network.modules() if isinstance(m, nn.Embedding)]
     head = getattr(network, "lm_head", None)
     if head is not None and any(head.weight is weight for weight in embeddings):
@@ -191,11 +252,14 @@ def _rotate(network: nn.Module, seed: int) -> None:
 
 
 def _rounded(
-    network: nn.Module, layers: list[str], bits: int | None
-) -> rescomp.ActivationQuantizer | None:
+    network: "nn.Module", layers: list[str], bits: int | None
+) -> "rescomp.ActivationQuantizer | None":
     """Round the inputs of the linear layers among ``layers`` from now on."""
     if bits is None:
         return None
+    import rescomp
+    from vq.layers import op_of
+
     modules = dict(network.named_modules())
     linear = [name for name in layers if op_of(modules[name]) in ("linear", "linear_t")]
     if not linear:
@@ -203,7 +267,10 @@ def _rounded(
     return rescomp.ActivationQuantizer(network, linear, bits)
 
 
-def _layers(result: rescomp.QuantizeResult) -> list[dict[str, Any]]:
+def _layers(result: "rescomp.QuantizeResult") -> list[dict[str, Any]]:
+    from rescomp import QEP
+    from vq.container import account
+
     accounts = account([layer.geometry for layer in result.layers])
     return [
         {
@@ -220,3 +287,20 @@ def _layers(result: rescomp.QuantizeResult) -> list[dict[str, Any]]:
         }
         for layer, counted in zip(result.layers, accounts, strict=True)
     ]
+
+
+def _print(document: dict[str, Any], damping: float) -> None:
+    """Print the layers, and which of them calibration could not settle with ``damping``."""
+    errors = ("error", "asymmetric_error")
+    rows = [
+        layer | {key: "" if layer[key] is None else f"{layer[key]:.3g}" for key in errors}
+        for layer in document["layers"]
+    ]
+    print_table("quantised layers", ("name", "method", "bits_per_weight", *errors, "tokens"), rows)
+    totals = ("file", "file_bytes", "bits_per_weight", "seconds")
+    facts = [(key, text(document[key])) for key in totals]
+    if dead := sum(layer["dead_columns"] for layer in rows):
+        facts.append(("dead inputs", f"{dead:,}: always 0 in the data, their weights are 0 now"))
+    if raised := [layer["name"] for layer in rows if layer["damping"] > damping]:
+        facts.append(("raised damping", ", ".join(raised)))
+    print_rows("total", facts)

@@ -1,105 +1,141 @@
-"""Sweeps by the names and texts of a command line, with a progress bar."""
+"""``signbook sweep``: many accelerators, memories and recipes, and the front of them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from hwsim.sweep import DEFAULT_OBJECTIVES, OBJECTIVES, Space, read_space, sweep
-from signbook.extras import require
-from vq.container import ConfigError, SimulationError
-from vq.progress import bar
+import typer
 
-__all__ = ["front_table", "sweep_named"]
+from signbook.commands.defaults import Defaults
+from signbook.commands.options import MEMORY_HELP, Json
+from signbook.commands.printing import print_rows, print_table, resumable, save_json, text
+from vq.errors import ConfigError, SimulationError
+
+if TYPE_CHECKING:
+    from hwsim.sweep import Space
+
+__all__ = ["run"]
 
 _DASK_SECONDS = 10
+_STATUSES = ("done", "refused", "failed")
+_SWEEP = Defaults("hwsim.sweep.door", "sweep")
 
 
-def sweep_named(
-    targets: Sequence[str],
-    out: Path,
-    *,
-    space: Path | None = None,
-    engine: str | None = None,
-    settings: Sequence[str] = (),
-    memories: Sequence[str] = (),
-    recipes: Sequence[str] = (),
-    rows: str | None = None,
-    objectives: Sequence[str] = (),
-    search: int | None = None,
-    workers: int | None = None,
-    dask: str | None = None,
-    seed: int = 0,
-    retries: int = 1,
-    resume: bool = False,
+def run(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the sweep; made if missing.")],
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(help="*.vq.safetensors files, or workloads such as deit-tiny."),
+    ] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The space in YAML; options take the place of its axes."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=V,V", help="Values of one accelerator setting; repeatable."
+        ),
+    ] = None,
+    memory: Annotated[list[str] | None, typer.Option(help=MEMORY_HELP + " Repeatable.")] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="For workloads: ssvq:d=8,k=16, int4, or a YAML file. Repeatable."),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(metavar="M,M", help="For files: rows of activations, as simulate.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="model (the default) or rtl, for files.")
+    ] = None,
+    search: Annotated[
+        int | None,
+        typer.Option(metavar="TRIALS", help="Let optuna choose points instead of taking all."),
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(help="What points are compared by; repeatable. By default cycles, area_macs."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Points at once; by default one for each processor.")
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Scheduler of a Dask cluster to run on.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of a search.")] = _SWEEP.seed,
+    retries: Annotated[
+        int, typer.Option(help="How often a point whose worker process died is tried again.")
+    ] = _SWEEP.retries,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the sweep that the folder holds.")
+    ] = False,
+    json: Json = None,
 ) -> dict[str, Any]:
-    """Run :func:`hwsim.sweep.sweep` and show how far it is.
+    """Measure many accelerators, memories and recipes, and find those that no other one beats.
 
-    Parameters
-    ----------
-    targets, engine, memories, recipes
-        Axes of the space, in the place of what the file ``space`` says of them, if given.
-    out : Path
-    space : Path, optional
-        YAML file, see :func:`hwsim.sweep.read_space`.
-    settings : sequence of str
-        ``KEY=VALUE,VALUE`` of the accelerator; each in the place of what the file says.
-    rows : str, optional
-        Whole numbers with commas between.
-    dask : str, optional
-        Address of a scheduler whose workers evaluate the points.
-    objectives, search, workers, seed, retries, resume
-        See :func:`hwsim.sweep.sweep`.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is impossible, the scheduler cannot be reached, or a package is missing.
-    SimulationError
-        If there is no point that could be measured.
+    For example: sweep deit-tiny --out DIR --recipe ssvq:d=8,k=16 --set array=16x16,32x32
+    --memory ddr4-2400 --memory lpddr5-6400. Whatever stops it, --resume goes on.
     """
-    document = read_space(space) if space is not None else {}
-    for axis, given in (
-        ("targets", targets),
-        ("engine", engine),
-        ("memories", memories),
-        ("recipes", recipes),
-        ("rows", rows and rows.split(",")),
-    ):
-        if given:
-            document[axis] = given
+    from hwsim.sweep import DEFAULT_OBJECTIVES, sweep
+    from vq.progress import bar
+
+    with resumable(out, "point"):
+        axes = {
+            "targets": targets,
+            "engine": engine,
+            "memories": memory,
+            "recipes": recipe,
+            "rows": rows and rows.split(","),
+        }
+        checked = _space(space, axes, settings or ())
+        with _executor(dask) as (make, threads), bar("sweep", search or len(checked)) as advance:
+            document = sweep(
+                checked,
+                out,
+                objectives=objective or DEFAULT_OBJECTIVES,
+                search=search,
+                seed=seed,
+                executor=make,
+                workers=workers or threads,
+                retries=retries,
+                resume=resume,
+                progress=lambda row: advance(1, note=row["status"]),
+            )
+        _require_some(out, document)
+    if table := _front(document):
+        print_table("front: " + ", ".join(document["objectives"]), list(table[0]), table)
+    counts = [(s, sum(row["status"] == s for row in document["rows"])) for s in _STATUSES]
+    print_rows("points", [(status, text(count)) for status, count in counts])
+    save_json(json, document)
+    return document
+
+
+def _space(path: Path | None, axes: Mapping[str, Any], settings: Sequence[str]) -> "Space":
+    """The space of a file, with the axes and settings that were given in the place of its own."""
+    from hwsim.sweep import Space, read_space
+
+    document = read_space(path) if path is not None else {}
+    document |= {axis: given for axis, given in axes.items() if given}
     if settings:
         document["accelerator"] = (document.get("accelerator") or {}) | _settings(settings)
-    checked = Space.from_mapping(document)
-    with _executor(dask) as (make, threads), bar("sweep", search or len(checked)) as advance:
+    return Space.from_mapping(document)
 
-        def show(row: Mapping[str, Any]) -> None:
-            advance(1, note=row["status"])
 
-        found = sweep(
-            checked,
-            out,
-            objectives=tuple(objectives) or DEFAULT_OBJECTIVES,
-            search=search,
-            seed=seed,
-            executor=make,
-            workers=workers or threads,
-            retries=retries,
-            resume=resume,
-            progress=show,
-        )
-    if all(row["status"] != "done" for row in found["rows"]):
-        first = found["rows"][0]
+def _require_some(out: Path, document: Mapping[str, Any]) -> None:
+    rows = document["rows"]
+    if all(row["status"] != "done" for row in rows):
         raise SimulationError(
-            f"{out}: at least one of {len(found['rows'])} points must be measured, not none; the "
-            f"first was {first['status']}: {first['error']}"
+            f"{out}: at least one of {len(rows)} points must be measured, not none; the "
+            f"first was {rows[0]['status']}: {rows[0]['error']}"
         )
-    return found
 
 
-def front_table(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _front(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The front of a sweep: on which of the axes that vary each point lies, and what came out."""
+    from hwsim.sweep import OBJECTIVES
+
     axes = [_axes(row["point"]) for row in document["rows"]]
     varied = [name for name in axes[0] if len({each[name] for each in axes}) > 1]
     fields = (OBJECTIVES[name][0] for name in document["objectives"])
@@ -119,10 +155,10 @@ def _axes(point: Mapping[str, Any]) -> dict[str, Any]:
 def _settings(texts: Sequence[str]) -> dict[str, list[str]]:
     """``KEY=VALUE,VALUE`` of a command line by key."""
     found: dict[str, list[str]] = {}
-    for text in texts:
-        key, equals, values = (part.strip() for part in text.partition("="))
+    for setting in texts:
+        key, equals, values = (part.strip() for part in setting.partition("="))
         if not equals:
-            raise ConfigError(f"--set must be KEY=VALUE,VALUE, not {text!r}")
+            raise ConfigError(f"--set must be KEY=VALUE,VALUE, not {setting!r}")
         found.setdefault(key, []).extend(value.strip() for value in values.split(","))
     return found
 
@@ -135,6 +171,8 @@ def _executor(
     if address is None:
         yield None, None
         return
+    from signbook.extras import require
+
     distributed = require("distributed", extra="dask", purpose="--dask")
     try:
         client = distributed.Client(address, timeout=_DASK_SECONDS)

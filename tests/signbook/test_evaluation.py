@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from signbook.evaluation import Evaluation, choose_device, evaluate
-from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling
+from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, TextProtocol
+from tests.signbook.shared import shared
 from vq.errors import ConfigError
 
 
@@ -230,3 +231,32 @@ def test_devices():
     for name in ("gpu", "cuda:99"):
         with pytest.raises(ConfigError, match=f"that this machine has, not '{name}'"):
             choose_device(name)
+
+
+def test_perplexities_say_how_they_were_measured():
+    tokens = torch.randint(0, 7, (2, 6))
+    scored = torch.ones(2, 6).bool()
+    scored[:, 0] = False
+    model = nn.Embedding(7, 7)
+    protocol = TextProtocol("a text", "letters", 6, None)
+    found = evaluate(model, LanguageModelling([(tokens, scored)], protocol))
+    assert found.document()["protocol"] == {
+        "text": "a text", "tokenizer": "letters", "context_tokens": 6, "stride_tokens": None,
+        "scored_tokens": 10,
+    }  # fmt: skip
+    found = evaluate(model, LanguageModelling([(tokens, scored)]))
+    assert found.document()["protocol"] == {"scored_tokens": 10}
+
+
+def test_protocols_of_the_texts_at_hand():
+    shared("tinystories_text")
+    shared("stories260K/tok512.bin")
+    from signbook.data import tinystories, wikitext2
+
+    assert tinystories(limit=3).protocol == TextProtocol(
+        "TinyStories validation, 3 stories from 0", "stories260k", 512, None
+    )
+    shared("wikitext2/valid.txt")
+    assert wikitext2(limit=3).protocol == TextProtocol(
+        "WikiText-2 validation, 3 rows", "stories260k", 256, 256
+    )

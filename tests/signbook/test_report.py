@@ -5,14 +5,11 @@ import html.parser
 import itertools
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from hwsim import estimate
-from signbook.cli import app
 from signbook.report import render_report, write_report
 from signbook.reporting.documents import Document, Measurement, Sweep
 from tests.hwsim.containers import Maker, write
@@ -244,19 +241,3 @@ def test_writing(tmp_path, file):
     with pytest.raises(OutputError):
         write_report([source], tmp_path / "absent" / "page.html")
     assert json.loads(source.read_text()) == file
-
-
-def test_command(tmp_path: Path, file, sweep):
-    paths = [tmp_path / "file.json", tmp_path / "sweep.json"]
-    for path, document in zip(paths, (file, sweep), strict=True):
-        path.write_text(json.dumps(document))
-    out = tmp_path / "page.html"
-    done = CliRunner().invoke(app, ["report", *map(str, paths), "--out", str(out)])
-    assert done.exit_code == 0, done.output
-    require_self_contained(out.read_text())
-    assert CliRunner().invoke(app, ["report", "--out", str(out)]).exit_code == 2
-    out.unlink()
-    paths[1].write_text("{}")
-    done = CliRunner().invoke(app, ["report", *map(str, paths), "--out", str(out)])
-    assert isinstance(done.exception, ConfigError) and not out.exists()
-    assert str(done.exception) == f"{paths[1]}: schema must be there"

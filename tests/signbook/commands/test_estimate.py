@@ -1,18 +1,21 @@
-"""Estimates by name, and the tables of a document."""
+"""``signbook estimate``: files as they are or as shapes, workloads."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hwsim import estimate, estimate_workload
 from hwsim.workloads import workload
-from signbook.commands.simulate import foresee
-from signbook.commands.tables import layer_rows, rest_rows, run_rows, summary_rows
+from signbook.commands import estimate as command
 from tests.hwsim.containers import Maker, write
 from tests.hwsim.programs import SMALL
+from tests.signbook.runner import refused, run
 from vq.container import ConfigError
 
-SETTINGS = {"config": SMALL, "memory": "ideal:bytes_per_cycle=8,latency=20"}
+MEMORY = "ideal:bytes_per_cycle=8,latency=20"
+SETTINGS = {"config": SMALL, "memory": MEMORY}
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +29,16 @@ def cycles(document: dict) -> dict[str, int]:
     return {name: run["cycles"] for name, run in document["runs"].items()}
 
 
+def foresee(target: str, **options: Any) -> dict[str, Any]:
+    """Run the command on the small accelerator."""
+    settings = [f"{key}={value}" for key, value in SMALL.to_mapping().items()]
+    return command.run(target, settings=settings, memory=MEMORY, **options)
+
+
 def test_a_file_is_taken_as_it_is_or_as_shapes(file: Path) -> None:
-    found = foresee(str(file), recipe=None, rows=5, **SETTINGS)
+    found = foresee(str(file), rows=5)
     assert cycles(found) == cycles(estimate(file, rows=5, **SETTINGS)) and "rest" not in found
-    other = foresee(str(file), recipe="vq:d=4,k=16", rows=5, methods=("int4",), **SETTINGS)
+    other = foresee(str(file), recipe="vq:d=4,k=16", rows=5, methods="int4")
     wanted = estimate_workload(
         workload(f"{file}:rows=5"), "vq:d=4,k=16", methods=("int4",), **SETTINGS
     )
@@ -40,49 +49,23 @@ def test_a_workload_needs_a_recipe_and_says_its_rows(file: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"^workload 'deit-tiny' must have a recipe, such as --re"
     ):
-        foresee("deit-tiny", recipe=None, **SETTINGS)
+        foresee("deit-tiny")
     with pytest.raises(ConfigError, match=r"^--rows must be left out beside 'minilm-l6': a workl"):
-        foresee("minilm-l6", recipe="int4", rows=3, **SETTINGS)
+        foresee("minilm-l6", recipe="int4", rows=3)
     with pytest.raises(ConfigError, match=r"did you mean 'deit-tiny'"):
-        foresee("deit-tinny", recipe="int4", **SETTINGS)
+        foresee("deit-tinny", recipe="int4")
 
 
-def test_tables(file: Path) -> None:
-    document = estimate(file, config=SMALL, memory="ddr4-2400", methods=("int8", "int4"))
-    rows = {row[""]: row for row in run_rows(document)}
-    run = document["runs"]["int4"]
-    assert rows["cycles"]["int4"] == f"{run['cycles']:,}"
-    shares = [
-        float(row["int4"].rstrip("%"))
-        for name, row in rows.items()
-        if name == "busy" or name.startswith("waits for")
-    ]
-    assert len(shares) == 6 and sum(shares) == pytest.approx(100, abs=0.4)
-    assert rows["  read"]["int4"] == f"{run['energy_by']['read'] / 1e6:,.3f}"
-    assert "bit-exact" not in rows  # no data are moved
-    title, layers = layer_rows(document)
-    assert title == "layers" and [row["name"] for row in layers] == ["a", "b"]
-    assert layers[1]["int8 cycles"] == document["runs"]["int8"]["layers"][1]["cycles"]
-    assert rest_rows(document) == []
-    assert summary_rows(document)[0] == ("speed-up over int8", f"{document['speedup']:.3f}x")
-    alone = estimate(file, config=SMALL, methods=())
-    assert "memory energy, µJ" not in {row[""] for row in run_rows(alone)}
-    assert summary_rows(alone)[0] == ("speed-up over int8", "no int8 run")
-
-
-def test_tables_of_a_large_workload() -> None:
-    """Not every one of a hundred layers; what is not run, by operation."""
-    document = estimate_workload(
-        workload("llama-2-7b"), "int8", memory="ideal", methods=(), once=True
-    )
-    run = document["runs"]["compressed"]
-    run["layers"] = [
-        dict(row, name=f"{row['name']} {n}") for n in range(9) for row in run["layers"]
-    ]
-    title, layers = layer_rows(document)
-    assert title == "the 24 longest of 72 layers (--json FILE has all)" and len(layers) == 24
-    assert layers[0]["cycles"] == max(row["cycles"] for row in run["layers"])
-    rest = rest_rows(document)
-    assert sum(row["cycles"] for row in rest) == document["rest"]["cycles"]
-    assert {row["op"] for row in rest} >= {"matmul", "norm", "softmax", "embedding"}
-    assert ("weights", "shapes alone, not trained") in summary_rows(document)
+def test_estimate_of_a_workload(tmp_path):
+    out = tmp_path / "estimate.json"
+    done = run(
+        "estimate", "minilm-l6:tokens=1", "--recipe", "ssvq:d=8,k=16", "--methods", "int8,int4",
+        "--json", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads(out.read_text())
+    assert list(document["runs"]) == ["compressed", "int8", "int4"]
+    assert document["workload"]["name"] == "minilm-l6" and not document["workload"]["trained"]
+    assert 1 < document["speedup_with_rest"] < document["speedup"]
+    assert "not run by the accelerator" in done.stdout
+    assert "must have a recipe" in refused("estimate", "minilm-l6:tokens=1")

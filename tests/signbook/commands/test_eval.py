@@ -9,7 +9,7 @@ import vq
 from signbook.data import digits
 from signbook.evaluation import evaluate, evaluate_named
 from signbook.zoo.digits import DigitsViT
-from tests.signbook.test_cli import refused, run
+from tests.signbook.runner import refused, run
 from vq.errors import SignbookError
 
 MODEL = "py:signbook.zoo.digits:DigitsViT"

@@ -1,15 +1,14 @@
-"""``signbook integer``, ``eval --integer`` and ``export``: documents, files, one-line errors."""
+"""``signbook integer`` and ``eval --integer``: documents, files, one-line errors."""
 
 import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import vq
-from signbook.commands.integer import load_integer
+from signbook.evaluation import load_integer
+from tests.signbook.runner import refused, run
 from tests.signbook.shared import shared
-from tests.signbook.test_cli import refused, run
 from vq.integer import add_integer
 
 RESNET = "py:signbook.zoo.resnet:resnet20"
@@ -55,35 +54,9 @@ def test_integer_then_eval(file, tmp_path):
     assert metrics == {"top1": pytest.approx(torch.cat(hits).float().mean().item())}
 
 
-def test_export_dense_and_dram(file, tmp_path):
-    from tests.vq.integer.models import Small
-
-    out, document = tmp_path / "dense.safetensors", tmp_path / "export.json"
-    done = run("export", file, "--to", "dense", "--out", out, "--json", document)
-    assert done.returncode == 0, done.stderr
-    dense = vq.load(file, into=Small()).state_dict()
-    found = load_file(out)
-    assert found.keys() == dense.keys()
-    assert all(torch.equal(found[name], tensor) for name, tensor in dense.items())
-    assert json.loads(document.read_text()) == {
-        "schema": "signbook.export/1",
-        "to": "dense",
-        "written": [{"file": str(out), "bytes": out.stat().st_size}],
-    }
-    out = tmp_path / "image.bin"
-    done = run("export", file, "--to", "dram", "--out", out, "--base", 4096)
-    assert done.returncode == 0, done.stderr
-    assert out.read_bytes() == file.read_bytes()
-    assert json.loads((tmp_path / "image.bin.json").read_text())["base"] == 4096
-
-
-def test_mistakes_are_one_line(file, tmp_path):
-    out = tmp_path / "x"
+def test_mistakes_are_one_line(file):
     for arguments, message in (
         (("eval", SMALL, "--data", DATA, "--integer"), "--integer must come with --file"),
-        (("export", file, "--to", "gguf", "--out", out), "--to must be one of dense, onnx, dram"),
-        (("export", file, "--to", "onnx", "--out", out), "--to onnx must come with --model"),
-        (("export", file, "--to", "dense", "--out", out, "--dtype", "int8"), "dtype must be one"),
         (
             ("integer", SMALL, "--file", file, "--data", DATA, "--choice", "best"),
             "choice must be one of max, percentile, mse",
@@ -91,7 +64,6 @@ def test_mistakes_are_one_line(file, tmp_path):
         (("integer", RESNET, "--file", file, "--data", DATA), "fit to the model"),
     ):
         assert message in refused(*arguments)
-    assert not out.exists()
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,8 @@
 """``signbook quantize``: the document and the file, methods by name, one-line errors."""
 
 import json
-import os
-import pty
 import re
 import signal
-import subprocess
-import sys
-from contextlib import suppress
 from importlib.util import find_spec
 
 import pytest
@@ -16,14 +11,15 @@ from torch import nn
 
 import rescomp
 import vq
-from signbook import cli
-from signbook.commands.quantize import calibration_of, method_named, quantize_named
+from signbook.commands import quantize
+from signbook.commands.quantize import method_named
 from signbook.data import tinystories
 from signbook.evaluation import evaluate, evaluate_named
 from signbook.naming import resolve_model
-from signbook.tasks import Classification, Embedding, LanguageModelling, TextProtocol
+from signbook.objectives import calibration_of
+from signbook.tasks import Classification, Embedding, LanguageModelling
+from tests.signbook.runner import refused, run
 from tests.signbook.shared import shared
-from tests.signbook.test_cli import refused, run
 from vq.container import open_container
 from vq.errors import ConfigError, SignbookError
 
@@ -143,11 +139,12 @@ def test_interrupted_runs_go_on(tmp_path):
     model += "?stop=false"
     done = run("quantize", model, "--data", DATA, "--out", out, "--resume")
     assert done.returncode == 0, done.stderr
-    quantize_named(model, DATA, tmp_path / "whole")
+    quantize.run(model, DATA, tmp_path / "whole")
     files = [folder / "model.vq.safetensors" for folder in (out, tmp_path / "whole")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.filterwarnings("default")
 def test_names_and_errors_are_readable_and_warnings_few(tmp_path):
     out, model, data = tmp_path / "x", f"py:{HERE}:untied", f"py:{HERE}:few_letters"
     done = run("quantize", model, "--data", data, "--out", out, "--bits", "2")
@@ -163,30 +160,11 @@ def test_names_and_errors_are_readable_and_warnings_few(tmp_path):
     assert re.search(r"q_proj │ int2   │ +[0-9.]+ │ 0\.00[0-9]{3} ", done.stdout)
 
 
-def test_narrow_tables_cut_nothing(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "24")
-    name = "model.layers.0.self_attn.q_proj"
-    cli._print_table("layers", ("name", "bits"), [{"name": name, "bits": 3}])
-    lines = capsys.readouterr().out.splitlines()
-    assert name in "".join(x[1:].split("│")[0].strip() for x in lines if x.startswith("│"))
-
-
 def test_a_terminal_sees_a_bar(tmp_path):
-    ours, theirs = pty.openpty()
-    arguments = ("quantize", MODEL, "--data", DATA, "--out", str(tmp_path))
-    command = [sys.executable, "-c", "from signbook.cli import main; main()", *arguments]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment, text=True
-    )
-    os.close(theirs)
-    said = b""
-    with suppress(OSError):  # the end of a terminal
-        while part := os.read(ours, 1 << 16):
-            said += part
-    os.close(ours)
-    assert process.wait() == 0
-    assert "quantising" in said.decode() and "3/3" in said.decode() and "eta" in said.decode()
+    environment = {"TERM": "xterm", "COLUMNS": "120"}
+    done = run("quantize", MODEL, "--data", DATA, "--out", tmp_path, env=environment, terminal=True)
+    assert done.returncode == 0
+    assert "quantising" in done.stderr and "3/3" in done.stderr and "eta" in done.stderr
 
 
 def test_what_calibration_could_not_settle_is_shown(tmp_path):
@@ -210,13 +188,13 @@ def test_recipes_and_equal_seeds(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text('"*": {method: int4, group: 16}\n"5": {method: int8}\n"0": null\n')
     for folder in ("a", "b"):
-        document = quantize_named(MODEL, DATA, tmp_path / folder, method="exa", recipe=recipe)
+        document = quantize.run(MODEL, DATA, tmp_path / folder, method="exa", recipe=recipe)
     assert [x["method"] for x in document["layers"]] == ["int4", "int8"]
     assert {x["solver"] for x in document["layers"]} == {"exa"} and document["kept"] == ["0"]
     files = [(tmp_path / folder / "model.vq.safetensors").read_bytes() for folder in "ab"]
     assert files[0] == files[1]
     with pytest.raises(ConfigError, match=r"^--recipe must stand without --bits, --group and"):
-        quantize_named(MODEL, DATA, tmp_path / "c", recipe=recipe, bits=3)
+        quantize.run(MODEL, DATA, tmp_path / "c", recipe=recipe, bits=3)
 
 
 def test_activations_are_rounded_in_calibration_and_evaluation(tmp_path):
@@ -225,9 +203,7 @@ def test_activations_are_rounded_in_calibration_and_evaluation(tmp_path):
     found = {}
     for bits in (None, 2):
         out = tmp_path / str(bits)
-        document = quantize_named(
-            MODEL, DATA, out, method="exa", recipe=recipe, activation_bits=bits
-        )
+        document = quantize.run(MODEL, DATA, out, method="exa", recipe=recipe, activation_bits=bits)
         found[bits] = document["layers"][0]
         file = out / "model.vq.safetensors"
         settings = {"file": file, "reference": True}
@@ -240,56 +216,13 @@ def test_activations_are_rounded_in_calibration_and_evaluation(tmp_path):
     recipe.write_text('"0": {method: int8}\n')
     settings = {"recipe": recipe, "activation_bits": 4}
     with pytest.raises(ConfigError, match=r"^--activation-bits must come with linear layers to q"):
-        quantize_named(MODEL, DATA, tmp_path / "conv", **settings)
-    quantize_named(MODEL, DATA, tmp_path / "conv", recipe=recipe)
+        quantize.run(MODEL, DATA, tmp_path / "conv", **settings)
+    quantize.run(MODEL, DATA, tmp_path / "conv", recipe=recipe)
     conv = tmp_path / "conv" / "model.vq.safetensors"
     with pytest.raises(ConfigError, match=r"^--activation-bits must come with linear layers to r"):
         evaluate_named(MODEL, DATA, file=conv, activation_bits=4)
     with pytest.raises(ConfigError, match=r"^--activation-bits must come without --integer"):
         evaluate_named(MODEL, DATA, file=file, integer=True, activation_bits=4)
-
-
-def test_padded_texts_are_calibrated_without_padding():
-    tokens = torch.arange(12).reshape(2, 6)
-    scored = torch.tensor([[0, 1, 1, 1, 1, 1], [0, 1, 1, 0, 0, 0]]).bool()
-    whole = (tokens[:1], scored[:1])
-    found = calibration_of(LanguageModelling([(tokens, scored), whole, whole]), 2)
-    assert [(x.tolist(), y) for x, y in found] == [
-        ([[0, 1, 2, 3, 4, 5]], None), ([[6, 7, 8]], None), ([[0, 1, 2, 3, 4, 5]], None),
-    ]  # fmt: skip
-    inputs = {"input_ids": tokens}
-    assert calibration_of(Embedding([inputs, inputs]), 5) == [(inputs, None)] * 2
-    pair = (tokens, tokens)
-    assert calibration_of(Embedding([pair]), 5) == [(pair, None)]
-
-
-def test_perplexities_say_how_they_were_measured():
-    tokens = torch.randint(0, 7, (2, 6))
-    scored = torch.ones(2, 6).bool()
-    scored[:, 0] = False
-    model = nn.Embedding(7, 7)
-    protocol = TextProtocol("a text", "letters", 6, None)
-    found = evaluate(model, LanguageModelling([(tokens, scored)], protocol))
-    assert found.document()["protocol"] == {
-        "text": "a text", "tokenizer": "letters", "context_tokens": 6, "stride_tokens": None,
-        "scored_tokens": 10,
-    }  # fmt: skip
-    found = evaluate(model, LanguageModelling([(tokens, scored)]))
-    assert found.document()["protocol"] == {"scored_tokens": 10}
-
-
-def test_protocols_of_the_texts_at_hand():
-    shared("tinystories_text")
-    shared("stories260K/tok512.bin")
-    from signbook.data import wikitext2
-
-    assert tinystories(limit=3).protocol == TextProtocol(
-        "TinyStories validation, 3 stories from 0", "stories260k", 512, None
-    )
-    shared("wikitext2/valid.txt")
-    assert wikitext2(limit=3).protocol == TextProtocol(
-        "WikiText-2 validation, 3 rows", "stories260k", 256, 256
-    )
 
 
 def test_a_real_model(tmp_path):
@@ -301,7 +234,7 @@ def test_a_real_model(tmp_path):
     nats = {}
     for method in ("rtn", "gptq", "exa"):
         out = tmp_path / method
-        document = quantize_named(
+        document = quantize.run(
             name, f"{data}?skip=40&limit=16", out, method=method, bits=3, group=32, weights=weights
         )
         assert len(document["layers"]) == 35 and document["kept"] == ["embed"]
@@ -313,7 +246,7 @@ def test_a_real_model(tmp_path):
 def test_bad_input_is_one_error(tmp_path):
     def error(**settings):
         with pytest.raises(SignbookError) as caught:
-            quantize_named(MODEL, DATA, tmp_path / "x", **settings)
+            quantize.run(MODEL, DATA, tmp_path / "x", **settings)
         return str(caught.value)
 
     assert error(bits=5) == "bits must be 2, 3, 4 or 8, not 5"
@@ -329,8 +262,8 @@ def test_bad_input_is_one_error(tmp_path):
 def test_rotation_refuses_tied_models(tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(ConfigError, match=r"^--rotate must be given a model whose output layer"):
-        quantize_named(f"py:{HERE}:tied", f"py:{HERE}:letters", tmp_path, rotate=True)
-    document = quantize_named(f"py:{HERE}:untied", f"py:{HERE}:letters", tmp_path, rotate=True)
+        quantize.run(f"py:{HERE}:tied", f"py:{HERE}:letters", tmp_path, rotate=True)
+    document = quantize.run(f"py:{HERE}:untied", f"py:{HERE}:letters", tmp_path, rotate=True)
     assert document["settings"]["rotated"] is True
     same = vq.load(tmp_path / "model.vq.safetensors", into=untied())
     task = letters()

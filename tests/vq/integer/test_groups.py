@@ -197,9 +197,8 @@ def test_groups_of_very_different_size(tmp_path, method):
 
 
 def test_resnet20_in_int4_groups_is_as_good_in_integers(tmp_path):
-    from signbook.commands.integer import load_integer
     from signbook.data import cifar10_exact
-    from signbook.evaluation import evaluate
+    from signbook.evaluation import evaluate, load_integer
     from signbook.zoo.resnet import load_resnet20, resnet20
     from tests.signbook.shared import shared
 

@@ -1,4 +1,4 @@
-"""`signbook sweep` in processes of its own: stopped, resumed, and on a Dask cluster."""
+"""``signbook sweep``: stopped, resumed, on a Dask cluster, and mistakes."""
 
 import json
 import os
@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from hwsim.sweep import Space, sweep
-from signbook.commands import sweep as sweeping
+from signbook.commands import sweep as command
 from tests.hwsim.containers import write
 from tests.hwsim.programs import SMALL, every_format
 from tests.hwsim.sweep.evaluations import comparable, killer, space
-from vq.container import SignbookError
+from tests.signbook.runner import run
+from vq.errors import SignbookError
 
 #: Whoever runs the tests may have Ctrl-C ignored, as what a script starts with ``&``.
 LISTEN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
@@ -45,13 +46,6 @@ def plain(target: Path, tmp_path: Path) -> dict:
     """What an undisturbed sweep gives."""
     axes = {"targets": str(target), "recipes": "ssvq:d=8,k=16", "memories": MEMORIES}
     return comparable(sweep(Space.from_mapping(axes), tmp_path / "plain", workers=2))
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=environment
-    )
 
 
 def stopped(options: list[str], out: Path, number: int, *, group: bool) -> tuple[int, str]:
@@ -86,7 +80,7 @@ def test_control_c(options: list[str], plain: dict, tmp_path: Path, group: bool)
     )
     before = (out / "points.jsonl").read_text()
     assert 1 <= before.count("\n") < len(MEMORIES)
-    done = run(*options, "--out", out, "--resume", "--json", tmp_path / "again.json")
+    done = run("sweep", *options, "--out", out, "--resume", "--json", tmp_path / "again.json")
     assert done.returncode == 0, done.stderr
     assert (out / "points.jsonl").read_text().startswith(before)
     again = json.loads((tmp_path / "again.json").read_text())
@@ -96,9 +90,9 @@ def test_control_c(options: list[str], plain: dict, tmp_path: Path, group: bool)
 def test_kill(options: list[str], plain: dict, tmp_path: Path) -> None:
     status, _ = stopped(options, tmp_path / "out", signal.SIGKILL, group=False)
     assert status == -signal.SIGKILL
-    done = run(*options, "--out", tmp_path / "out")
+    done = run("sweep", *options, "--out", tmp_path / "out")
     assert done.returncode == 1 and "go on with --resume" in done.stderr
-    done = run(*options, "--out", tmp_path / "out", "--resume")
+    done = run("sweep", *options, "--out", tmp_path / "out", "--resume")
     assert done.returncode == 0, done.stderr
     assert (
         re.search(rf"done +│ {len(MEMORIES)} ", done.stdout)
@@ -116,7 +110,7 @@ def test_options_take_the_place_of_the_file(target: Path, tmp_path: Path) -> Non
     )
     out = tmp_path / "out"
     options = ["--space", path, "--recipe", "int2", "--set", "bus_bits=256", "--out", out]
-    done = run(*options, "--memory", "ideal:bytes_per_cycle=8", "--objective", "speedup")
+    done = run("sweep", *options, "--memory", "ideal:bytes_per_cycle=8", "--objective", "speedup")
     assert done.returncode == 0, done.stderr
     document = json.loads((out / "sweep.json").read_text())
     assert list(document["space"]["recipes"]) == ["int2"]
@@ -125,10 +119,10 @@ def test_options_take_the_place_of_the_file(target: Path, tmp_path: Path) -> Non
 
 
 def test_a_mistake_is_one_error(tmp_path: Path) -> None:
-    done = run("resnet-2", "--out", tmp_path / "out")
+    done = run("sweep", "resnet-2", "--out", tmp_path / "out")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ConfigError: sweep has 2 problems:\n- workload must be")
-    assert run("resnet-20").returncode == 2
+    assert run("sweep", "resnet-20").returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -146,20 +140,20 @@ def test_a_mistake_is_one_error(tmp_path: Path) -> None:
 def test_mistakes(given: dict, message: str, target: Path, tmp_path: Path, monkeypatch) -> None:
     if "dask" in given:
         pytest.importorskip("distributed")
-        monkeypatch.setattr(sweeping, "_DASK_SECONDS", 1)
+        monkeypatch.setattr(command, "_DASK_SECONDS", 1)
     with pytest.raises(SignbookError, match=message):
-        sweeping.sweep_named([str(target)], tmp_path / "out", recipes=["int8"], **given)
+        command.run(tmp_path / "out", [str(target)], recipe=["int8"], **given)
 
 
 @pytest.mark.slow
 def test_dask(target: Path, tmp_path: Path, plain: dict) -> None:
     distributed = pytest.importorskip("distributed")
     with warnings.catch_warnings(), _cluster(distributed) as cluster:
-        document = sweeping.sweep_named(
-            [str(target)],
+        document = command.run(
             tmp_path / "out",
-            recipes=["ssvq:d=8,k=16"],
-            memories=MEMORIES,
+            [str(target)],
+            recipe=["ssvq:d=8,k=16"],
+            memory=MEMORIES,
             dask=cluster.scheduler_address,
         )
         assert comparable(document) == plain

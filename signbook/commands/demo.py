@@ -1,0 +1,28 @@
+"""``signbook demo``: the whole path on real data, without an argument."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from signbook.commands.options import Json
+from signbook.commands.printing import print_rows
+
+__all__ = ["run"]
+
+
+def run(
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("signbook-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Of data split, model and batches.")] = 0,
+    json: Json = None,
+) -> None:
+    """Train, compress, pack, stream through RTL and report: the whole path on real data.
+
+    Needs no network, no GPU and no argument; takes about two minutes on two cores.
+    """
+    from signbook.demo import run_demo
+    from signbook.report import headline
+
+    result = run_demo(out, seed=seed, json_path=json)
+    print_rows("Signbook demo", headline(result.document))
+    typer.echo(f"report: {result.report}")

@@ -1,0 +1,24 @@
+"""``signbook report``: one page about documents of other commands."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["run"]
+
+
+def run(
+    documents: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DOCUMENT.json...", help="What simulate, estimate and sweep wrote by --json."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")],
+) -> None:
+    """Write one HTML page about any number of documents: plots, tables, and no other file."""
+    from signbook.report import write_report
+
+    write_report(documents, out)
+    typer.echo(f"report: {out}")

@@ -1,0 +1,58 @@
+"""``signbook rtl``: the hardware as Verilog."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from signbook.commands.accelerator import read_settings
+from signbook.commands.options import Accelerator, Json, Rom, Settings
+from signbook.commands.printing import save_json
+from vq.errors import ConfigError
+
+__all__ = ["run"]
+
+
+def run(
+    out: Annotated[Path, typer.Option(help="Folder for the Verilog and its manifest.")],
+    accelerator: Accelerator = None,
+    settings: Settings = None,
+    rom: Rom = None,
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="The streamer of decoded weights alone.")
+    ] = False,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Also synthesise it for an ECP5: area by block, what the decoder adds to an "
+            "accelerator for int8, and then clocks. The first time areas take many minutes, clocks "
+            "hours.",
+        ),
+    ] = False,
+    json: Json = None,
+) -> None:
+    """Generate the accelerator as Verilog, with a manifest and a map of its registers."""
+    from rtl import AcceleratorConfig, StreamerConfig, top_of, write_verilog
+    from signbook.files import make_folder
+
+    if weights_only and report:
+        raise ConfigError("--report must stand without --weights-only: it reports on accelerators")
+    if json is not None and not report:
+        raise ConfigError("--json must stand beside --report: it is where the report goes")
+    kind = StreamerConfig if weights_only else AcceleratorConfig
+    values, _ = read_settings(accelerator, settings, rom)  # Verilog has no clock rate
+    config = kind.from_mapping(values)
+    typer.echo(write_verilog(config, make_folder(out) / f"{top_of(config)}.v"))
+    if not (report and isinstance(config, AcceleratorConfig)):
+        return
+    from rich.console import Console
+
+    from rtl.build.report import CORE, area_report, area_table, clock_report, clock_table
+
+    with Console(stderr=True).status("synthesis") as status:
+        area = area_report(config, progress=status.update)
+        typer.echo(area_table(area))
+        clock = clock_report(config, core=CORE, progress=status.update)
+    typer.echo(clock_table(clock))
+    save_json(json, area | clock)

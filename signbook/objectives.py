@@ -1,0 +1,138 @@
+"""What a task means to those who learn or calibrate on it: batches, losses, teachers."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from signbook.meters import embedding_of
+from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, Task
+from vq.learning.objective import Distillation
+
+__all__ = [
+    "IGNORED",
+    "Embedded",
+    "Objective",
+    "calibration_of",
+    "next_token_loss",
+    "objective_of",
+]
+
+#: Label of a token that is not to be predicted.
+IGNORED = -100
+_CALIBRATION_BATCHES = 16
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training on a task needs.
+
+    Attributes
+    ----------
+    batches : sized iterable of (inputs, targets), or of inputs
+    loss : callable
+        ``loss(outputs, targets)``.
+    distillation_loss : callable or None
+        ``loss(student, teacher)`` where the divergence of logits makes no sense.
+    needs_teacher : bool
+        There are no targets: the original model is what there is to learn from.
+    """
+
+    batches: Any
+    loss: Callable[[Any, Any], Tensor]
+    distillation_loss: Callable[[Any, Any], Tensor] | None = None
+    needs_teacher: bool = False
+
+    def calibration(self) -> list[Any]:
+        """The first batches of a pass over the data, the same ones for every use."""
+        return list(itertools.islice(self.batches, _CALIBRATION_BATCHES))
+
+    def distillation(self) -> Distillation:
+        """How a teacher enters the loss; where there are no targets, it is the loss."""
+        return Distillation(weight=1.0 if self.needs_teacher else 0.5, loss=self.distillation_loss)
+
+
+class Embedded(nn.Module):
+    """A sentence encoder whose output is the embedding itself, [B, D]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Encode what the model's own arguments hold."""
+        return embedding_of(self.model(**inputs), inputs)
+
+
+class _Labelled:
+    """Batches (tokens, labels) from (tokens, scored), made as they are needed.
+
+    Training looks for samplers and generators at the loader, so its other attributes are here too.
+    """
+
+    def __init__(self, task: LanguageModelling) -> None:
+        self._batches = task.batches
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # not there yet while this is being copied
+            raise AttributeError(name)
+        return getattr(self._batches, name)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for tokens, scored in self._batches:
+            yield tokens, torch.where(scored, tokens, IGNORED)
+
+
+def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Nats per token of logits [B, T, V] and labels [B, T]; those ``IGNORED`` do not count."""
+    return nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
+    )
+
+
+def objective_of(task: Task) -> Objective:
+    """Say how a model is trained on a task."""
+    match task:
+        case Classification():
+            return Objective(task.batches, nn.functional.cross_entropy)
+        case LanguageModelling():
+            return Objective(_Labelled(task), next_token_loss)
+        case Denoising():
+            mse = nn.functional.mse_loss
+            return Objective(task.batches, mse, mse)
+        case Embedding():
+            return Objective(task.batches, nn.functional.mse_loss, _cosine_distance, True)
+
+
+def _cosine_distance(student: Any, teacher: Any) -> Tensor:
+    """Mean of 1 - cosine between two batches of vectors [B, D]."""
+    return 1 - nn.functional.cosine_similarity(student, teacher, dim=-1).mean()
+
+
+def calibration_of(task: Task, count: int) -> list[tuple[Any, None]]:
+    """The first ``count`` batches of a task, as (inputs, None).
+
+    Padded rows of tokens become batches of their own, without the padding: it is no text, and a
+    model need not know what to mask.
+    """
+    if isinstance(task, Embedding):
+        return [(inputs, None) for inputs in itertools.islice(task.batches, count)]
+    if isinstance(task, LanguageModelling):
+        texts = itertools.islice(task.batches, count)
+        return [(rows, None) for tokens, scored in texts for rows in _unpadded(tokens, scored)]
+    return [(inputs, None) for inputs, _ in itertools.islice(task.batches, count)]
+
+
+def _unpadded(tokens: Tensor, scored: Tensor) -> Iterator[Tensor]:
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    lengths = (places * scored).amax(dim=1) + 1
+    if bool((lengths == tokens.shape[1]).all()):
+        yield tokens
+    else:
+        yield from (row[None, :n] for row, n in zip(tokens, lengths.tolist(), strict=True))

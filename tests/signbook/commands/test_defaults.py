@@ -1,0 +1,70 @@
+"""Defaults that commands show are those of the library."""
+
+import inspect
+
+import pytest
+import typer
+
+import hwsim
+import rescomp
+import vq
+from hwsim.sweep import sweep
+from signbook.cli import app
+from signbook.commands.defaults import Defaults
+from signbook.evaluation import evaluate, evaluate_named
+from vq.export import export_dense, export_dram
+from vq.integer import add_integer
+
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "function"),
+    [
+        ("plan", {"seed": "seed"}, vq.plan),
+        ("compress", {"seed": "seed", "importance": "importance"}, vq.compress_),
+        ("finetune", {"seed": "seed"}, vq.compress_),
+        ("finetune", dict.fromkeys(("epochs", "accumulate", "amp", "fixed_signs")), vq.finetune_),
+        (
+            "finetune",
+            {"rate_signs": "signs", "rate_codebooks": "codebooks", "rate_rest": "rest"},
+            vq.Rates,
+        ),
+        ("finetune", {"device": "device"}, evaluate),
+        ("quantize", {"seed": "seed", "offload": "offload"}, rescomp.quantize_),
+        (
+            "quantize",
+            dict.fromkeys(("damping", "activation_order", "dynamic_groups", "measure")),
+            rescomp.Settings,
+        ),
+        ("eval", {"device": "device"}, evaluate_named),
+        ("integer", {"choice": "choice", "out": "out"}, add_integer),
+        ("export", {"dtype": "dtype"}, export_dense),
+        ("export", {"base": "base"}, export_dram),
+        ("simulate", dict.fromkeys(("memory", "rows", "check")), hwsim.simulate),
+        ("estimate", dict.fromkeys(("memory", "rows")), hwsim.estimate),
+        ("sweep", dict.fromkeys(("seed", "retries", "search", "workers", "resume")), sweep),
+    ],
+)
+def test_commands_and_functions_agree(command, options, function):
+    shown = {option.name: option.default for option in COMMANDS[command].params}
+    parameters = inspect.signature(function).parameters
+    for option, parameter in options.items():
+        assert shown[option] == parameters[parameter or option].default, option
+
+
+def test_baselines_agree():
+    shown = {option.name: option.default for option in COMMANDS["simulate"].params}
+    for function in (hwsim.simulate, hwsim.estimate, hwsim.estimate_workload):
+        assert tuple(shown["methods"].split(",")) == _default(function, "methods")
+
+
+def _default(function, parameter):
+    return inspect.signature(function).parameters[parameter].default
+
+
+def test_what_is_no_default_is_an_error():
+    with pytest.raises(AttributeError, match=r"^vq.export has no export_sparse$"):
+        _ = Defaults("vq.export", "export_sparse").dtype
+    with pytest.raises(AttributeError, match=r"^vq.export.export_dense has no default for 'path'$"):
+        _ = Defaults("vq.export", "export_dense").path

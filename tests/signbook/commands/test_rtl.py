@@ -1,0 +1,60 @@
+"""``signbook rtl``: Verilog, manifest, ROM, and options that do not fit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.signbook.runner import refused, run
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--weights-only", "--report"), "--report must stand without --weights-only"),
+        (("--json", "report.json"), "--json must stand beside --report"),
+    ],
+)
+def test_rtl_options_that_do_not_fit(tmp_path, options, problem):
+    done = run("rtl", "--out", tmp_path / "rtl", *options)
+    assert done.returncode == 1 and problem in done.stderr
+    assert not (tmp_path / "rtl").exists()
+
+
+def test_rtl_writes_verilog_and_manifest(tmp_path):
+    done = run(
+        "rtl",
+        "--out",
+        tmp_path / "rtl",
+        "--set",
+        "bus_bits=64",
+        "--set",
+        "array=8x8",
+        "--set",
+        "d_max=8",
+    )
+    assert done.returncode == 0, done.stderr
+    verilog = Path(done.stdout.strip())
+    assert "m_axi_araddr" in verilog.read_text()
+    manifest = json.loads(verilog.with_suffix(".json").read_text())
+    assert manifest["config"]["bus_bits"] == 64
+    assert manifest["ports"]["m_axi_rdata"] == {"direction": "input", "bits": 64}
+
+
+def test_rtl_with_a_codebook_in_rom(tmp_path, rom):
+    done = run("rtl", "--out", tmp_path / "rtl", "--weights-only", "--rom", rom)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(Path(done.stdout.strip()).with_suffix(".json").read_text())
+    assert manifest["config"]["codebook_rom"] == f"16x8:{np.load(rom).tobytes().hex()}"
+
+
+def test_rtl_codebooks_that_do_not_fit(tmp_path, rom):
+    settings = ("rtl", "--out", tmp_path / "rtl", "--rom", rom)
+    assert "--rom must stand without" in refused(*settings, "--set", "codebook_rom=")
+    assert "empty beside int8_only = 1" in refused(*settings, "--set", "int8_only=1")
+    np.save(rom, np.zeros((16, 8)))
+    assert "codebook must be [k, d] int8, not [16, 8] float64" in refused(*settings)
+    rom.write_bytes(rom.read_bytes()[:100])
+    assert "rom.npy: must be an array file of numpy" in refused(*settings)
+    assert not (tmp_path / "rtl").exists()

@@ -1,0 +1,68 @@
+"""``signbook simulate``: the document, the check against the cycle model, mistakes."""
+
+import json
+
+import pytest
+
+from tests.signbook.runner import refused, run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--memory", "ddr9"), "memory"),
+        (("--set", "bus_bits=100"), "bus_bits must be 64, 128, 256 or 512, not 100"),
+        (("--set", "bus_bit=128"), "did you mean 'bus_bits'?"),
+        (("--set", "128"), "KEY=VALUE"),
+        (("--methods", "int5"), "int5"),
+        (("--set", "clock_mhz=0"), "clock_mhz must be a number above 0, not '0'"),
+        (("--accelerator", "absent.yaml"), "accelerator absent.yaml: must be a readable file"),
+        (("--rom", "absent.npy"), "absent.npy: must be an array file of numpy"),
+        (("--set", "codebook_rom=16x8"), "codebook_rom must be KxD: and k * d bytes"),
+    ],
+)
+def test_impossible_simulations(file, arguments, message):
+    assert message in refused("simulate", file, *arguments)
+    assert message in refused("estimate", file, *arguments)
+
+
+@pytest.mark.rtl
+def test_simulate_measures_the_file(file, tmp_path):
+    out = tmp_path / "simulate.json"
+    done = run("simulate", file, "--json", out, "--memory", "ideal:bytes_per_cycle=16,latency=8")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(out.read_text())
+    assert document["schema"] == "signbook.simulate/1" and document["engine"] == "rtl"
+    for name in ("compressed", "int8"):
+        one = document["runs"][name]
+        assert one["bit_exact"] is True
+        assert one["busy_cycles"] + sum(one["stall_cycles"].values()) == one["cycles"]
+        assert sum(layer["cycles"] for layer in one["layers"]) == one["cycles"]
+        assert sum(one["bytes_by"].values()) == one["bytes_read"]
+    ratio = document["runs"]["int8"]["cycles"] / document["runs"]["compressed"]["cycles"]
+    assert document["speedup"] == pytest.approx(ratio)
+
+
+@pytest.mark.rtl
+def test_check_and_estimate_agree(file, tmp_path):
+    out, settings = tmp_path / "rtl.json", tmp_path / "a.yaml"
+    settings.write_text("array: 16x16\nclock_mhz: 700\n")
+    common = ("--memory", "ddr4-2400", "--accelerator", settings, "--methods", "int4")
+    done = run("simulate", file, "--check", "--json", out, *common)
+    assert done.returncode == 0, done.stderr
+    assert "cycle model: all counters agree in 2 runs" in done.stdout
+    counted = json.loads(out.read_text())
+    assert counted["memory"]["clock_mhz"] == 700 and counted["speedup"] is None
+    done = run("estimate", file, "--json", out, *common)
+    assert done.returncode == 0, done.stderr
+    assert "waits for memory" in done.stdout and "memory energy" in done.stdout
+    predicted = json.loads(out.read_text())
+    assert predicted["engine"] == "model"
+    for name, one in predicted["runs"].items():
+        assert one["energy_by"] == counted["runs"][name]["energy_by"]
+
+
+def test_simulate_layers_of_a_file_beside_a_rom(file, rom):
+    text = refused("simulate", file, "--rom", rom)
+    assert "layer 'fc0': codebook must be rom:" in text and "not fc0.codebook" in text
+    assert "layer 'fc1': codebook must be rom:" in text

@@ -1,0 +1,58 @@
+"""What a task means for training and for calibration."""
+
+import copy
+
+import pytest
+import torch
+
+from signbook.objectives import IGNORED, calibration_of, next_token_loss, objective_of
+from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling
+from vq.learning.randomness import generators_of
+
+
+def test_next_token_loss_ignores_what_is_not_scored():
+    tokens = torch.tensor([[1, 2, 3, 0]])
+    scored = torch.tensor([[False, True, True, False]])
+    objective = objective_of(LanguageModelling([(tokens, scored)]))
+    (batch,) = list(objective.batches)
+    assert batch[1].tolist() == [[IGNORED, 2, 3, IGNORED]]
+    logits = torch.randn(1, 4, 5)
+    expected = -logits.log_softmax(-1)[0, [0, 1], [2, 3]].mean()
+    torch.testing.assert_close(next_token_loss(logits, batch[1]), expected)
+    assert len(objective.batches) == 1
+
+
+def test_every_task_says_how_it_is_learned():
+    x = torch.randn(2, 3)
+    assert not objective_of(Classification([(x, torch.tensor([0, 1]))])).needs_teacher
+    denoising = objective_of(Denoising([(x, x)]))
+    assert denoising.loss(x, x) == 0 and denoising.distillation_loss(x, x) == 0
+    embedding = objective_of(Embedding([x]))
+    assert embedding.needs_teacher
+    assert embedding.distillation_loss(x, 3 * x) == pytest.approx(0, abs=1e-6)
+
+
+def test_language_data_keep_their_samplers_and_generators():
+    rows = [(torch.ones(4, dtype=torch.int64), torch.ones(4, dtype=torch.bool))] * 8
+    generator = torch.Generator().manual_seed(1)
+    loader = torch.utils.data.DataLoader(rows, batch_size=2, shuffle=True, generator=generator)
+    batches = objective_of(LanguageModelling(loader)).batches
+    assert batches.sampler is loader.sampler
+    assert generators_of(batches) == generators_of(loader) != []
+    assert len(copy.copy(batches)) == 4
+    with pytest.raises(AttributeError, match="missing"):
+        _ = batches.missing
+
+
+def test_padded_texts_are_calibrated_without_padding():
+    tokens = torch.arange(12).reshape(2, 6)
+    scored = torch.tensor([[0, 1, 1, 1, 1, 1], [0, 1, 1, 0, 0, 0]]).bool()
+    whole = (tokens[:1], scored[:1])
+    found = calibration_of(LanguageModelling([(tokens, scored), whole, whole]), 2)
+    assert [(x.tolist(), y) for x, y in found] == [
+        ([[0, 1, 2, 3, 4, 5]], None), ([[6, 7, 8]], None), ([[0, 1, 2, 3, 4, 5]], None),
+    ]  # fmt: skip
+    inputs = {"input_ids": tokens}
+    assert calibration_of(Embedding([inputs, inputs]), 5) == [(inputs, None)] * 2
+    pair = (tokens, tokens)
+    assert calibration_of(Embedding([pair]), 5) == [(pair, None)]
