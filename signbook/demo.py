@@ -15,16 +15,17 @@ import vq
 from hwsim import DEFAULT_MEMORY
 from hwsim.simulator.toolchain import find_toolchain
 from rtl import AcceleratorConfig
+from signbook import plots
 from signbook.commands.inspect import inspect_file
 from signbook.commands.measuring import Setup
 from signbook.commands.simulate import stream
 from signbook.files import make_folder, write_json, write_text
-from signbook.report import render_demo
+from signbook.report import render, versions
 from signbook.zoo.digits import DigitBatches, DigitsViT, load_digits, top1, train
 from vq.container import SignbookError
 from vq.learning.finetune import FinetuneResult
 
-__all__ = ["Demo", "run_demo"]
+__all__ = ["Demo", "headline", "render_demo", "run_demo"]
 
 #: Equal bits: the control gets a few more (1.60 against 1.56), never fewer.
 ARMS: dict[str, vq.Recipe] = {
@@ -107,6 +108,64 @@ def run_demo(out: Path, *, seed: int = 0, json_path: Path | None = None) -> Demo
     if json_path is not None:
         write_json(json_path, demo.document)
     return demo
+
+
+def headline(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """Rows of the demo's table: what a reader looks for first, ready to print."""
+    accuracy, bits = document["accuracy"], document["bits_per_weight"]
+    measured = document["simulate"]
+    compressed, int8 = measured["runs"]["compressed"], measured["runs"]["int8"]
+    limit = 8 / bits["ssvq"]
+    share = measured["speedup"] / limit
+    exact = "yes" if compressed["bit_exact"] and int8["bit_exact"] else "NO"
+    return [
+        ("test accuracy, fp32", f"{accuracy['fp32']:.2%}"),
+        ("test accuracy, SSVQ", f"{accuracy['ssvq_clustered']:.2%} clustered, "
+                                f"{accuracy['ssvq']:.2%} fine-tuned"),
+        ("test accuracy, VQ (control)", f"{accuracy['vq_clustered']:.2%} clustered, "
+                                        f"{accuracy['vq']:.2%} fine-tuned"),
+        ("bits per weight", f"SSVQ {bits['ssvq']:.3f}, VQ {bits['vq']:.3f}, all bytes counted"),
+        ("bytes read on the bus", f"{compressed['bytes_read']:,} (int8: {int8['bytes_read']:,})"),
+        ("cycles", f"{compressed['cycles']:,} (int8: {int8['cycles']:,})"),
+        ("int8 bytes / compressed bytes", f"{measured['traffic_ratio']:.3f}"),
+        ("speed-up over int8, measured in RTL", f"{measured['speedup']:.3f}x"),
+        ("limit 8 / bits per weight", f"{limit:.3f}x, reached to {share:.1%}"),
+        ("RTL gives what numpy gives, bit for bit", exact),
+    ]  # fmt: skip
+
+
+def render_demo(demo: Demo, *, seed: int) -> str:
+    """Render the demo's report as one HTML page that needs no other file."""
+    document = demo.document
+    runs = document["simulate"]["runs"]
+    names = [layer["name"] for layer in runs["compressed"]["layers"]]
+    figures = {
+        "accuracy": plots.accuracy_bars(document["accuracy"]),
+        "training": plots.training_curves(
+            {arm: result.losses for arm, result in demo.training.items()},
+            [signs.changed for signs in demo.training["ssvq"].signs],
+        ),
+        "bytes": plots.bytes_per_layer(
+            names, {run: [row["bytes_read"] for row in one["layers"]] for run, one in runs.items()}
+        ),
+        "cycles": plots.cycles_per_layer(
+            names,
+            {
+                run: [{"busy": row["busy_cycles"], **row["stall_cycles"]} for row in one["layers"]]
+                for run, one in runs.items()
+            },
+        ),
+    }
+    return render(
+        "demo.html.j2",
+        document=document,
+        headline=headline(document),
+        figures=figures,
+        inspections=demo.inspections,
+        training=demo.training,
+        versions=versions(),
+        seed=seed,
+    )
 
 
 @contextmanager

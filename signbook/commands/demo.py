@@ -20,8 +20,7 @@ def run(
 
     Needs no network, no GPU and no argument; takes about two minutes on two cores.
     """
-    from signbook.demo import run_demo
-    from signbook.report import headline
+    from signbook.demo import headline, run_demo
 
     result = run_demo(out, seed=seed, json_path=json)
     print_rows("Signbook demo", headline(result.document))

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from signbook import demo as module
-from signbook.report import headline
+from signbook.demo import headline
 from signbook.zoo.digits import DigitBatches, DigitsViT, load_digits
 from vq.container import open_container
 
