@@ -38,7 +38,7 @@ def run(
     data: Annotated[str, typer.Option(help="Calibration data: py:package.module:factory.")],
     out: Out,
     method: Annotated[
-        str, typer.Option(help="rtn, gptq, gptaq, gptq-r, gptaq-r, exa or foem.")
+        str, typer.Option(help="rtn, gptq, gptaq, gptq-r, gptaq-r, qep (exa) or foem.")
     ] = "gptq",
     bits: Annotated[
         int | None,
@@ -55,7 +55,7 @@ def run(
     ] = None,
     alpha: Annotated[float | None, typer.Option(help="Of the asymmetry: gptaq, gptaq-r.")] = None,
     alpha2: Annotated[float | None, typer.Option(help="Of the drift: gptq-r, gptaq-r.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Of exa and foem.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Of qep and foem.")] = None,
     mode: Annotated[str | None, typer.Option(help="allw or org: gptq-r, gptaq-r.")] = None,
     clip: Annotated[
         bool, typer.Option("--clip/--no-clip", help="Search for narrower ranges.")
@@ -162,7 +162,7 @@ def run(
                 "rotated": rotate,
                 "activation_bits": activation_bits,
             },
-            "layers": _layers(result),
+            "layers": _layers(result, {chosen.name: method}),
             "kept": result.kept,
             "seconds": time.perf_counter() - start,
         }
@@ -206,7 +206,7 @@ class _Layout:
 
 
 def method_named(name: str, **options: float | str | None) -> "Method":
-    """Method of a name: rtn, gptq, gptaq, gptq-r, gptaq-r, exa or foem.
+    """Method of a name: rtn, gptq, gptaq, gptq-r, gptaq-r, qep, which is also exa, or foem.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def method_named(name: str, **options: float | str | None) -> "Method":
     from rescomp.methods import QEP, Method
     from signbook.hints import did_you_mean
 
-    kinds = {("exa" if kind is QEP else kind.name): kind for kind in get_args(Method)}
+    kinds: dict[str, Any] = {kind.name: kind for kind in get_args(Method)} | {"exa": QEP}
     kind = kinds.get(name)
     if kind is None:
         hint = did_you_mean(name, kinds)
@@ -267,8 +267,8 @@ def _rounded(
     return rescomp.ActivationQuantizer(network, linear, bits)
 
 
-def _layers(result: "rescomp.QuantizeResult") -> list[dict[str, Any]]:
-    from rescomp import QEP
+def _layers(result: "rescomp.QuantizeResult", names: dict[str, str]) -> list[dict[str, Any]]:
+    """What the document says of each layer, with methods by the names that were given."""
     from vq.container import account
 
     accounts = account([layer.geometry for layer in result.layers])
@@ -276,7 +276,7 @@ def _layers(result: "rescomp.QuantizeResult") -> list[dict[str, Any]]:
         {
             "name": layer.geometry.name,
             "method": layer.geometry.method,
-            "solver": "exa" if layer.method == QEP.name else layer.method,
+            "solver": names.get(layer.method, layer.method),
             "weights": layer.geometry.weights,
             "bits_per_weight": counted.bits_per_weight,
             "error": layer.report.error,

@@ -76,7 +76,8 @@ def pictures():
         ("gptaq", {"alpha": 1.0}, rescomp.GPTAQ(1.0)),
         ("gptq-r", {"alpha2": 0.1, "mode": "org"}, rescomp.GPTQR(0.1, "org")),
         ("gptaq-r", {"alpha": 0.5}, rescomp.GPTAQR(alpha=0.5)),
-        ("exa", {"beta": 0.5}, rescomp.QEP(0.5)),
+        ("qep", {"beta": 0.5}, rescomp.QEP(0.5)),
+        ("exa", {}, rescomp.QEP()),
         ("foem", {}, rescomp.FOEM()),
     ],
 )
@@ -187,10 +188,12 @@ def test_what_calibration_could_not_settle_is_shown(tmp_path):
 def test_recipes_and_equal_seeds(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text('"*": {method: int4, group: 16}\n"5": {method: int8}\n"0": null\n')
-    for folder in ("a", "b"):
-        document = quantize.run(MODEL, DATA, tmp_path / folder, method="exa", recipe=recipe)
+    for folder, method in (("a", "exa"), ("b", "qep")):
+        document = quantize.run(MODEL, DATA, tmp_path / folder, method=method, recipe=recipe)
+        assert document["method"] == method
+        assert {x["solver"] for x in document["layers"]} == {method}
     assert [x["method"] for x in document["layers"]] == ["int4", "int8"]
-    assert {x["solver"] for x in document["layers"]} == {"exa"} and document["kept"] == ["0"]
+    assert document["kept"] == ["0"]
     files = [(tmp_path / folder / "model.vq.safetensors").read_bytes() for folder in "ab"]
     assert files[0] == files[1]
     with pytest.raises(ConfigError, match=r"^--recipe must stand without --bits, --group and"):
