@@ -15,9 +15,7 @@ from vq.errors import ConfigError
 if TYPE_CHECKING:
     from vq.integer import IntegerModel
 
-__all__ = ["SCHEMA", "run"]
-
-SCHEMA = "signbook.integer/1"
+__all__ = ["run"]
 
 
 def run(
@@ -64,7 +62,7 @@ def _document(file: Path, integer: "IntegerModel") -> dict[str, Any]:
         for place, node in enumerate(graph.nodes)
     ]
     return {
-        "schema": SCHEMA,
+        "schema": "signbook.integer/1",
         "file": str(file),
         "choice": graph.choice,
         "calibration": graph.calibration,

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     import vq
     from rescomp.methods import Method
 
-__all__ = ["SCHEMA", "method_named", "run"]
+__all__ = ["method_named", "run"]
 
-SCHEMA = "signbook.quantize/1"
 _BITS = 4
 _SOLVER = Defaults("rescomp.settings", "Settings")
 
@@ -151,7 +150,7 @@ def run(
             )
         file = vq.save(network, out / FILE_NAME)
         document = {
-            "schema": SCHEMA,
+            "schema": "signbook.quantize/1",
             "file": str(out / FILE_NAME),
             "file_bytes": file.file_bytes,
             "bits_per_weight": result.bits_per_weight,
