@@ -1,5 +1,6 @@
 """The command line: its commands by name, each imported when it is asked for."""
 
+import functools
 import importlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -24,15 +25,20 @@ class _Commands(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in _NAMES:
             raise KeyError(name)
-        alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        alone.command(name)(importlib.import_module(f"signbook.commands.{name}").run)
-        return typer.main.get_command(alone)
+        return _command(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(_NAMES)
 
     def __len__(self) -> int:
         return len(_NAMES)
+
+
+@functools.cache
+def _command(name: str) -> Any:
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    alone.command(name)(importlib.import_module(f"signbook.commands.{name}").run)
+    return typer.main.get_command(alone)
 
 
 class _Group(TyperGroup):
