@@ -8,9 +8,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vq.integer.fixed import requantize, to_fixed
-from vq.integer.golden import IntegerModel, run
+from vq.integer.golden import IntegerModel
 from vq.integer.graph import Graph, Node
-from vq.integer.store import PREFIX, is_integer_tensor, read_integer, store_integer
+from vq.integer.store import PREFIX, is_integer_tensor, read_integer, run, store_integer
 
 if TYPE_CHECKING:
     from vq.integer.build import add_integer, integerize

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from vq.container import Container, ContainerError
+from vq.container import ContainerError
 from vq.integer import groups
 from vq.integer.fixed import requantize
 from vq.integer.graph import Graph, Node
 
-__all__ = ["IntegerModel", "Parameters", "reach", "run"]
+__all__ = ["IntegerModel", "Parameters", "reach"]
 
 I8 = NDArray[np.int8]
 _FLOAT32_EXACT = 2**24
@@ -177,34 +177,6 @@ def reach(p: Parameters) -> NDArray[np.int64]:
     flat = np.abs(p.weight.reshape(len(p.weight), -1).astype(np.int64))
     most: NDArray[np.int64] = 128 * flat.sum(axis=1)
     return most
-
-
-def run(container: Container, images: NDArray[np.floating] | I8) -> I8:
-    """Run the integer graph of a container.
-
-    Parameters
-    ----------
-    container : Container
-        Open, with an integer graph.
-    images : [B, ...] int8, or real numbers
-        Real inputs of the original model are quantised first (:meth:`IntegerModel.quantize`).
-
-    Returns
-    -------
-    [B, ...] int8
-        Logits in steps of ``IntegerModel.scales[-1]``.
-
-    Raises
-    ------
-    ContainerError
-        If there is no integer graph, it is damaged, or the inputs have another shape.
-    """
-    from vq.integer.store import read_integer
-
-    model = read_integer(container)
-    if images.dtype == np.int8:
-        return model.run(images.view(np.int8))
-    return model.run(model.quantize(images.astype(np.float32, copy=False)))
 
 
 def _product(columns: I8, p: Parameters, node: Node) -> I8:

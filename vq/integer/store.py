@@ -25,7 +25,7 @@ from vq.integer.golden import IntegerModel, Parameters, reach
 from vq.integer.graph import Graph, Node
 from vq.integer.groups import GROUP_SHIFT_MAX, partial_reach
 
-__all__ = ["PREFIX", "is_integer_tensor", "read_integer", "store_integer"]
+__all__ = ["PREFIX", "is_integer_tensor", "read_integer", "run", "store_integer"]
 
 PREFIX = "_integer."
 _GRAPH = PREFIX + "graph"
@@ -190,6 +190,32 @@ def _reals(values: NDArray[np.generic], name: str) -> NDArray[np.float32]:
     if not np.isfinite(found).all():
         raise ContainerError(f"tensor {name!r}: must be finite")
     return found
+
+
+def run(container: Container, images: NDArray[np.floating] | NDArray[np.int8]) -> NDArray[np.int8]:
+    """Run the integer graph of a container.
+
+    Parameters
+    ----------
+    container : Container
+        Open, with an integer graph.
+    images : [B, ...] int8, or real numbers
+        Real inputs of the original model are quantised first (:meth:`IntegerModel.quantize`).
+
+    Returns
+    -------
+    [B, ...] int8
+        Logits in steps of ``IntegerModel.scales[-1]``.
+
+    Raises
+    ------
+    ContainerError
+        If there is no integer graph, it is damaged, or the inputs have another shape.
+    """
+    model = read_integer(container)
+    if images.dtype == np.int8:
+        return model.run(images.view(np.int8))
+    return model.run(model.quantize(images.astype(np.float32, copy=False)))
 
 
 def store_integer(
