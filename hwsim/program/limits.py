@@ -1,6 +1,7 @@
 """What an instance cannot run, said before anything is simulated."""
 
 from hwsim.program.step import Step
+from hwsim.program.strips import rows_at_once
 from rtl import AcceleratorConfig
 
 __all__ = ["step_problems"]
@@ -8,8 +9,6 @@ __all__ = ["step_problems"]
 
 def step_problems(step: Step, config: AcceleratorConfig) -> list[str]:
     """Requirements that a step does not meet; those of its weight stream are checked elsewhere."""
-    from hwsim.program.assemble import rows_at_once
-
     problems = []
     if step.entry is not None:
         g = step.entry.geometry
