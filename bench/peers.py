@@ -29,7 +29,7 @@ from harness import Bench
 from peers.folds import DATAFLOWS, folds, our_parts
 from peers.tools import accelerator, signbook
 
-from hwsim.simulator.accelerator import LayerRecord
+from hwsim.program.records import LayerRecord
 from hwsim.workloads import Workload, WorkloadLayer, read_topology, workload, write_topology
 from signbook.extras import require
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hwsim.cycles import predict
 from hwsim.memory import IdealMemory
 from hwsim.program import assemble
-from hwsim.simulator.accelerator import LayerRecord
+from hwsim.program.records import LayerRecord
 from hwsim.workloads import Workload, WorkloadLayer, plan_workload, read_topology, write_topology
 from rtl import STALL_CAUSES, AcceleratorConfig
 from vq import Int8, Recipe

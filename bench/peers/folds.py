@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hwsim.simulator.accelerator import LayerRecord
+from hwsim.program.records import LayerRecord
 from hwsim.workloads import WorkloadLayer
 from rtl import AcceleratorConfig
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hwsim.cycles.machine import CHANNELS, Machine, Ways
 from hwsim.memory import Energy, MemoryModel
 from hwsim.program import Program
-from hwsim.simulator.accelerator import LayerRecord
+from hwsim.program.records import LayerRecord
 from rtl import STALL_CAUSES, AcceleratorConfig
 
 __all__ = ["Prediction", "predict", "predict_descriptors"]

@@ -3,7 +3,8 @@
 from hwsim.cycles.predict import Prediction
 from hwsim.memory import IdealMemory, MemoryModel
 from hwsim.program import Program
-from hwsim.simulator.accelerator import LayerRecord, Outcome
+from hwsim.program.records import LayerRecord
+from hwsim.simulator.accelerator import Outcome
 from vq.container import SimulationError
 
 __all__ = ["CYCLES_TOLERANCE", "require_prediction"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from hwsim.memory import Energy
 from hwsim.program import Program
+from hwsim.program.records import LayerRecord
 from hwsim.simulator.traffic import Traffic
 from hwsim.simulator.verilator import MEMORY_FILE, simulate_job
 from rtl import STALL_CAUSES, AcceleratorConfig
@@ -15,7 +16,7 @@ from rtl.control.registers import register_map
 from rtl.program import RECORD, RunStatus
 from vq.container import GRANULE_BYTES, SimulationError
 
-__all__ = ["LayerRecord", "Outcome", "Surroundings", "run_program"]
+__all__ = ["Outcome", "Surroundings", "run_program"]
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,6 @@ class Surroundings:
     runs: int = 1
     resets: tuple[int, ...] = ()
     played: bool = True
-
-
-@dataclass(frozen=True)
-class LayerRecord:
-    """What the accelerator wrote about one descriptor."""
-
-    cycles: int
-    busy_cycles: int
-    stall_cycles: dict[str, int]
 
 
 @dataclass(frozen=True)
