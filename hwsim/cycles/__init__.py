@@ -8,6 +8,5 @@ cycle, and two ways to skip what must happen again. It is compiled when it is fi
 
 from hwsim.cycles.machine import Ways
 from hwsim.cycles.predict import Prediction, predict, predict_descriptors
-from hwsim.measure.compare import require_prediction
 
-__all__ = ["Prediction", "Ways", "predict", "predict_descriptors", "require_prediction"]
+__all__ = ["Prediction", "Ways", "predict", "predict_descriptors"]

@@ -5,12 +5,12 @@ from os import PathLike
 from typing import Any
 
 from hwsim.cycles.predict import predict
+from hwsim.measure.counts import run_document
 from hwsim.measure.simulate import (
     DEFAULT_MEMORY,
     Progress,
     graph_of,
     measure,
-    run_document,
     runs_as_network,
 )
 from hwsim.memory import parse_memory

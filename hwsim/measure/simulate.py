@@ -1,24 +1,26 @@
 """Measure a container on the generated hardware, beside the same layers as int8."""
 
-import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsim.cycles import predict
 from hwsim.measure.baselines import baseline_layers, require_baselines, with_weights_of
-from hwsim.memory import Energy, absolute_memory, parse_memory
+from hwsim.measure.compare import require_prediction
+from hwsim.measure.counts import run_document
+from hwsim.memory import absolute_memory, parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
 from hwsim.program.weights import check_layers
-from hwsim.simulator.accelerator import LayerRecord, Surroundings, run_program
-from rtl import STALL_CAUSES, AcceleratorConfig
-from rtl.program import PROGRAM_BYTES, RunStatus
+from hwsim.simulator.accelerator import Surroundings, run_program
+from rtl import AcceleratorConfig
+from rtl.program import RunStatus
 from vq.container import (
     ConfigError,
     Container,
@@ -30,11 +32,9 @@ from vq.integer import IntegerModel, is_integer_tensor, read_integer
 
 __all__ = [
     "DEFAULT_MEMORY",
-    "Counts",
     "document_of",
     "graph_of",
     "measure",
-    "run_document",
     "runs_as_network",
     "simulate",
 ]
@@ -43,45 +43,6 @@ DEFAULT_MEMORY = "ideal:bytes_per_cycle=16,latency=20"
 DEFAULT_TIMEOUT_CYCLES = 1 << 20
 
 Progress = Callable[[str, int, int], None]
-
-
-class Counts(Protocol):
-    """What a run has counted, or what the cycle model predicts.
-
-    An :class:`~hwsim.simulator.accelerator.Outcome` is one.
-    """
-
-    @property
-    def registers(self) -> dict[str, int]:
-        """By name."""
-
-    @property
-    def records(self) -> list[LayerRecord]:
-        """One for each descriptor."""
-
-    @property
-    def beats_read(self) -> int:
-        """By the memory's count, as all below."""
-
-    @property
-    def read_bursts(self) -> int:
-        """Requested."""
-
-    @property
-    def beats_written(self) -> int:
-        """Of outputs and records."""
-
-    @property
-    def write_bursts(self) -> int:
-        """Requested."""
-
-    @property
-    def energy(self) -> Energy | None:
-        """Of the memory, if its model knows any."""
-
-    @property
-    def wall_seconds(self) -> float:
-        """Time that the run took."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +91,7 @@ def simulate(
         Called now and then with the run's name, its data beats so far, and all its beats.
     check : bool
         Require of every run that the cycle model counts the same, see
-        :func:`hwsim.cycles.require_prediction`.
+        :func:`hwsim.measure.compare.require_prediction`.
 
     Returns
     -------
@@ -294,8 +255,6 @@ def _run(
         failed = program.layers[outcome.failed_layer].step.name
         raise SimulationError(f"layer {failed!r}: status must be OK, not {outcome.status.name}")
     if check:
-        from hwsim.cycles import predict, require_prediction
-
         predicted = predict(config, program, parse_memory(memory))
         require_prediction(program, outcome, predicted, parse_memory(memory))
     if progress is not None:
@@ -305,90 +264,3 @@ def _run(
         for tensor, want in work.outputs.items()
     )
     return run_document(program, outcome, config, exact)
-
-
-def run_document(
-    program: Program, counts: Counts, config: AcceleratorConfig, exact: bool | None
-) -> dict[str, Any]:
-    """One RUN of the document.
-
-    Parameters
-    ----------
-    program : Program
-    counts : Counts
-    config : AcceleratorConfig
-    exact : bool or None
-        Whether all values in memory are as they should be, if there are any.
-
-    Raises
-    ------
-    SimulationError
-        If not all bytes were read.
-    """
-    read_bytes = counts.beats_read * config.bus_bytes
-    expected = sum(layer.read_bytes for layer in program.layers)
-    if read_bytes != expected:
-        raise SimulationError(f"bytes read must be {expected}, not {read_bytes}")
-    registers, energy = counts.registers, counts.energy
-    weights = [layer.weights for layer in program.layers if layer.weights]
-    parameters = sum(layer.parameter_bytes for layer in program.layers)
-    return {
-        "cycles": registers["CYCLES"],
-        "bytes_read": read_bytes,
-        "bytes_written": counts.beats_written * config.bus_bytes,
-        "bursts": counts.read_bursts + counts.write_bursts,
-        "stall_cycles": {cause: registers[f"{cause.upper()}_CYCLES"] for cause in STALL_CAUSES},
-        "busy_cycles": registers["BUSY_CYCLES"],
-        "bit_exact": exact,
-        "wall_seconds": counts.wall_seconds,
-        "energy_pj": energy.total_pj if energy else None,
-        "energy_by": _causes(energy),
-        "bytes_by": {
-            "weights": sum(layer.entry.geometry.payload_bytes for layer in weights),
-            "codebooks": sum(layer.codebook_bytes for layer in weights),
-            "scales": parameters + sum(layer.zero_bytes for layer in weights),
-            "activations": sum(layer.activation_bytes for layer in program.layers),
-            "descriptors": PROGRAM_BYTES * len(program.layers),
-            "padding": sum(layer.padding_bytes for layer in weights),
-        },
-        "layers": _layers(program, counts),
-    }
-
-
-def _causes(energy: Energy | None) -> dict[str, float] | None:
-    if energy is None:
-        return None
-    return {name.removesuffix("_pj"): value for name, value in dataclasses.asdict(energy).items()}
-
-
-def _layers(program: Program, counts: Counts) -> list[dict[str, Any]]:
-    """One row per step. What follows the last vector of all is the last step's writeback."""
-    rows: dict[Step, dict[str, Any]] = {}
-    for layer, record in zip(program.layers, counts.records, strict=True):
-        step = layer.step
-        g = step.entry.geometry if step.entry else None
-        row = rows.setdefault(
-            step,
-            {
-                "name": step.name,
-                "method": g.method if g else "none",
-                "weights": g.weights if g else 0,
-                "macs": 0,
-                "m": step.target.positions,
-                "cycles": 0,
-                "bytes_read": 0,
-                "busy_cycles": 0,
-                "stall_cycles": dict.fromkeys(STALL_CAUSES, 0),
-            },
-        )
-        row["macs"] += layer.macs
-        row["cycles"] += record.cycles
-        row["bytes_read"] += layer.read_bytes
-        row["busy_cycles"] += record.busy_cycles
-        for cause, cycles in record.stall_cycles.items():
-            row["stall_cycles"][cause] += cycles
-    last = rows[program.layers[-1].step]
-    drain = counts.registers["CYCLES"] - sum(row["cycles"] for row in rows.values())
-    last["cycles"] += drain
-    last["stall_cycles"]["writeback"] += drain
-    return list(rows.values())

@@ -6,7 +6,8 @@ from typing import Any
 
 from hwsim.cycles.predict import predict
 from hwsim.measure.baselines import require_baselines
-from hwsim.measure.simulate import DEFAULT_MEMORY, Progress, document_of, run_document
+from hwsim.measure.counts import run_document
+from hwsim.measure.simulate import DEFAULT_MEMORY, Progress, document_of
 from hwsim.memory import parse_memory
 from hwsim.program import Program, assemble
 from hwsim.workloads import (

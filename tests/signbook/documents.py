@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hwsim.cycles import predict
-from hwsim.measure.simulate import run_document
+from hwsim.measure.counts import run_document
 from hwsim.memory import parse_memory
 from hwsim.program import assemble
 from hwsim.workloads import plan_workload, workload

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hwsim.cycles import predict, require_prediction
+from hwsim.cycles import predict
+from hwsim.measure.compare import require_prediction
 from hwsim.memory import parse_memory
 from hwsim.program import Program
 from hwsim.simulator.accelerator import Outcome, Surroundings, run_program

@@ -6,6 +6,7 @@ import pytest
 
 from hwsim import estimate, simulate
 from hwsim.cycles import library as compiled
+from hwsim.cycles import predict
 from hwsim.simulator.accelerator import Surroundings
 from tests.hwsim.containers import Maker, write
 from tests.hwsim.programs import SMALL, Layers, Net, every_format, network
@@ -80,13 +81,10 @@ def test_energy_is_that_of_one_run(tmp_path: Path) -> None:
 
 @pytest.mark.rtl
 def test_check_names_what_differs(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import hwsim.cycles
-
     def wrong(config, program, memory):
-        return real(config, program, type(memory)(bytes_per_cycle=8, latency_cycles=19))
+        return predict(config, program, type(memory)(bytes_per_cycle=8, latency_cycles=19))
 
-    real = hwsim.cycles.predict
-    monkeypatch.setattr(hwsim.cycles, "predict", wrong)
+    monkeypatch.setattr("hwsim.measure.simulate.predict", wrong)
     with pytest.raises(SimulationError, match=r"^cycle model must count what the RTL counts:\n"):
         simulate(mixed, config=SMALL, memory=MEMORY, methods=(), check=True)
 
