@@ -11,18 +11,18 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from hwsim.defaults import DEFAULT_MEMORY
 from vq.errors import SimulationError
 
 if TYPE_CHECKING:
     from hwsim.measure.baselines import BASELINES
     from hwsim.measure.estimate import estimate
-    from hwsim.measure.simulate import DEFAULT_MEMORY, simulate
+    from hwsim.measure.simulate import simulate
     from hwsim.measure.workload import estimate_workload
     from hwsim.memory import Dram, IdealMemory, MemoryModel, parse_memory
 
 _HOME = {
     "BASELINES": "hwsim.measure.baselines",
-    "DEFAULT_MEMORY": "hwsim.measure.simulate",
     "Dram": "hwsim.memory",
     "IdealMemory": "hwsim.memory",
     "MemoryModel": "hwsim.memory",

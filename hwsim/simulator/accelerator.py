@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from hwsim.defaults import DEFAULT_MEMORY
 from hwsim.memory import Energy
 from hwsim.program import Program
 from hwsim.program.records import LayerRecord
@@ -41,7 +42,7 @@ class Surroundings:
         in fewer seconds.
     """
 
-    memory: str = "ideal:bytes_per_cycle=16,latency=20"
+    memory: str = DEFAULT_MEMORY
     traffic: Traffic = field(default_factory=Traffic)
     timeout_cycles: int = 1 << 20
     idle_limit_cycles: int = 1 << 21

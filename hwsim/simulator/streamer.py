@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsim.defaults import DEFAULT_MEMORY
 from hwsim.simulator.traffic import Traffic
 
 __all__ = ["BusCounts", "Job", "LayerResult", "Result"]
@@ -34,7 +35,7 @@ class Job:
 
     image: Path
     descriptors: Sequence[int]
-    memory: str = "ideal:bytes_per_cycle=16,latency=20"
+    memory: str = DEFAULT_MEMORY
     traffic: Traffic = field(default_factory=Traffic)
     idle_limit_cycles: int = 10_000
 

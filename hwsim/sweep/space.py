@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import yaml
 
-from hwsim.measure.simulate import DEFAULT_MEMORY
+from hwsim.defaults import DEFAULT_MEMORY
 from hwsim.memory import absolute_memory, parse_memory
 from hwsim.sweep.checks import count_problem, name_problem
 from hwsim.sweep.evaluate import Work
