@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hwsim.measure.document import Measurement
+from hwsim.sweep.document import Sweep
 from signbook.files import write_text
 from signbook.plots.style import PALETTE
-from signbook.reporting.documents import Document, Measurement, Sweep, read_document
+from signbook.reporting.documents import Document, read_document
 from signbook.reporting.measured import ENGINES, measured_section, name_of
 from signbook.reporting.parts import Section, Table, number, ratio
 from signbook.reporting.swept import Measured, swept_section
@@ -75,7 +77,7 @@ def render_report(documents: Sequence[tuple[str, Document]]) -> str:
 
 def _rtl_point(number_: int, document: Measurement) -> Measured | None:
     """What a surface shows of a document."""
-    bandwidth, speedup = document.bytes_per_cycle, document.speedup
+    bandwidth, speedup = document.memory.bytes_per_cycle, document.speedup
     if document.engine != "rtl" or bandwidth is None or speedup is None:
         return None
     return Measured(

@@ -1,1 +1,14 @@
-"""What a file or a workload costs, by the RTL or by the cycle model."""
+"""What a file or a workload costs, by the RTL or by the cycle model.
+
+==========  ==================================================================
+module      what it is about
+==========  ==================================================================
+document    what a measurement says; ``checked`` has the types of its fields
+counts      what was counted, by whichever engine, as a run of it
+baselines   the same layers in int8, int4, int3, int2
+simulate    a file in RTL
+compare     a prediction beside what the RTL counted
+estimate    a file by the cycle model
+workload    a network without a file by the cycle model
+==========  ==================================================================
+"""

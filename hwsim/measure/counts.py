@@ -1,16 +1,18 @@
-"""What a run has counted, by whichever engine, as a RUN of the document."""
+"""What a run has counted, by whichever engine, as a run of the document."""
 
 import dataclasses
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
+from hwsim.measure.document import Bytes, Energies, Layer, Run, Stalls
 from hwsim.memory import Energy
-from hwsim.program import Program, Step
+from hwsim.program import Program, ProgramLayer, Step
 from hwsim.program.records import LayerRecord
 from rtl import STALL_CAUSES, AcceleratorConfig
 from rtl.program import PROGRAM_BYTES
 from vq.container import SimulationError
 
-__all__ = ["Counts", "run_document"]
+__all__ = ["Counts", "run_of"]
 
 
 class Counts(Protocol):
@@ -52,10 +54,8 @@ class Counts(Protocol):
         """Time that the run took."""
 
 
-def run_document(
-    program: Program, counts: Counts, config: AcceleratorConfig, exact: bool | None
-) -> dict[str, Any]:
-    """One RUN of the document.
+def run_of(program: Program, counts: Counts, config: AcceleratorConfig, exact: bool | None) -> Run:
+    """One run of the document.
 
     Parameters
     ----------
@@ -75,65 +75,59 @@ def run_document(
     if read_bytes != expected:
         raise SimulationError(f"bytes read must be {expected}, not {read_bytes}")
     registers, energy = counts.registers, counts.energy
+    stalls = {cause: registers[f"{cause.upper()}_CYCLES"] for cause in STALL_CAUSES}
     weights = [layer.weights for layer in program.layers if layer.weights]
     parameters = sum(layer.parameter_bytes for layer in program.layers)
-    return {
-        "cycles": registers["CYCLES"],
-        "bytes_read": read_bytes,
-        "bytes_written": counts.beats_written * config.bus_bytes,
-        "bursts": counts.read_bursts + counts.write_bursts,
-        "stall_cycles": {cause: registers[f"{cause.upper()}_CYCLES"] for cause in STALL_CAUSES},
-        "busy_cycles": registers["BUSY_CYCLES"],
-        "bit_exact": exact,
-        "wall_seconds": counts.wall_seconds,
-        "energy_pj": energy.total_pj if energy else None,
-        "energy_by": _causes(energy),
-        "bytes_by": {
-            "weights": sum(layer.entry.geometry.payload_bytes for layer in weights),
-            "codebooks": sum(layer.codebook_bytes for layer in weights),
-            "scales": parameters + sum(layer.zero_bytes for layer in weights),
-            "activations": sum(layer.activation_bytes for layer in program.layers),
-            "descriptors": PROGRAM_BYTES * len(program.layers),
-            "padding": sum(layer.padding_bytes for layer in weights),
-        },
-        "layers": _layers(program, counts),
-    }
+    return Run(
+        cycles=registers["CYCLES"],
+        bytes_read=read_bytes,
+        bytes_written=counts.beats_written * config.bus_bytes,
+        bursts=counts.read_bursts + counts.write_bursts,
+        stall_cycles=Stalls(**stalls),
+        busy_cycles=registers["BUSY_CYCLES"],
+        bit_exact=exact,
+        wall_seconds=counts.wall_seconds,
+        energy_pj=energy.total_pj if energy else None,
+        energy_by=_energies(energy) if energy else None,
+        bytes_by=Bytes(
+            weights=sum(layer.entry.geometry.payload_bytes for layer in weights),
+            codebooks=sum(layer.codebook_bytes for layer in weights),
+            scales=parameters + sum(layer.zero_bytes for layer in weights),
+            activations=sum(layer.activation_bytes for layer in program.layers),
+            descriptors=PROGRAM_BYTES * len(program.layers),
+            padding=sum(layer.padding_bytes for layer in weights),
+        ),
+        layers=_layers(program, counts),
+    )
 
 
-def _causes(energy: Energy | None) -> dict[str, float] | None:
-    if energy is None:
-        return None
-    return {name.removesuffix("_pj"): value for name, value in dataclasses.asdict(energy).items()}
+def _energies(energy: Energy) -> Energies:
+    causes = dataclasses.asdict(energy)
+    return Energies(**{name.removesuffix("_pj"): value for name, value in causes.items()})
 
 
-def _layers(program: Program, counts: Counts) -> list[dict[str, Any]]:
-    """One row per step. What follows the last vector of all is the last step's writeback."""
-    rows: dict[Step, dict[str, Any]] = {}
+def _layers(program: Program, counts: Counts) -> list[Layer]:
+    """One layer per step. What follows the last vector of all is the last step's writeback."""
+    strips: dict[Step, list[tuple[ProgramLayer, LayerRecord]]] = {}
     for layer, record in zip(program.layers, counts.records, strict=True):
-        step = layer.step
-        g = step.entry.geometry if step.entry else None
-        row = rows.setdefault(
-            step,
-            {
-                "name": step.name,
-                "method": g.method if g else "none",
-                "weights": g.weights if g else 0,
-                "macs": 0,
-                "m": step.target.positions,
-                "cycles": 0,
-                "bytes_read": 0,
-                "busy_cycles": 0,
-                "stall_cycles": dict.fromkeys(STALL_CAUSES, 0),
-            },
-        )
-        row["macs"] += layer.macs
-        row["cycles"] += record.cycles
-        row["bytes_read"] += layer.read_bytes
-        row["busy_cycles"] += record.busy_cycles
-        for cause, cycles in record.stall_cycles.items():
-            row["stall_cycles"][cause] += cycles
-    last = rows[program.layers[-1].step]
-    drain = counts.registers["CYCLES"] - sum(row["cycles"] for row in rows.values())
-    last["cycles"] += drain
-    last["stall_cycles"]["writeback"] += drain
-    return list(rows.values())
+        strips.setdefault(layer.step, []).append((layer, record))
+    drain = counts.registers["CYCLES"] - sum(record.cycles for record in counts.records)
+    last = program.layers[-1].step
+    return [_layer(step, of, drain if step is last else 0) for step, of in strips.items()]
+
+
+def _layer(step: Step, strips: Sequence[tuple[ProgramLayer, LayerRecord]], drain: int) -> Layer:
+    g = step.entry.geometry if step.entry else None
+    stalls = {cause: sum(r.stall_cycles[cause] for _, r in strips) for cause in STALL_CAUSES}
+    stalls["writeback"] += drain
+    return Layer(
+        name=step.name,
+        method=g.method if g else "none",
+        weights=g.weights if g else 0,
+        macs=sum(layer.macs for layer, _ in strips),
+        m=step.target.positions,
+        cycles=sum(record.cycles for _, record in strips) + drain,
+        bytes_read=sum(layer.read_bytes for layer, _ in strips),
+        busy_cycles=sum(record.busy_cycles for _, record in strips),
+        stall_cycles=Stalls(**stalls),
+    )

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
 
-from hwsim.cycles.predict import predict
-from hwsim.measure.counts import run_document
+from hwsim.cycles import predict
+from hwsim.defaults import DEFAULT_MEMORY
+from hwsim.measure.counts import run_of
+from hwsim.measure.document import Run
 from hwsim.measure.simulate import (
-    DEFAULT_MEMORY,
     Progress,
     graph_of,
     measure,
@@ -54,9 +55,7 @@ def estimate(
     """
     config = config or AcceleratorConfig()
 
-    def prepare(
-        name: str, container: Container, original: Container
-    ) -> Callable[[], dict[str, Any]]:
+    def prepare(name: str, container: Container, original: Container) -> Callable[[], Run]:
         program = assemble(_steps(container, original, rows), container, config)
         beats = sum(layer.read_bytes for layer in program.layers) // config.bus_bytes
 
@@ -64,9 +63,9 @@ def estimate(
             if progress is not None:
                 progress(name, done, beats)
 
-        def run() -> dict[str, Any]:
+        def run() -> Run:
             counts = predict(config, program, parse_memory(memory), progress=told)
-            return run_document(program, counts, config, exact=None)
+            return run_of(program, counts, config, exact=None)
 
         return run
 

@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.cycles import predict
+from hwsim.defaults import DEFAULT_MEMORY
 from hwsim.measure.baselines import baseline_layers, require_baselines, with_weights_of
+from hwsim.measure.checked import Engine
 from hwsim.measure.compare import require_prediction
-from hwsim.measure.counts import run_document
+from hwsim.measure.counts import run_of
+from hwsim.measure.document import Measurement, Run
 from hwsim.memory import absolute_memory, parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
 from hwsim.program.weights import check_layers
@@ -31,15 +34,12 @@ from vq.container import (
 from vq.integer import IntegerModel, is_integer_tensor, read_integer
 
 __all__ = [
-    "DEFAULT_MEMORY",
-    "document_of",
     "graph_of",
     "measure",
     "runs_as_network",
     "simulate",
 ]
 
-DEFAULT_MEMORY = "ideal:bytes_per_cycle=16,latency=20"
 DEFAULT_TIMEOUT_CYCLES = 1 << 20
 
 Progress = Callable[[str, int, int], None]
@@ -112,7 +112,7 @@ def simulate(
     config = config or AcceleratorConfig()
     memory = absolute_memory(memory)  # the simulator runs in a folder of its own
 
-    def run(name: str, container: Container, original: Container) -> Callable[[], dict[str, Any]]:
+    def run(name: str, container: Container, original: Container) -> Callable[[], Run]:
         work = _work(container, original, rows)
         program = assemble(work.steps, container, config)
         return lambda: _run(name, program, work, config, memory, progress, check)
@@ -122,8 +122,8 @@ def simulate(
 
 def measure(
     path: str | PathLike[str],
-    engine: str,
-    prepare: Callable[[str, Container, Container], Callable[[], dict[str, Any]]],
+    engine: Engine,
+    prepare: Callable[[str, Container, Container], Callable[[], Run]],
     *,
     config: AcceleratorConfig,
     memory: str,
@@ -140,7 +140,7 @@ def measure(
         "rtl" or "model".
     prepare : callable
         Given the name of a run, its container and the original one: assemble the program, and
-        return what runs it and gives its RUN of the document.
+        return what runs it and gives its run of the document.
     """
     described = parse_memory(memory).describe()
     require_baselines(methods)
@@ -156,23 +156,7 @@ def measure(
             # All programs exist before the first one is run.
             ready = {name: prepare(name, one, container) for name, one in plans}
             runs = {name: run() for name, run in ready.items()}
-    return document_of(engine, config, described, runs)
-
-
-def document_of(
-    engine: str, config: AcceleratorConfig, memory: dict[str, Any], runs: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-    """The document of runs by name, with their ratios."""
-    ours, int8 = runs["compressed"], runs.get("int8")
-    return {
-        "schema": "signbook.simulate/1",
-        "engine": engine,
-        "accelerator": config.to_mapping(),
-        "memory": memory,
-        "runs": runs,
-        "speedup": int8["cycles"] / ours["cycles"] if int8 else None,
-        "traffic_ratio": int8["bytes_read"] / ours["bytes_read"] if int8 else None,
-    }
+    return Measurement.of(engine, config.to_mapping(), described, runs).to_json()
 
 
 def runs_as_network(container: Container, rows: int | None) -> bool:
@@ -238,8 +222,8 @@ def _run(
     memory: str,
     progress: Progress | None,
     check: bool,
-) -> dict[str, Any]:
-    """One RUN of the document, in RTL."""
+) -> Run:
+    """One run of the document, in RTL."""
     image = program.image()
     for tensor, value in work.inputs.items():
         program.places[tensor].write(image, value)
@@ -263,4 +247,4 @@ def _run(
         np.array_equal(program.places[tensor].read(outcome.image).reshape(want.shape), want)
         for tensor, want in work.outputs.items()
     )
-    return run_document(program, outcome, config, exact)
+    return run_of(program, outcome, config, exact)

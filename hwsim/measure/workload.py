@@ -1,13 +1,15 @@
 """Measure a workload by the cycle model: networks that nobody has compressed, or even trained."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hwsim.cycles.predict import predict
+from hwsim.cycles import predict
+from hwsim.defaults import DEFAULT_MEMORY
 from hwsim.measure.baselines import require_baselines
-from hwsim.measure.counts import run_document
-from hwsim.measure.simulate import DEFAULT_MEMORY, Progress, document_of
+from hwsim.measure.counts import run_of
+from hwsim.measure.document import Measurement, Network, Rest, Run
+from hwsim.measure.simulate import Progress
 from hwsim.memory import parse_memory
 from hwsim.program import Program, assemble
 from hwsim.workloads import (
@@ -22,10 +24,6 @@ from rtl import AcceleratorConfig
 from vq.container import ConfigError
 
 __all__ = ["estimate_workload"]
-
-_SUMS = ("cycles", "bytes_read", "bytes_written", "bursts", "busy_cycles")
-_SUMS_BY = ("stall_cycles", "bytes_by", "energy_by")
-_SUMS_OF_LAYER = ("weights", "macs", "cycles", "bytes_read", "busy_cycles")
 
 
 def estimate_workload(
@@ -92,23 +90,24 @@ def estimate_workload(
         for times, program in programs:
             told = _told(progress, name, before, beats)
             counts = predict(config, program, parse_memory(memory), progress=told)
-            parts.append((times, run_document(program, counts, config, exact=None)))
+            parts.append((times, run_of(program, counts, config, exact=None)))
             before += counts.beats_read
-        runs[name] = _added(parts, templates)
+        runs[name] = _renamed(Run.total(parts), templates)
     rest = rest_of(workload, ours.left_out, config, once=once)
-    on_top = rest["cycles"] if rest else 0
-    document = document_of("model", config, described, runs)
-    whole = {name: run["cycles"] + on_top for name, run in runs.items()}
-    return document | {
-        "workload": {
-            "name": workload.name,
-            "trained": workload.trained,
-            "layers": sum(layer.count for layer in workload.layers),
-            "parameters": workload.parameters,
-        },
-        "rest": rest,
-        "speedup_with_rest": whole["int8"] / whole["compressed"] if "int8" in whole else None,
-    }
+    network = Network(
+        name=workload.name,
+        trained=workload.trained,
+        layers=sum(layer.count for layer in workload.layers),
+        parameters=workload.parameters,
+    )
+    return Measurement.of(
+        "model",
+        config.to_mapping(),
+        described,
+        runs,
+        workload=network,
+        rest=Rest.model_validate(rest) if rest else None,
+    ).to_json()
 
 
 def _prepare(plan: PlannedWorkload, config: AcceleratorConfig) -> list[tuple[int, Program]]:
@@ -123,22 +122,10 @@ def _told(
     return progress and (lambda done: progress(name, before + done, beats))
 
 
-def _added(parts: list[tuple[int, dict[str, Any]]], templates: dict[str, str]) -> dict[str, Any]:
-    """One RUN of several, each so many times."""
-    run = dict(parts[0][1])
-    run |= {key: sum(times * part[key] for times, part in parts) for key in _SUMS}
-    for key in _SUMS_BY:
-        if run[key] is not None:
-            run[key] = {by: sum(times * part[key][by] for times, part in parts) for by in run[key]}
-    if run["energy_by"] is not None:
-        run["energy_pj"] = sum(times * part["energy_pj"] for times, part in parts)
-    run["wall_seconds"] = sum(part["wall_seconds"] for _, part in parts)
-    run["layers"] = [
-        row
-        | {"name": templates.get(row["name"], row["name"])}
-        | {key: times * row[key] for key in _SUMS_OF_LAYER}
-        | {"stall_cycles": {cause: times * n for cause, n in row["stall_cycles"].items()}}
-        for times, part in parts
-        for row in part["layers"]
+def _renamed(run: Run, templates: Mapping[str, str]) -> Run:
+    """Layers of a block that is there once have the number of none of its repetitions."""
+    layers = [
+        layer.model_copy(update={"name": templates.get(layer.name, layer.name)})
+        for layer in run.layers
     ]
-    return run
+    return run.model_copy(update={"layers": layers})

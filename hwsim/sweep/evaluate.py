@@ -5,36 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hwsim.measure.document import Measurement
 from hwsim.measure.estimate import estimate
 from hwsim.measure.simulate import simulate
 from hwsim.measure.workload import estimate_workload
-from hwsim.memory import parse_memory
+from hwsim.sweep.document import Measures
 from hwsim.workloads import workload
 from hwsim.workloads.lower import geometries_of
 from rtl import AcceleratorConfig
 from vq.container import ConfigError, Geometry, account, open_container
 from vq.recipe.recipe import Recipe
 
-__all__ = ["MEASURES", "Work", "evaluate", "failure"]
-
-#: Fields of a row that a point which was not measured leaves open, in the order of the document.
-MEASURES = (
-    "cycles",
-    "int8_cycles",
-    "speedup",
-    "traffic_ratio",
-    "bytes_read",
-    "int8_bytes_read",
-    "bursts",
-    "energy_pj",
-    "busy_share",
-    "macs",
-    "multipliers",
-    "bytes_per_cycle",
-    "rows",
-    "bits_per_weight",
-    "speedup_with_rest",
-)
+__all__ = ["Work", "evaluate", "failure"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +57,7 @@ def evaluate(work: Work) -> dict[str, Any]:
     try:
         found = _row("done", None, work.engine, _measures(work))
     except ConfigError as error:
-        found = _row("refused", str(error), work.engine, {})
+        found = _row("refused", str(error), work.engine, Measures())
     except Exception as error:  # whatever it is, the other points are not to blame
         found = failure(work, error)
     return found | {"seconds": time.perf_counter() - start}
@@ -83,15 +65,16 @@ def evaluate(work: Work) -> dict[str, Any]:
 
 def failure(work: Work, error: BaseException) -> dict[str, Any]:
     """The row of a point whose evaluation ended with an error that is not about its settings."""
-    return _row("failed", f"{type(error).__name__}: {error}", work.engine, {}) | {"seconds": None}
+    return _row("failed", f"{type(error).__name__}: {error}", work.engine, Measures()) | {
+        "seconds": None
+    }
 
 
-def _row(status: str, error: str | None, engine: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    measures = {name: found.get(name) for name in MEASURES}
-    return {"status": status, "error": error, "engine": engine, **measures}
+def _row(status: str, error: str | None, engine: str, found: Measures) -> dict[str, Any]:
+    return {"status": status, "error": error, "engine": engine, **found.model_dump()}
 
 
-def _measures(work: Work) -> dict[str, Any]:
+def _measures(work: Work) -> Measures:
     config = AcceleratorConfig.from_mapping(work.accelerator)
     if work.rules is None:
         measure = estimate if work.engine == "model" else simulate
@@ -101,28 +84,26 @@ def _measures(work: Work) -> dict[str, Any]:
         network, recipe = workload(work.target), Recipe.from_json(work.rules)
         document = estimate_workload(network, recipe, config=config, memory=work.memory)
         geometries = geometries_of(network.expanded(), recipe, tile_outputs=config.rows)
-    ours, int8 = document["runs"]["compressed"], document["runs"]["int8"]
-    macs = sum(layer["macs"] for layer in ours["layers"])
-    multipliers = config.rows * config.columns
-    counts = {layer["m"] for layer in ours["layers"]}
-    described = parse_memory(work.memory).describe()
-    return {
-        "cycles": ours["cycles"],
-        "int8_cycles": int8["cycles"],
-        "speedup": document["speedup"],
-        "traffic_ratio": document["traffic_ratio"],
-        "bytes_read": ours["bytes_read"],
-        "int8_bytes_read": int8["bytes_read"],
-        "bursts": ours["bursts"],
-        "energy_pj": ours["energy_pj"],
-        "busy_share": macs / (ours["cycles"] * multipliers),
-        "macs": macs,
-        "multipliers": multipliers,
-        "bytes_per_cycle": described.get("peak_bytes_per_cycle", described.get("bytes_per_cycle")),
-        "rows": counts.pop() if len(counts) == 1 else None,
-        "bits_per_weight": _bits_per_weight(geometries),
-        "speedup_with_rest": document.get("speedup_with_rest"),
-    }
+    found = Measurement.model_validate(document)
+    ours, int8 = found.runs["compressed"], found.runs["int8"]
+    counts = {layer.m for layer in ours.layers}
+    return Measures(
+        cycles=ours.cycles,
+        int8_cycles=int8.cycles,
+        speedup=found.speedup,
+        traffic_ratio=found.traffic_ratio,
+        bytes_read=ours.bytes_read,
+        int8_bytes_read=int8.bytes_read,
+        bursts=ours.bursts,
+        energy_pj=ours.energy_pj,
+        busy_share=ours.macs / (ours.cycles * found.multipliers),
+        macs=ours.macs,
+        multipliers=found.multipliers,
+        bytes_per_cycle=found.memory.bytes_per_cycle,
+        rows=counts.pop() if len(counts) == 1 else None,
+        bits_per_weight=_bits_per_weight(geometries),
+        speedup_with_rest=found.speedup_with_rest,
+    )
 
 
 def _stored(path: str) -> list[Geometry]:

@@ -2,25 +2,42 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from hwsim.sweep.checks import name_problem
 
-__all__ = ["DEFAULT_OBJECTIVES", "OBJECTIVES", "costs_of", "objective_problems"]
+__all__ = ["DEFAULT_OBJECTIVES", "OBJECTIVES", "Axis", "costs_of", "objective_problems"]
 
-#: Field of a row, and whether more of it is better, by the name of the objective.
-OBJECTIVES: Mapping[str, tuple[str, bool]] = {
-    "cycles": ("cycles", False),
-    "bytes_read": ("bytes_read", False),
-    "bursts": ("bursts", False),
-    "energy_pj": ("energy_pj", False),
-    "bits_per_weight": ("bits_per_weight", False),
-    "area_macs": ("multipliers", False),
-    "bytes_per_cycle": ("bytes_per_cycle", False),
-    "speedup": ("speedup", True),
-    "speedup_with_rest": ("speedup_with_rest", True),
-    "traffic_ratio": ("traffic_ratio", True),
-    "busy_share": ("busy_share", True),
+
+class Axis(NamedTuple):
+    """What an objective looks at.
+
+    Attributes
+    ----------
+    field : str
+        Of a row: :class:`hwsim.sweep.document.Measures`.
+    more_is_better : bool
+    label : str
+        What a plot or a table says of it.
+    """
+
+    field: str
+    more_is_better: bool
+    label: str
+
+
+OBJECTIVES: Mapping[str, Axis] = {
+    "cycles": Axis("cycles", False, "cycles"),
+    "bytes_read": Axis("bytes_read", False, "bytes read"),
+    "bursts": Axis("bursts", False, "bursts"),
+    "energy_pj": Axis("energy_pj", False, "energy of the memory, pJ"),
+    "bits_per_weight": Axis("bits_per_weight", False, "bits per weight"),
+    "area_macs": Axis("multipliers", False, "multiplications per cycle (R x C)"),
+    "bytes_per_cycle": Axis("bytes_per_cycle", False, "memory, bytes per cycle"),
+    "speedup": Axis("speedup", True, "speed-up over int8"),
+    "speedup_with_rest": Axis("speedup_with_rest", True, "speed-up over int8, rest included"),
+    "traffic_ratio": Axis("traffic_ratio", True, "bytes read with int8 / with codebooks"),
+    "busy_share": Axis("busy_share", True, "use of the multipliers"),
 }
 DEFAULT_OBJECTIVES = ("cycles", "area_macs")
 
@@ -38,9 +55,9 @@ def costs_of(row: Mapping[str, Any], objectives: Sequence[str]) -> list[float] |
     """What a row costs, less being better; None if it was not measured or lacks an objective."""
     costs = []
     for name in objectives:
-        field, more_is_better = OBJECTIVES[name]
-        value = row[field]
+        axis = OBJECTIVES[name]
+        value = row[axis.field]
         if value is None:
             return None
-        costs.append(float(-value if more_is_better else value))
+        costs.append(float(-value if axis.more_is_better else value))
     return costs

@@ -138,7 +138,7 @@ def _front(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     axes = [_axes(row["point"]) for row in document["rows"]]
     varied = [name for name in axes[0] if len({each[name] for each in axes}) > 1]
-    fields = (OBJECTIVES[name][0] for name in document["objectives"])
+    fields = (OBJECTIVES[name].field for name in document["objectives"])
     measures = dict.fromkeys((*fields, "speedup", "bits_per_weight"))
     return [
         {name: "" if axes[index][name] is None else axes[index][name] for name in varied}

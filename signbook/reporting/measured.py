@@ -2,9 +2,9 @@
 
 from collections import Counter
 
+from hwsim.measure.document import Measurement, Rest, Run, by_cause
 from signbook import plots
 from signbook.plots.style import BYTES, STALLS
-from signbook.reporting.documents import Measurement, Rest, Run
 from signbook.reporting.parts import (
     Card,
     Part,
@@ -39,7 +39,7 @@ def name_of(document: Measurement, file: str) -> str:
 def bandwidths(document: Measurement) -> dict[str, float]:
     """Bytes per cycle that limit a read: the memory's, and the bus's if it is narrower."""
     bus = document.accelerator.bus_bits / 8
-    memory = document.bytes_per_cycle
+    memory = document.memory.bytes_per_cycle
     if memory is None:
         return {"bus": bus}
     return {"bus": bus, "memory": memory} if bus < memory else {"memory": memory}
@@ -122,7 +122,7 @@ def _totals(document: Measurement) -> Table:
     head = ["run", *STALLS, "cycles", "faster than int8"]
     rows = []
     for name, run in document.runs.items():
-        causes = run.by_cause
+        causes = by_cause(run)
         rows.append([
             name,
             *(number(causes[cause]) for cause in STALLS),

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hwsim.measure.document import Layer, Run, by_cause
 from signbook.plots.roofline import ranges
-from signbook.reporting.documents import Layer, Run
 
 __all__ = ["PLACES", "Place", "Work", "places"]
 
@@ -118,11 +118,11 @@ def _cycles(group: Sequence[Sequence[Layer]]) -> int:
 
 def _sum(layers: Sequence[Layer]) -> Work:
     rows = {layer.m for layer in layers}
-    causes = layers[0].by_cause
+    causes = by_cause(layers[0])
     return Work(
         tuple(dict.fromkeys(layer.method for layer in layers)),
         rows.pop() if len(rows) == 1 else None,
         sum(layer.macs for layer in layers),
         sum(layer.bytes_read for layer in layers),
-        {cause: sum(layer.by_cause[cause] for layer in layers) for cause in causes},
+        {cause: sum(by_cause(layer)[cause] for layer in layers) for cause in causes},
     )

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwsim.sweep.document import Row, Sweep
+from hwsim.sweep.objectives import OBJECTIVES
 from signbook import plots
 from signbook.plots.style import short
 from signbook.plots.surface import GOAL, NO_GAIN
-from signbook.reporting.documents import OBJECTIVES, Row, Sweep
 from signbook.reporting.measured import ENGINES
 from signbook.reporting.parts import Card, Part, Section, Table, number, ratio, settings, share
 
@@ -183,17 +184,17 @@ def _front(sweep: Sweep) -> Part | None:
     numbers = {index: i for i, index in enumerate(sweep.pareto, 1)}
     several = len({row.rows for row in sweep.done}) > 1
     marks = []
-    (x, x_label), (y, y_label) = [*fields.values(), *fields.values()][:2]
+    x, y = [*fields.values(), *fields.values()][:2]
     for index, row in enumerate(sweep.rows):
-        at = getattr(row, x), getattr(row, y)
+        at = getattr(row, x.field), getattr(row, y.field)
         if row.status == "done" and None not in at:
             series = _title(row.point.target, row.point.recipe)
             series += f", M = {row.rows:,}" if several and row.rows else ""
             marks.append(plots.Mark(*at, series, numbers.get(index)))
     head = ["#", "target", "recipe", "memory", "M", "accelerator", "engine"]
-    head += [label for _, label in fields.values()]
+    head += [axis.label for axis in fields.values()]
     more = [name for name in ("cycles", "speedup", "bits_per_weight") if name not in fields]
-    head += [OBJECTIVES[name][1] for name in more]
+    head += [OBJECTIVES[name].label for name in more]
     rows = []
     for index, i in list(numbers.items())[:_FRONT]:
         row, point = sweep.rows[index], sweep.rows[index].point
@@ -201,11 +202,11 @@ def _front(sweep: Sweep) -> Part | None:
             str(i), point.target.rpartition("/")[2], point.recipe or "–", point.memory,
             number(point.rows or row.rows), settings(point.accelerator) or "defaults",
             ENGINES[row.engine or "model"],
-            *(number(getattr(row, field)) for field, _ in fields.values()),
+            *(number(getattr(row, axis.field)) for axis in fields.values()),
             *(number(getattr(row, name)) for name in more),
         ])  # fmt: skip
     note = "No other point of the sweep is as good in every objective and better in one: "
-    note += ", ".join(label for _, label in fields.values()) + "."
+    note += ", ".join(axis.label for axis in fields.values()) + "."
     if len(fields) > 2:
         note += " The plot shows the first two; a point can be on the front by the others."
     if len(sweep.pareto) > _FRONT:
@@ -213,7 +214,7 @@ def _front(sweep: Sweep) -> Part | None:
     two = len(fields) > 1 and marks
     return Part(
         "Pareto front",
-        plots.pareto(marks, x=x_label, y=y_label) if two else None,
+        plots.pareto(marks, x=x.label, y=y.label) if two else None,
         Table(head, rows, texts=7),
         note,
         wide=True,

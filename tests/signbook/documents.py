@@ -1,16 +1,12 @@
 """Real documents for reports: networks by the cycle model, small files by either engine."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from hwsim.cycles import predict
-from hwsim.measure.counts import run_document
-from hwsim.memory import parse_memory
-from hwsim.program import assemble
-from hwsim.workloads import plan_workload, workload
+from hwsim import estimate_workload
+from hwsim.workloads import workload
 from rtl import AcceleratorConfig
-from vq import SSVQ, Int8, Recipe
+from vq import SSVQ, Recipe
 
 #: Shapes of a small encoder: blocks that repeat, and layers that do not.
 TOPOLOGY = """name, M, N, K,
@@ -27,58 +23,8 @@ def measured(
     text: str, *, memory: str, config: AcceleratorConfig | None = None, recipe: Recipe | None = None
 ) -> dict[str, Any]:
     """A ``signbook.simulate/1`` document of a workload, with what the accelerator does not run."""
-    config = config or AcceleratorConfig()
     recipe = recipe or Recipe({"*": SSVQ(d=8, k=16)})
-    network = workload(text)
-    runs: dict[str, Any] = {}
-    left: dict[str, str] = {}
-    for name, chosen in (("compressed", recipe), ("int8", Recipe({"*": Int8()}))):
-        planned = plan_workload(network, chosen, config)
-        program = assemble(planned.steps, planned.file, config)
-        model = parse_memory(memory)
-        counts = predict(config, program, model)
-        runs[name] = run_document(program, counts, config, exact=None)
-        energy = model.energy(runs[name]["cycles"])
-        if energy is not None:
-            parts = dataclasses.asdict(energy)
-            runs[name]["energy_by"] = {key.removesuffix("_pj"): v for key, v in parts.items()}
-            runs[name]["energy_pj"] = sum(parts.values())
-        left = planned.left_out
-    ours, int8 = runs["compressed"], runs["int8"]
-    rest = [
-        {
-            "name": layer.name,
-            "op": layer.op,
-            "macs": layer.macs,
-            "elements": layer.activation_bytes,
-            "cycles": -(-layer.macs // (config.rows * config.columns))
-            or -(-layer.activation_bytes // config.columns),
-        }
-        for layer in network.expanded().layers
-        if layer.name in left
-    ]
-    more = sum(layer["cycles"] for layer in rest)
-    return {
-        "schema": "signbook.simulate/1",
-        "engine": "model",
-        "accelerator": config.to_mapping(),
-        "memory": parse_memory(memory).describe(),
-        "runs": runs,
-        "speedup": int8["cycles"] / ours["cycles"],
-        "traffic_ratio": int8["bytes_read"] / ours["bytes_read"],
-        "workload": {
-            "name": network.name,
-            "trained": network.trained,
-            "layers": len(network.layers),
-            "parameters": network.parameters,
-        },
-        "rest": {
-            "layers": rest,
-            **{key: sum(layer[key] for layer in rest) for key in ("macs", "elements", "cycles")},
-            "assumed": "products at R x C per cycle, all else at one element per column and cycle.",
-        },
-        "speedup_with_rest": (int8["cycles"] + more) / (ours["cycles"] + more),
-    }
+    return estimate_workload(workload(text), recipe, config=config, memory=memory)
 
 
 def swept(

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from hwsim import estimate
+from hwsim.measure.document import Measurement
+from hwsim.sweep.document import Sweep
 from signbook.report import render_report, write_report
-from signbook.reporting.documents import Document, Measurement, Sweep
+from signbook.reporting.documents import Document
 from tests.hwsim.containers import Maker, write
 from tests.signbook.documents import TOPOLOGY, front, measured, swept
 from vq.errors import ConfigError, OutputError

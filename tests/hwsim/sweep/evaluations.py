@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hwsim.sweep import Space
-from hwsim.sweep.evaluate import MEASURES, Work, evaluate
+from hwsim.sweep.document import Measures
+from hwsim.sweep.evaluate import Work, evaluate
 
 MEMORIES = [f"ideal:bytes_per_cycle={n}" for n in (1, 2, 4, 8, 16, 32)]
 
@@ -21,7 +22,7 @@ def space(**axes: Any) -> Space:
 def made_up(work: Work) -> dict[str, Any]:
     """A row in no time: a function of the point."""
     number = MEMORIES.index(work.memory)
-    row = dict.fromkeys(MEASURES) | {"cycles": 1000 // (number + 1), "multipliers": number**2}
+    row = Measures().model_dump() | {"cycles": 1000 // (number + 1), "multipliers": number**2}
     return {"status": "done", "error": None, "engine": work.engine, **row, "seconds": 0.0}
 
 

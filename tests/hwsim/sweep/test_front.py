@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwsim.sweep import OBJECTIVES, front_of_rows, pareto_front
-from hwsim.sweep.evaluate import MEASURES
+from hwsim.sweep.document import Measures
 
 costs = st.integers(1, 4).flatmap(
     lambda m: st.lists(st.lists(st.integers(-3, 3), min_size=m, max_size=m), max_size=40)
@@ -30,7 +30,7 @@ def test_large_front_is_fast() -> None:
 
 def row(target: str, **measures: float) -> dict:
     point = {"target": target, "rows": None}
-    return {"point": point, **dict.fromkeys(MEASURES), **measures}
+    return {"point": point, **Measures().model_dump(), **measures}
 
 
 def test_less_or_more_is_better_by_name() -> None:
@@ -47,4 +47,4 @@ def test_other_work_is_not_compared() -> None:
 
 
 def test_objectives_are_fields_of_rows() -> None:
-    assert {field for field, _ in OBJECTIVES.values()} <= set(MEASURES)
+    assert {axis.field for axis in OBJECTIVES.values()} <= set(Measures.model_fields)

@@ -14,7 +14,7 @@ import pytest
 
 from hwsim import estimate
 from hwsim.sweep import Space, local_pool, sweep
-from hwsim.sweep.evaluate import MEASURES
+from hwsim.sweep.document import Measures
 from rtl import AcceleratorConfig
 from signbook.commands.inspect import inspect_file
 from tests.hwsim.containers import Maker, write
@@ -58,7 +58,7 @@ def test_rows_say_what_estimate_says(small: Space, tmp_path: Path) -> None:
     one = estimate(small.targets[0], config=config, memory=small.memories[0], rows=8)
     ours, int8 = one["runs"]["compressed"], one["runs"]["int8"]
     macs = 8 * (32 * 32 + 16 * 32)
-    assert list(row) == ["point", "status", "error", "engine", *MEASURES, "seconds"]
+    assert list(row) == ["point", "status", "error", "engine", *Measures.model_fields, "seconds"]
     assert (row["status"], row["error"], row["engine"]) == ("done", None, "model")
     assert (row["cycles"], row["int8_cycles"]) == (ours["cycles"], int8["cycles"])
     assert (row["bytes_read"], row["int8_bytes_read"]) == (ours["bytes_read"], int8["bytes_read"])
@@ -88,7 +88,7 @@ def test_workloads_are_measured_beside_int8(tmp_path: Path) -> None:
     assert ssvq["bits_per_weight"] == pytest.approx(1.5 + 8 * (2 * 128 + 64 + 128) / 6144)
     assert ssvq["bytes_per_cycle"] == pytest.approx(19.2, rel=0.01)
     assert vq["status"] == "refused" and "layer 'b': k must be at most its 512" in vq["error"]
-    assert all(vq[name] is None for name in MEASURES)
+    assert all(vq[name] is None for name in Measures.model_fields)
 
 
 def test_a_combination_that_cannot_be_is_a_row(small: Space, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from signbook.reporting.documents import Measurement, Sweep, read_document
+from hwsim.measure.document import Measurement, Rest
+from hwsim.sweep.document import Sweep
+from signbook.reporting.documents import read_document
 from tests.signbook.documents import TOPOLOGY, measured, swept
 from vq.errors import ConfigError
 
@@ -16,7 +18,18 @@ from vq.errors import ConfigError
 def measurement(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("shapes") / "net.csv"
     path.write_text(TOPOLOGY.format(m=4))
-    return measured(str(path), memory="ddr4-2400:clock_mhz=500")
+    document = measured(str(path), memory="ddr4-2400:clock_mhz=500")
+    read = Measurement.model_validate(document)
+    norm = {"name": "norm", "op": "norm", "macs": 0, "elements": 64, "cycles": 4}
+    rest = {"layers": [norm], "macs": 0, "elements": 64, "cycles": 4, "assumed": "nothing"}
+    return Measurement.of(
+        read.engine,
+        document["accelerator"],
+        document["memory"],
+        read.runs,
+        workload=read.workload,
+        rest=Rest.model_validate(rest),
+    ).to_json()
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +72,7 @@ def test_real_documents_are_read(measurement, sweep, tmp_path):
 def test_what_follows_from_a_measurement(measurement):
     read = Measurement.model_validate_json(json.dumps(measurement))
     assert (read.multipliers, read.m, read.methods) == (256, 4, ["ssvq"])
-    assert read.bytes_per_cycle == pytest.approx(38.4, rel=1e-3)
+    assert read.memory.bytes_per_cycle == pytest.approx(38.4, rel=1e-3)
     energy = read.runs["int8"].energy_by
     assert energy is not None and energy.read > 0
 

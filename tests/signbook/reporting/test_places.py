@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signbook.reporting.documents import Layer, Run, Stalls
+from hwsim.measure.document import Layer, Run, Stalls
 from signbook.reporting.places import PLACES, places
 
 
