@@ -1,13 +1,14 @@
-"""Fields of a descriptor that say how a window moves and how weights come."""
+"""Fields of a descriptor that say how weights come, how a window moves, and what comes out."""
 
 from typing import Any
 
-from hwsim.program.memory import Place
+from hwsim.program.memory import Place, pixel_bytes
 from hwsim.program.step import Step
+from hwsim.program.strips import Strip
 from rtl import AcceleratorConfig
 from rtl.compute.groups import scale_tiles
 
-__all__ = ["tile_fields", "walk_fields"]
+__all__ = ["output_fields", "tile_fields", "walk_fields"]
 
 
 def tile_fields(step: Step, config: AcceleratorConfig) -> dict[str, Any]:
@@ -22,20 +23,13 @@ def tile_fields(step: Step, config: AcceleratorConfig) -> dict[str, Any]:
 
 
 def walk_fields(
-    step: Step,
-    config: AcceleratorConfig,
-    *,
-    out_rows: int,
-    in_rows: int,
-    first_y: int,
-    first_word: int,
-    source: Place,
+    strip: Strip, config: AcceleratorConfig, *, source: Place, first_word: int
 ) -> dict[str, Any]:
     """How the window moves: :data:`rtl.compute.walk.WALK_LAYER`.
 
-    ``first_y`` is the first window's row, counted from the first row in the buffer, which lies at
-    ``first_word``.
+    The first row of ``source`` that the strip needs lies in the buffer at ``first_word``.
     """
+    step = strip.step
     outputs = step.target.channels
     pixel = source.pixel_bytes // config.columns
     row = pixel * source.tensor.width
@@ -55,9 +49,11 @@ def walk_fields(
             "block_groups": inside,
             "log2_group": min(of_group, config.rows).bit_length() - 1,
         }
-    out_height, out_width = out_rows, step.target.width
+    out_height, out_width = strip.rows, step.target.width
     if step.pool:
         out_height, out_width = source.tensor.height, source.tensor.width
+    # The first window, counted from the first row in the buffer.
+    first_y = strip.first_row * step.stride[0] - step.before[0] - strip.first_input_row
     first_x = -step.before[1]
     return {
         "blocks": -(-outputs // config.rows),
@@ -66,7 +62,7 @@ def walk_fields(
         "channels": source.tensor.channels,
         "out_height": out_height,
         "out_width": out_width,
-        "in_height": in_rows,
+        "in_height": strip.input_rows,
         "in_width": source.tensor.width,
         "first_y": first_y,
         "first_x": first_x,
@@ -83,6 +79,24 @@ def walk_fields(
         "dilation_x_words": step.dilation[1] * pixel,
         "pool": int(step.pool),
         "scale_tiles": _scale_tiles(step, config),
+    }
+
+
+def output_fields(strip: Strip, config: AcceleratorConfig, *, first_word: int) -> dict[str, Any]:
+    """What comes out: :data:`rtl.compute.outputs.OUTPUT_LAYER`."""
+    channels, addition = strip.step.target.channels, strip.step.addition
+    blocks = -(-channels // config.rows)
+    added: dict[str, int] = {}
+    if addition is not None:
+        added = {"own": addition.own, "other": addition.other, "shift": addition.shift}
+        added |= {"relu": int(addition.relu), "enable": 1}
+    return {
+        "blocks": blocks,
+        "positions": strip.positions,
+        "pixel_words": pixel_bytes(channels, config) // config.rows,
+        "last_rows": channels - (blocks - 1) * config.rows,
+        "first_word": first_word,
+        "addition": added,
     }
 
 

@@ -1,10 +1,30 @@
 """What an instance cannot run, said before anything is simulated."""
 
+from collections.abc import Sequence
+
 from hwsim.program.step import Step
 from hwsim.program.strips import rows_at_once
 from rtl import AcceleratorConfig
+from vq.container import ConfigError, bulleted
 
-__all__ = ["step_problems"]
+__all__ = ["require_runnable", "step_problems"]
+
+
+def require_runnable(steps: Sequence[Step], config: AcceleratorConfig) -> None:
+    """Require that an instance can run all steps, but for their weight streams.
+
+    Raises
+    ------
+    ConfigError
+        Names every step that it cannot, each with the limit.
+    """
+    problems = [
+        f"layer {step.name!r}: {problem}"
+        for step in steps
+        for problem in step_problems(step, config)
+    ]
+    if problems:
+        raise ConfigError(bulleted("accelerator", list(dict.fromkeys(problems))))
 
 
 def step_problems(step: Step, config: AcceleratorConfig) -> list[str]:

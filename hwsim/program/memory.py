@@ -1,6 +1,6 @@
 """Where everything lies behind the file: tensors, parameters, descriptors, records."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,13 +9,38 @@ from hwsim.program.step import Tensor
 from rtl import AcceleratorConfig
 from vq.container import GRANULE_BYTES, PAGE_BYTES
 
-__all__ = ["Place", "Space", "pixel_bytes"]
+__all__ = ["Place", "Region", "Space", "pixel_bytes"]
 
 
 def pixel_bytes(channels: int, config: AcceleratorConfig) -> int:
     """Bytes of a position: whole words of both buffers."""
     word = max(config.rows, config.columns)
     return -(-channels // word) * word
+
+
+@dataclass(frozen=True)
+class Region:
+    """Whole granules of memory.
+
+    Attributes
+    ----------
+    granules : int
+    address : int
+        Of the first one, in granules.
+    """
+
+    granules: int
+    address: int
+
+    @property
+    def nbytes(self) -> int:
+        """All of it."""
+        return self.granules * GRANULE_BYTES
+
+    @property
+    def fields(self) -> dict[str, int]:
+        """As descriptors have it."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -43,6 +68,16 @@ class Place:
     def nbytes(self) -> int:
         """All of it, in whole granules."""
         return -(-self.tensor.height * self.row_bytes // GRANULE_BYTES) * GRANULE_BYTES
+
+    def address_of(self, row: int) -> int:
+        """Byte address of a row of positions."""
+        return self.address + row * self.row_bytes
+
+    def region(self, first: int, rows: int) -> Region:
+        """Granules in which so many rows lie."""
+        start, end = self.address_of(first), self.address_of(first + rows)
+        address = start // GRANULE_BYTES
+        return Region(-(-end // GRANULE_BYTES) - address, address)
 
     def write(self, image: bytearray, value: NDArray[np.int8]) -> None:
         """Put a value, in the graph's shape, where it belongs."""

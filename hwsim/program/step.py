@@ -52,6 +52,11 @@ class Numbers:
     group_scale: NDArray[np.int16] = field(default_factory=lambda: np.empty((0, 0), np.int16))
     group_shift: int = 0
 
+    @property
+    def groups(self) -> int:
+        """Groups of inputs with scales of their own, 0 if there are none."""
+        return self.group_scale.shape[1] if self.group_scale.size else 0
+
     @classmethod
     def same(cls, outputs: int, multiplier: int = 2, shift: int = 1) -> "Numbers":
         """One multiplier and shift for all outputs, no bias; with 2 and 1 nothing changes."""
@@ -107,6 +112,11 @@ class Step:
     pool: bool = False
     relu: bool = False
     addition: Addition | None = None
+
+    @property
+    def reads(self) -> set[Tensor]:
+        """Tensors that must be there before it."""
+        return {self.source, *([self.addition.tensor] if self.addition else [])}
 
     @property
     def macs(self) -> int:
