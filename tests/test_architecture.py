@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "vq/container": ("vq.container", "vq.errors"),
     "vq": ("vq",),
     "rescomp": ("rescomp", "vq"),
-    "rtl": ("rtl", "vq.container"),
+    "rtl": ("rtl", "vq.container", "vq.native"),
     "hwsim": ("hwsim", "rtl", "vq.container", "vq.errors", "vq.integer", "vq.native"),
     "hwsim/workloads": (
         "hwsim",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vq.errors import OutputError, SimulationError
 
-__all__ = ["compiled"]
+__all__ = ["cache_folder", "compiled"]
 
 _FLAGS = ("-O3", "-std=c11", "-shared", "-fPIC")
 
@@ -38,14 +38,14 @@ def compiled(name: str, main: Path) -> ctypes.CDLL:
     compiler = os.environ.get("CC") or "cc"
     parts = [*_FLAGS, compiler, *(file.read_text() for file in sorted(main.parent.iterdir()))]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
-    path = _cache_folder() / f"{name}-{key}" / f"{main.stem}.so"
+    path = cache_folder() / f"{name}-{key}" / f"{main.stem}.so"
     if not path.exists():
         _build(compiler, main, path)
     return ctypes.CDLL(str(path))
 
 
-def _cache_folder() -> Path:
-    """That of :mod:`rtl.build.cache`, too slow an import for the process inside a simulator."""
+def cache_folder() -> Path:
+    """Folder of all finished builds: ``$SIGNBOOK_CACHE``, else ``~/.cache/signbook``."""
     return Path(os.environ.get("SIGNBOOK_CACHE") or Path.home() / ".cache" / "signbook")
 
 

@@ -32,10 +32,10 @@ from rtl import (
     manifest,
     top_of,
 )
-from rtl.build.cache import cache_folder
 from vq.container import OutputError, SimulationError
+from vq.native import cache_folder
 
-__all__ = ["MEMORY_FILE", "Finished", "build", "cache_folder", "lint", "run", "simulate_job"]
+__all__ = ["MEMORY_FILE", "Finished", "build", "lint", "run", "simulate_job"]
 
 _log = logging.getLogger(__name__)
 _LOG_TAIL_LINES = 15

@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-from rtl.build.cache import cache_folder
 from vq.container import OutputError, SimulationError, atomic_file, bulleted
+from vq.native import cache_folder
 
 __all__ = ["DEVICE", "Cells", "cells_of", "clock_of", "tool_versions"]
 

@@ -11,10 +11,8 @@ import pytest
 
 from hwsim import parse_memory
 from hwsim.memory import Device, Dram, device_names, engine, load_device
-from rtl.build.cache import cache_folder
 from tests.hwsim.memory.devices import BANKS, SMALL, device
 from tests.hwsim.memory.traffic import finish
-from vq import native as compiled
 from vq.errors import ConfigError, SimulationError
 
 
@@ -189,8 +187,5 @@ def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         parse_memory("ddr4-2400")
     assert parse_memory("ideal").describe()["name"] == "ideal"
     assert list(tmp_path.iterdir()) == []
-    assert compiled._cache_folder() == cache_folder() == tmp_path
-    monkeypatch.delenv("SIGNBOOK_CACHE")
-    assert compiled._cache_folder() == cache_folder()
     monkeypatch.undo()
     engine._library.cache_clear()

@@ -41,13 +41,6 @@ def test_missing_libpython(monkeypatch: pytest.MonkeyPatch) -> None:
         toolchain.find_toolchain()
 
 
-def test_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIGNBOOK_CACHE", str(tmp_path / "here"))
-    assert sim.cache_folder() == tmp_path / "here"
-    monkeypatch.delenv("SIGNBOOK_CACHE")
-    assert sim.cache_folder() == Path.home() / ".cache" / "signbook"
-
-
 def test_unwritable_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SIGNBOOK_CACHE", str(tmp_path / "file"))
