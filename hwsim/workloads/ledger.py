@@ -1,4 +1,4 @@
-"""Books of a traced model: layers so far, and which layer gave which value."""
+"""Ledger of a traced model: layers so far, and which layer gave which value."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -11,13 +11,13 @@ from vq.container import ConfigError, bulleted
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Books", "Draft", "is_tensor", "storage_of", "tensors_in"]
+__all__ = ["LayerDraft", "Ledger", "is_tensor", "storage_of", "tensors_in"]
 
 Slice = tuple[int, int, tuple[int, ...]]
 
 
 @dataclass
-class Draft:
+class LayerDraft:
     """A layer whose ``kept`` is not complete yet. ``image`` says that its output has positions."""
 
     name: str
@@ -32,7 +32,7 @@ class Draft:
         return WorkloadLayer(self.name, self.op, kept=kept, **self.fields)
 
 
-class Books:
+class Ledger:
     """Layers of a model that runs, and what they gave.
 
     Values are known by their storage, which views share. Outputs are kept until the end, so that
@@ -40,17 +40,17 @@ class Books:
     """
 
     def __init__(self, model: "nn.Module", inputs: Sequence[Any]) -> None:
-        self._drafts: list[Draft] = []
+        self._drafts: list[LayerDraft] = []
         self._problems: list[str] = []
         self._names: Counter[str] = Counter()
-        self._stack: list[tuple[str, Any, Draft | None]] = []
+        self._stack: list[tuple[str, Any, LayerDraft | None]] = []
         self._parameters = {
             storage_of(p): (name, p.numel())
             for name, p in model.named_parameters(remove_duplicate=False)
         }
         #: Weights by storage, offset and shape, with the layer that used them first.
         self._weights: dict[Slice, str] = {}
-        start = Draft(INPUT, "", {})
+        start = LayerDraft(INPUT, "", {})
         self._made = {storage_of(t): start for t in tensors_in(inputs) if t.is_floating_point()}
         self._alive: list[Any] = []
         #: Parameters that were used before there was a layer, and all that were used.
@@ -75,7 +75,7 @@ class Books:
             self._drafts[0].kept.update(self._early)
         return tuple(draft.layer(weights) for draft in self._drafts)
 
-    def _count_kept(self, given: "list[Tensor]", out: Any, draft: Draft | None) -> None:
+    def _count_kept(self, given: "list[Tensor]", out: Any, draft: LayerDraft | None) -> None:
         """Parameters count where they are first used; a view is no use."""
         views = {storage_of(t) for t in tensors_in([out])}
         target = draft or (self._drafts[-1] if self._drafts else None)
@@ -90,7 +90,7 @@ class Books:
 
     def _weighted(
         self, op: str, name: str, weight: Any, fields: dict[str, Any], x: Any, image: bool = False
-    ) -> Draft:
+    ) -> LayerDraft:
         shape = WorkloadLayer("shape", op, **fields).weight_shape
         key = (storage_of(weight), int(weight.storage_offset()), shape)
         first = self._weights.get(key)
@@ -120,7 +120,7 @@ class Books:
             name = f"{path}.{name.rpartition('.')[2]}" if path else name
         return name.removesuffix(".weight") or "weight"
 
-    def _elementwise(self, op: str, operands: "Sequence[Tensor]", name: str = "") -> Draft:
+    def _elementwise(self, op: str, operands: "Sequence[Tensor]", name: str = "") -> LayerDraft:
         x = operands[0]
         image = self._is_image(x)
         if image:
@@ -147,18 +147,18 @@ class Books:
         fields: dict[str, Any],
         operands: Sequence[Any],
         image: bool = False,
-    ) -> Draft:
+    ) -> LayerDraft:
         made = [self._made.get(storage_of(x)) for x in operands]
         fields["sources"] = tuple(dict.fromkeys(d.name for d in made if d is not None))
         base = name.replace("{}", "")
         self._names[base] += 1
         if self._names[base] > 1:
             base = f"{base}:{self._names[base]}"
-        draft = Draft(base, op, fields, image)
+        draft = LayerDraft(base, op, fields, image)
         self._drafts.append(draft)
         return draft
 
-    def _give(self, value: "Tensor", draft: Draft) -> None:
+    def _give(self, value: "Tensor", draft: LayerDraft) -> None:
         self._made[storage_of(value)] = draft
         self._alive.append(value)
 

@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hwsim.workloads.books import Books, Draft, is_tensor, storage_of, tensors_in
 from hwsim.workloads.layer import WEIGHTED_OPS
+from hwsim.workloads.ledger import LayerDraft, Ledger, is_tensor, storage_of, tensors_in
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,7 +34,7 @@ _PRODUCTS = {"convolution", "addmm", "mm", "addmv", "mv", "linear", "bmm", "badd
 _UNSEEN = {"mkldnn_rnn_layer", "_cudnn_rnn", "_native_multi_head_attention"}
 
 
-class Recorder(Books):
+class Recorder(Ledger):
     """Collects layers while a model runs; every method handles one kind of operation."""
 
     def enter(self, path: str, module: "nn.Module", args: Any, kwargs: Any) -> None:
@@ -76,7 +76,7 @@ class Recorder(Books):
 
     def _layer_of(
         self, name: str, args: Sequence[Any], kwargs: dict[str, Any], out: Any
-    ) -> Draft | None:
+    ) -> LayerDraft | None:
         """The layer that an operation is, or is folded into; None if it is none."""
         plain = name.rstrip("_") if name.endswith("_") and not name.startswith("_") else name
         if name in _UNSEEN:
@@ -104,7 +104,7 @@ class Recorder(Books):
             return self._elementwise("norm", [args[0]])
         return self._elementwise("norm", [args[0]]) if plain in _NORMS else None
 
-    def _convolution(self, args: Sequence[Any], kwargs: Any, out: Any) -> Draft | None:
+    def _convolution(self, args: Sequence[Any], kwargs: Any, out: Any) -> LayerDraft | None:
         x, weight, _, stride, padding, dilation, transposed, _, groups = args[:9]
         rank = x.ndim - 2
         where = self._owner(weight)
@@ -118,10 +118,10 @@ class Recorder(Books):
         fields |= {"inputs": x.shape[1], "outputs": weight.shape[0], "groups": groups}
         return self._weighted(f"conv{rank}d", where, weight, fields, x, image=True)
 
-    def _addmm(self, args: Sequence[Any], kwargs: Any, out: Any) -> Draft | None:
+    def _addmm(self, args: Sequence[Any], kwargs: Any, out: Any) -> LayerDraft | None:
         return self._mm(args[1:], kwargs, out)
 
-    def _mm(self, args: Sequence[Any], kwargs: Any, out: Any) -> Draft | None:
+    def _mm(self, args: Sequence[Any], kwargs: Any, out: Any) -> LayerDraft | None:
         a, b = args[:2]
         b = b if b.ndim == 2 else b[:, None]
         (m, k), n = a.shape, b.shape[1]
@@ -131,15 +131,15 @@ class Recorder(Books):
             return self._linear(a, k, m, n, b)
         return self._product(1, m, k, n, (a, b)) if self._known(a, b) else None
 
-    def _functional_linear(self, args: Sequence[Any], kwargs: Any, out: Any) -> Draft | None:
+    def _functional_linear(self, args: Sequence[Any], kwargs: Any, out: Any) -> LayerDraft | None:
         x, weight = args[:2]
         outputs, inputs = weight.shape
         return self._linear(weight, inputs, outputs, x.numel() // inputs, x)
 
-    def _baddbmm(self, args: Sequence[Any], kwargs: Any, out: Any) -> Draft | None:
+    def _baddbmm(self, args: Sequence[Any], kwargs: Any, out: Any) -> LayerDraft | None:
         return self._bmm(args[1:], kwargs, out)
 
-    def _bmm(self, args: Sequence[Any], kwargs: Any, out: Any) -> Draft | None:
+    def _bmm(self, args: Sequence[Any], kwargs: Any, out: Any) -> LayerDraft | None:
         a, b = args[:2]
         (groups, m, k), n = a.shape, b.shape[2]
         if not self._is_weight(b, n, k):
@@ -151,17 +151,17 @@ class Recorder(Books):
             draft = self._linear(one, k, n, m, a)
         return draft
 
-    def _embedding(self, args: Sequence[Any], kwargs: Any, out: Any) -> Draft | None:
+    def _embedding(self, args: Sequence[Any], kwargs: Any, out: Any) -> LayerDraft | None:
         weight, index = args[:2]
         words, length = weight.shape
         fields = {"inputs": words, "outputs": length, "rows": index.numel()}
         return self._weighted("embedding", self._owner(weight), weight, fields, None)
 
-    def _linear(self, weight: "Tensor", inputs: int, outputs: int, rows: int, x: Any) -> Draft:
+    def _linear(self, weight: "Tensor", inputs: int, outputs: int, rows: int, x: Any) -> LayerDraft:
         fields = {"inputs": inputs, "outputs": outputs, "rows": rows}
         return self._weighted("linear", self._owner(weight), weight, fields, x)
 
-    def _attention(self, q: "Tensor", k: "Tensor", v: "Tensor") -> Draft:
+    def _attention(self, q: "Tensor", k: "Tensor", v: "Tensor") -> LayerDraft:
         *batch, rows, width = q.shape
         groups, seen = math.prod(batch), k.shape[-2]
         scores = self._product(groups, rows, width, seen, (q, k), "scores")
@@ -180,14 +180,14 @@ class Recorder(Books):
         n: int,
         operands: "Sequence[Tensor]",
         what: str = "matmul",
-    ) -> Draft:
+    ) -> LayerDraft:
         fields = {"inputs": k, "outputs": n, "rows": m, "groups": groups}
         return self._add(f"{self._path()}.{what}".lstrip("."), "matmul", fields, operands)
 
-    def _softmax(self, args: Sequence[Any], kwargs: Any, out: Any) -> Draft | None:
+    def _softmax(self, args: Sequence[Any], kwargs: Any, out: Any) -> LayerDraft | None:
         return self._elementwise("softmax", [args[0]]) if self._known(args[0]) else None
 
-    def _binary(self, op: str, args: Sequence[Any]) -> Draft | None:
+    def _binary(self, op: str, args: Sequence[Any]) -> LayerDraft | None:
         """Of two tensors, one of which a layer gave; factors and single numbers are nothing."""
         operands = [a for a in args[:2] if is_tensor(a)]
         large = [t for t in operands if t.numel() > 1 and t.is_floating_point()]
@@ -195,13 +195,13 @@ class Recorder(Books):
             return None
         return self._elementwise(op, sorted(large, key=lambda t: -int(t.numel())))
 
-    def _maxpool(self, args: Sequence[Any], kwargs: Any, out: Any) -> Draft | None:
+    def _maxpool(self, args: Sequence[Any], kwargs: Any, out: Any) -> LayerDraft | None:
         return self._pooled("maxpool", args, out[0] if isinstance(out, tuple) else out)
 
-    def _avgpool(self, args: Sequence[Any], kwargs: Any, out: Any) -> Draft | None:
+    def _avgpool(self, args: Sequence[Any], kwargs: Any, out: Any) -> LayerDraft | None:
         return self._pooled("avgpool", args, out)
 
-    def _pooled(self, op: str, args: Sequence[Any], out: "Tensor") -> Draft | None:
+    def _pooled(self, op: str, args: Sequence[Any], out: "Tensor") -> LayerDraft | None:
         x, kernel, *rest = args
         stride = rest[0] if rest and rest[0] else kernel
         padding = rest[1] if len(rest) > 1 else (0, 0)
@@ -218,7 +218,7 @@ class Recorder(Books):
         fields |= {"padding": tuple(pads), "inputs": channels, "outputs": channels}
         return self._add(f"{self._path()}.{op}".lstrip("."), op, fields, [x], True)
 
-    def _adaptive(self, args: Sequence[Any], kwargs: Any, out: Any) -> Draft | None:
+    def _adaptive(self, args: Sequence[Any], kwargs: Any, out: Any) -> LayerDraft | None:
         x = args[0]
         strides = [n // o for n, o in zip(x.shape[-2:], out.shape[-2:], strict=True)]
         kernel = [
@@ -226,7 +226,7 @@ class Recorder(Books):
         ]
         return self._pooled("avgpool", (x, kernel, strides), out)
 
-    def _mean(self, args: Sequence[Any], kwargs: Any, out: Any) -> Draft | None:
+    def _mean(self, args: Sequence[Any], kwargs: Any, out: Any) -> LayerDraft | None:
         """Over the positions of an image, or over rows; any other mean is nothing."""
         x = args[0]
         made = self._made.get(storage_of(x))
@@ -245,7 +245,7 @@ class Recorder(Books):
         fields |= {"kernel": (height, width)}
         return self._add(f"{self._path()}.avgpool".lstrip("."), "avgpool", fields, [x], True)
 
-    def _pad(self, args: Sequence[Any], kwargs: Any, out: Any) -> Draft | None:
+    def _pad(self, args: Sequence[Any], kwargs: Any, out: Any) -> LayerDraft | None:
         """Channels of zeros beside every s-th position: a shortcut without weights."""
         x, pads = args[:2]
         made = self._made.get(storage_of(x))
@@ -272,7 +272,7 @@ class Recorder(Books):
         }  # fmt: skip
 
 
-_HANDLERS: dict[str, Callable[..., Draft | None]] = {
+_HANDLERS: dict[str, Callable[..., LayerDraft | None]] = {
     "convolution": Recorder._convolution,
     "addmm": Recorder._addmm,
     "mm": Recorder._mm,
