@@ -9,7 +9,7 @@ from rtl.bus.dma import ReadDMA
 from rtl.bus.queue import StreamQueue
 from rtl.checker import DescriptorChecker
 from rtl.config import StreamerConfig
-from rtl.counters import OUTCOME, LayerCounters
+from rtl.decode.counters import OUTCOME, LayerCounters
 from rtl.decode.gather import weight_layout
 from rtl.decode.weights import WeightReader
 from rtl.descriptor import DESCRIPTOR, REPORT, CodebookMode, Status
