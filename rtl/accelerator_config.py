@@ -1,15 +1,21 @@
 """What one generated accelerator can do: bus, decoder, array and buffers in one checked record."""
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from rtl.compute.config import ArrayConfig
-from rtl.config import StreamerConfig, type_problems, value_of
-from vq.container import ConfigError, bulleted
+from rtl.config import StreamerConfig
+from rtl.settings import (
+    Problem,
+    SettingsError,
+    read_settings,
+    require,
+    type_problems,
+    unmet,
+)
 
 __all__ = ["AcceleratorConfig"]
 
@@ -69,34 +75,29 @@ class AcceleratorConfig:
     codebook_rom: str = ""
 
     def __post_init__(self) -> None:
-        problems = type_problems(self) or self._problems()
-        if problems:
-            raise ConfigError(bulleted("accelerator configuration", problems))
+        require("accelerator configuration", type_problems(self) or self._problems())
 
-    def _problems(self) -> list[str]:
-        """What the parts say about this configuration's own names, and what only it knows."""
+    def _problems(self) -> list[Problem]:
+        """What the parts say about this configuration's own settings, and what only it knows."""
         own = {field.name for field in dataclasses.fields(self)}
-        found: dict[str, None] = {}
+        found: dict[Problem, None] = {}  # the parts share settings
         for build in (lambda: self.streamer, lambda: self.array):
             try:
                 build()
-            except ConfigError as error:
-                # Lines behind the first one are the problems, each behind a bullet.
-                lines = [line.strip(" -") for line in str(error).splitlines()[1:]]
-                found |= dict.fromkeys(line for line in lines if line.split()[0] in own)
-        named = {line.split()[0] for line in found}
-        if not named & {"bus_bits", "rows", "columns"} and self.bus_bits > self.rows * self.columns:
-            problem = f"at most rows * columns = {self.rows * self.columns}, not {self.bus_bits}"
-            found[f"bus_bits must be {problem}"] = None
-        for name, word in (("input_bytes", self.columns), ("output_bytes", self.rows)):
-            value = getattr(self, name)
-            if value & (value - 1) or value < 16 * word:
-                found[f"{name} must be a power of two from {16 * word}, not {value}"] = None
-        for name in ("rows", "columns"):
-            if name in named:  # sizes of a buffer in impossible words say nothing
-                other = {"rows": "output_bytes", "columns": "input_bytes"}[name]
-                found = {p: None for p in found if not p.startswith(other)}
-        return list(found)
+            except SettingsError as error:
+                found |= dict.fromkeys(p for p in error.problems if p[0] in own)
+        wrong = {name for name, _ in found}
+        weights = self.rows * self.columns
+        checks = []
+        if not wrong & {"bus_bits", "rows", "columns"}:
+            fits = self.bus_bits <= weights
+            checks.append(("bus_bits", fits, f"at most rows * columns = {weights}"))
+        for name, side in (("input_bytes", "columns"), ("output_bytes", "rows")):
+            if side not in wrong:  # sizes of a buffer in impossible words say nothing
+                value, least = getattr(self, name), 16 * getattr(self, side)
+                fits = value & (value - 1) == 0 and value >= least
+                checks.append((name, fits, f"a power of two from {least}"))
+        return [*found, *unmet(self, checks)]
 
     @property
     def bus_bytes(self) -> int:
@@ -137,30 +138,17 @@ class AcceleratorConfig:
             If a name is unknown (with the nearest known one), a value is not an integer,
             or the configuration is impossible.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        problems: list[str] = []
+        problems: list[Problem] = []
         values: dict[str, Any] = {}
         for name, value in settings.items():
-            if name == "array":
-                size = re.fullmatch(r"(\d{1,4})x(\d{1,4})", str(value))
-                if size is None:
-                    problems.append(f"array must be ROWSxCOLUMNS, not {value!r}")
-                else:
-                    values |= {"rows": int(size[1]), "columns": int(size[2])}
-                continue
-            if name not in known:
-                near = difflib.get_close_matches(name, [*known, "array"], n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
-                names = ", ".join([*known, "array"])
-                problems.append(f"key must be one of {names}, not {name!r}{hint}")
-                continue
-            try:
-                values[name] = value_of(cls, name, value)
-            except ValueError:
-                problems.append(f"{name} must be an integer, not {value!r}")
-        if problems:
-            raise ConfigError(bulleted("accelerator configuration", problems))
-        return cls(**values)
+            size = re.fullmatch(r"(\d{1,4})x(\d{1,4})", str(value)) if name == "array" else None
+            if size is not None:
+                values |= {"rows": size[1], "columns": size[2]}
+            elif name == "array":
+                problems.append((name, f"array must be ROWSxCOLUMNS, not {value!r}"))
+            else:
+                values[name] = value
+        return cls(**read_settings(cls, values, also=["array"], problems=problems))
 
     def to_mapping(self) -> dict[str, int | str]:
         """All parameters by name."""

@@ -1,7 +1,6 @@
 """What one generated instance can do: every limit of the hardware in one checked record."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtl.rom import parse_rom, rom_name
-from vq.container import CHUNK_SUBVECTORS, GRANULE_BYTES, PAGE_BYTES, ConfigError, bulleted
+from rtl.settings import Problem, read_settings, require, type_problems, unmet
+from vq.container import CHUNK_SUBVECTORS, GRANULE_BYTES, PAGE_BYTES
 
-__all__ = ["AXI_BURST_BEATS_MAX", "StreamerConfig", "type_problems", "value_of"]
+__all__ = ["AXI_BURST_BEATS_MAX", "StreamerConfig"]
 
 #: Longest burst of AXI4, in beats.
 AXI_BURST_BEATS_MAX = 256
@@ -76,11 +76,9 @@ class StreamerConfig:
     codebook_rom: str = ""
 
     def __post_init__(self) -> None:
-        problems = type_problems(self) or self._problems()
-        if problems:
-            raise ConfigError(bulleted("accelerator configuration", problems))
+        require("accelerator configuration", type_problems(self) or self._problems())
 
-    def _problems(self) -> list[str]:
+    def _problems(self) -> list[Problem]:
         bus_fits = self.bus_bits in (64, 128, 256, 512)
         # An impossible bus must not make the burst look wrong as well.
         bus_bits = self.bus_bits if bus_fits else 512
@@ -110,32 +108,29 @@ class StreamerConfig:
             ("tile_outputs", self.tile_outputs in (8, 16, 32, 64), "8, 16, 32 or 64"),
             ("int8_only", self.int8_only in (0, 1), "0 or 1"),
         ]
-        problems = [
-            f"{name} must be {requirement}, not {getattr(self, name)!r}"
-            for name, holds, requirement in checks
-            if not holds
-        ]
-        return problems + self._rom_problems({problem.split()[0] for problem in problems})
+        problems = unmet(self, checks)
+        rom = self._rom_problems({name for name, _ in problems})
+        return problems + [("codebook_rom", f"codebook_rom must {problem}") for problem in rom]
 
     def _rom_problems(self, wrong: set[str]) -> list[str]:
-        """Problems of the codebook in ROM, but for limits that are ``wrong`` themselves."""
+        """What the codebook in ROM must be, but for limits that are ``wrong`` themselves."""
         if not self.codebook_rom:
             return []
         if self.codebook is None:
             text = self.codebook_rom[:16] + "..." * (len(self.codebook_rom) > 16)
-            return [f"codebook_rom must be KxD: and k * d bytes in hexadecimal, not {text!r}"]
+            return [f"be KxD: and k * d bytes in hexadecimal, not {text!r}"]
         k, d = self.codebook.shape
         problems = []
         if "index_bits_max" not in wrong and not (
             2 <= k <= 1 << self.index_bits_max and _is_power(k)
         ):
             limit = f"2 to {1 << self.index_bits_max} (2**index_bits_max)"
-            problems.append(f"codebook_rom must have a power of two from {limit} as k, not {k}")
+            problems.append(f"have a power of two from {limit} as k, not {k}")
         if not wrong & {"d_min", "d_max"} and not (self.d_min <= d <= self.d_max and _is_power(d)):
             limit = f"{self.d_min} to {self.d_max} (d_min to d_max)"
-            problems.append(f"codebook_rom must have a power of two from {limit} as d, not {d}")
+            problems.append(f"have a power of two from {limit} as d, not {d}")
         if self.int8_only == 1:
-            problems.append("codebook_rom must be empty beside int8_only = 1, not a codebook")
+            problems.append("be empty beside int8_only = 1, not a codebook")
         return problems
 
     @classmethod
@@ -150,21 +145,7 @@ class StreamerConfig:
             If a name is unknown (with the nearest known one), a value is not an integer,
             or the configuration is impossible.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        problems, values = [], {}
-        for name, value in settings.items():
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
-                problems.append(f"key must be one of {', '.join(known)}, not {name!r}{hint}")
-                continue
-            try:
-                values[name] = value_of(cls, name, value)
-            except ValueError:
-                problems.append(f"{name} must be an integer, not {value!r}")
-        if problems:
-            raise ConfigError(bulleted("accelerator configuration", problems))
-        return cls(**values)
+        return cls(**read_settings(cls, settings))
 
     def to_mapping(self) -> dict[str, int | str]:
         """All parameters by name."""
@@ -205,28 +186,6 @@ class StreamerConfig:
         """Elastic buffer of sign beats. ``(512/W) d b / (b+d)`` beats even out the output bursts
         (32 at W = 128, d = 16, b = 10 with some spare)."""
         return max(8, 8 * CHUNK_SUBVECTORS // self.bus_bits)
-
-
-def type_problems(config: Any) -> list[str]:
-    """Parameters of a configuration that are not of the type of their field."""
-    kinds: dict[Any, str] = {int: "an integer", str: "text"}
-    return [
-        f"{field.name} must be {kinds[field.type]}, not {getattr(config, field.name)!r}"
-        for field in dataclasses.fields(config)
-        if type(getattr(config, field.name)) is not field.type
-    ]
-
-
-def value_of(kind: Any, name: str, value: Any) -> Any:
-    """Value of a parameter of the configuration ``kind``, given as itself or as text.
-
-    Raises
-    ------
-    ValueError
-        If it is an integer and the text is not that of one.
-    """
-    (wanted,) = (field.type for field in dataclasses.fields(kind) if field.name == name)
-    return int(value) if wanted is int and isinstance(value, str) else value
 
 
 def _is_power(value: int) -> bool:

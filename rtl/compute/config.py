@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vq.container import ConfigError, bulleted
+from rtl.settings import require, unmet
 
 __all__ = ["ArrayConfig"]
 
@@ -78,10 +78,4 @@ class ArrayConfig:
                 )
             ),
         ]
-        problems = [
-            f"{name} must be {requirement}, not {getattr(self, name)!r}"
-            for name, holds, requirement in checks
-            if not holds
-        ]
-        if problems:
-            raise ConfigError(bulleted("array configuration", problems))
+        require("array configuration", unmet(self, checks))
