@@ -1,10 +1,23 @@
-"""Hardware: a generator for weight streamers that decode ``vqstream/1`` from memory.
+"""Hardware: weight streamers that decode ``vqstream/1``, and accelerators around them.
 
-One component per file, from the bus inwards: :mod:`rtl.bus.dma` with its two
-:mod:`rtl.bus.channel`,
-the parts of :mod:`rtl.decode`, joined in :mod:`rtl.decode.decoder` (:mod:`rtl.decode.plain` for
-int8 alone);
-:mod:`rtl.checker` and :mod:`rtl.counters` beside them, all in :mod:`rtl.streamer`.
+One component per file, in rooms; the first one serves the next four, the last builds:
+
+========  ===========================================
+room      what is in it
+========  ===========================================
+bus       AXI channels, bursts, words of other widths
+decode    beats to int8 weights
+compute   weights and activations to int8 outputs
+control   registers, descriptors, checks, accounts
+transfer  activations, parameters, outputs, records
+build     components to Verilog, areas and clocks
+========  ===========================================
+
+Two designs join them: :mod:`rtl.streamer` gives int8 weights to hardware that exists,
+:mod:`rtl.accelerator` runs whole networks. :mod:`rtl.descriptor` and :mod:`rtl.program` are what
+they read in memory, and :mod:`rtl.checker` refuses what an instance cannot run. What it can,
+:mod:`rtl.config` and :mod:`rtl.accelerator_config` say, of checked :mod:`rtl.settings`;
+:mod:`rtl.rom` has the text of a codebook that lies in the hardware.
 """
 
 from rtl.accelerator_config import AcceleratorConfig

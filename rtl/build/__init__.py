@@ -1,1 +1,10 @@
-"""From components to Verilog, areas and clocks."""
+"""From components to Verilog, areas and clocks.
+
+=========  ===============================================
+module     what it is about
+=========  ===============================================
+emit       Verilog of an instance, and its manifest
+synthesis  cells and clock by open tools
+report     area by block, the clock, what the decoder adds
+=========  ===============================================
+"""
