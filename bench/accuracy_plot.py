@@ -1,4 +1,4 @@
-"""Loss against bytes on the bus: what ``rescomp.py`` measured, a panel for each model."""
+"""Loss against bytes on the bus: what ``scalars.py`` measured, a panel for each model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import Bench
-from peers.folds import DATAFLOWS, folds, our_parts
-from peers.tools import accelerator, signbook
+from scale_sim.folds import DATAFLOWS, folds, our_parts
+from scale_sim.tools import accelerator, signbook
 
 from hwsim.program.records import LayerRecord
 from hwsim.workloads import Workload, WorkloadLayer, read_topology, workload, write_topology
@@ -64,7 +64,7 @@ def run(tool: str, job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "job.json"
         path.write_text(json.dumps(job))
-        program = Path(__file__).parent / "peers" / "tools.py"
+        program = Path(__file__).parent / "scale_sim" / "tools.py"
         wall, cpu = time.perf_counter(), _children_seconds()
         done = subprocess.run(
             [sys.executable, str(program), tool, str(path)],

@@ -1,4 +1,4 @@
-"""The models of ``rescomp.py``: what calibrates, trains and judges them."""
+"""The models of ``scalars.py``: what calibrates, trains and judges them."""
 
 import json
 from collections.abc import Callable

@@ -1,29 +1,21 @@
 """The comparison of scalar methods and codebooks: arms, equal bits, differences, the figure."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import vq
+from bench import accuracy_plot, scalars, subjects
+from bench.harness import Bench
 from rescomp import FOEM, GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN
 from signbook.zoo.llama import Llama, LlamaConfig, stories260k
 from vq.container import account
 from vq.errors import ConfigError
 from vq.recipe.selection import select
-
-BENCH = Path(__file__).parents[1] / "bench"
-sys.path.append(str(BENCH))
-
-import accuracy_plot  # noqa: E402
-import comparison  # noqa: E402
-import subjects  # noqa: E402
-from harness import Bench  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -42,7 +34,7 @@ from harness import Bench  # noqa: E402
     ],
 )
 def test_arms_name_methods_and_shares(arm, bits, method):
-    assert comparison.method_of(arm, bits) == method
+    assert scalars.method_of(arm, bits) == method
 
 
 @pytest.mark.parametrize(
@@ -55,15 +47,15 @@ def test_arms_name_methods_and_shares(arm, bits, method):
 )
 def test_arms_that_do_not_exist_are_refused(arm, words):
     with pytest.raises(ConfigError, match=words):
-        comparison.method_of(arm, 3)
+        scalars.method_of(arm, 3)
 
 
 def test_every_arm_has_a_base_and_every_work_its_name():
-    for name, work in comparison.WORKS.items():
+    for name, work in scalars.WORKS.items():
         assert work.name == name
-        for arm in (*comparison.METHODS[1:], *work.swept):
-            comparison.method_of(arm, work.bits)
-            assert comparison.BASES[arm.partition("@")[0]] in comparison.METHODS
+        for arm in (*scalars.METHODS[1:], *work.swept):
+            scalars.method_of(arm, work.bits)
+            assert scalars.BASES[arm.partition("@")[0]] in scalars.METHODS
 
 
 def bert_block():
@@ -73,7 +65,7 @@ def bert_block():
     )
 
 
-@pytest.mark.parametrize("work", comparison.WORKS.values(), ids=comparison.WORKS)
+@pytest.mark.parametrize("work", scalars.WORKS.values(), ids=scalars.WORKS)
 def test_codebooks_get_the_total_bits_of_the_scalars(work):
     if work.subject == "minilm":
         model, layers, within = bert_block(), "*", 0.05
@@ -85,7 +77,7 @@ def test_codebooks_get_the_total_bits_of_the_scalars(work):
         counted = account([layer.geometry for layer in chosen])
         return 8 * sum(a.total_bytes for a in counted) / sum(a.geometry.weights for a in counted)
 
-    wanted = bits(comparison.KINDS[work.bits](group=work.group))
+    wanted = bits(scalars.KINDS[work.bits](group=work.group))
     for arm, method in work.codebooks.items():
         assert bits(method) == pytest.approx(wanted, rel=within), arm
 
@@ -95,7 +87,7 @@ def start(tmp_path, monkeypatch):
     """Function that starts the same bench anew, as a later process would."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["bench"])
-    return lambda: Bench("rescomp", "What it measures.", seeds=2)
+    return lambda: Bench("scalars", "What it measures.", seeds=2)
 
 
 @pytest.fixture
@@ -118,22 +110,22 @@ def subject():
 
 def test_one_work_measures_arms_their_files_and_their_differences(start, subject):
     books = {"ssvq": vq.SSVQ(d=4, k=16), "vq": vq.VQ(d=4, k=16)}
-    work = comparison.Work("small", 3, 32, books, ("exa@0.5",), seeds=2)
+    work = scalars.Work("small", 3, 32, books, ("exa@0.5",), seeds=2)
     bench = start()
-    measured = comparison.Comparison(bench, work, subject)
+    measured = scalars.Comparison(bench, work, subject)
     measured.run()
     measured.sweep()
     rows = {(row["arm"], row["metric"]): row for row in bench.finish()["rows"]}
     mean = {arm: row["mean"] for (arm, metric), row in rows.items() if metric == "nats_per_token"}
-    pairs = {"exa@0.5": "gptq"} | {arm: comparison.BASES[arm] for arm in comparison.METHODS[1:]}
+    pairs = {"exa@0.5": "gptq"} | {arm: scalars.BASES[arm] for arm in scalars.METHODS[1:]}
     differences = {f"{arm} - {base}": mean[arm] - mean[base] for arm, base in pairs.items()}
-    assert mean.keys() == {*comparison.METHODS, "exa@0.5", *books, "fp32", "int8", *differences}
+    assert mean.keys() == {*scalars.METHODS, "exa@0.5", *books, "fp32", "int8", *differences}
     assert {name: mean[name] for name in differences} == pytest.approx(differences)
     assert mean["fp32"] == 0 and mean["gptq"] < mean["rtn"]
     assert rows["rtn", "nats_per_token"]["seeds"] == 1
     assert rows["gptq - rtn", "nats_per_token"]["seeds"] == 2
     read = {arm: row["mean"] for (arm, metric), row in rows.items() if metric == "bytes_read"}
-    assert {read[arm] for arm in comparison.METHODS} == {read["rtn"]}
+    assert {read[arm] for arm in scalars.METHODS} == {read["rtn"]}
     assert read["ssvq"] < read["rtn"] < read["int8"]
     assert rows["int8", "speedup"]["mean"] == 1
     assert rows["rtn", "nats_per_token"]["bits_per_weight"] > 3.5
@@ -142,7 +134,7 @@ def test_one_work_measures_arms_their_files_and_their_differences(start, subject
         raise AssertionError("finished measurements are not made again")
 
     known = subjects.Subject(subject.model, "blocks.*", "nats_per_token", unused, unused)
-    comparison.Comparison(start(), work, known).run()
+    scalars.Comparison(start(), work, known).run()
 
 
 def test_training_follows_the_clustering(start, subject):
@@ -158,9 +150,9 @@ def test_training_follows_the_clustering(start, subject):
         return abs(rate - 0.1)
 
     trained = replace(subject, train=train, loss=loss)
-    work = comparison.Work("small", 3, 32, {"vq": vq.VQ(d=4, k=16)}, (), seeds=1)
+    work = scalars.Work("small", 3, 32, {"vq": vq.VQ(d=4, k=16)}, (), seeds=1)
     bench = start()
-    comparison.Comparison(bench, work, trained).train()
+    scalars.Comparison(bench, work, trained).train()
     assert asked == [("vq", vq.VQ(d=4, k=16), 0.1, 0)]
     assert {row["arm"] for row in bench.finish()["rows"]} == {"vq+trained"}
 
@@ -208,15 +200,3 @@ def test_figure_draws_every_arm_that_was_measured():
         [*found, *rows("minilm@w2g128", "embedding_error", ["fp32", "gptq"])]
     )
     assert "MiniLM" in both and "GPTQ" in both
-
-
-def test_the_script_hands_the_package_to_its_neighbours():
-    program = (
-        f"import sys; sys.path.insert(0, {str(BENCH)!r}); before = sys.path[:]\n"
-        "import rescomp; from rescomp import GPTQ; import rescomp.methods\n"
-        "assert rescomp.methods.GPTQ is GPTQ and sys.path == before, sys.path"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=BENCH.parent, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr

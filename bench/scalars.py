@@ -260,7 +260,7 @@ def main() -> None:
     own.add_argument("--plot", type=Path)
     own.add_argument("--work", choices=WORKS, action="append")
     options, sys.argv[1:] = own.parse_known_args()
-    bench = Bench("rescomp", __doc__, seeds=5)
+    bench = Bench("scalars", __doc__, seeds=5)
     torch.set_num_threads(1)
     works = [WORKS[name] for name in options.work or ([QUICK] if bench.quick else WORKS)]
     subjects = {name: SUBJECTS[name]() for name in dict.fromkeys(work.subject for work in works)}

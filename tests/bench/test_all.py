@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MAIN = '\n\nif __name__ == "__main__":\n    main()\n'
 BENCHES = {
     "good": "def main():\n    import sys\n    print(sys.argv)\n",

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.scale_sim import folds
 from hwsim.cycles import predict
 from hwsim.memory import IdealMemory
 from hwsim.program import assemble
@@ -19,12 +20,7 @@ from hwsim.workloads import Workload, WorkloadLayer, plan_workload, read_topolog
 from rtl import STALL_CAUSES, AcceleratorConfig
 from vq import Int8, Recipe
 
-ROOT = Path(__file__).parents[1]
-PATH = ROOT / "bench" / "peers" / "folds.py"
-spec = importlib.util.spec_from_file_location("bench_peers_folds", PATH)
-folds = importlib.util.module_from_spec(spec)
-sys.modules["bench_peers_folds"] = folds
-spec.loader.exec_module(folds)
+ROOT = Path(__file__).parents[2]
 
 NEEDS_SCALE_SIM = pytest.mark.skipif(
     importlib.util.find_spec("scalesim") is None, reason="the extra `peers` is not installed"
@@ -87,7 +83,7 @@ def test_scale_sim_reports_what_its_closed_form_says(tmp_path, dataflow, bandwid
             "bandwidth": bandwidth,
         }
         (tmp_path / "job.json").write_text(json.dumps(job))
-        done = run(ROOT / "bench" / "peers" / "tools.py", "scale-sim", tmp_path / "job.json")
+        done = run(ROOT / "bench" / "scale_sim" / "tools.py", "scale-sim", tmp_path / "job.json")
         assert done.returncode == 0, done.stderr
         rows = [row["cycles"] - row["stall_cycles"] for row in json.loads(done.stdout)["layers"]]
         # A depthwise convolution is a row for each channel there.

@@ -1,6 +1,5 @@
 """What the benches share: choices, finished work, differences per image."""
 
-import importlib.util
 import json
 import math
 import sys
@@ -9,11 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PATH = Path(__file__).parents[1] / "bench" / "harness.py"
-spec = importlib.util.spec_from_file_location("bench_harness", PATH)
-harness = importlib.util.module_from_spec(spec)
-sys.modules["bench_harness"] = harness
-spec.loader.exec_module(harness)
+from bench import harness
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Both tools on one topology file; run as a program, one of them in a process of its own.
 
-    python bench/peers/tools.py scale-sim|signbook JOB.json
+    python bench/scale_sim/tools.py scale-sim|signbook JOB.json
 
 The process prints one JSON document: what the tool counts for every row of the file, and the
 seconds from opening the file to having that, imports excluded, by the clock and of the processor.
