@@ -11,7 +11,7 @@ import vq
 from hwsim.program import Program, assemble, steps_of_graph, work_of_layers
 from hwsim.simulator.accelerator import Outcome, Surroundings, run_program
 from rtl import AcceleratorConfig
-from rtl.program import RunStatus
+from rtl.program import PROGRAM_BYTES, PROGRAM_LAYER, RunStatus
 from tests.hwsim.containers import Maker, write
 from vq.container import Layer, open_container
 from vq.integer import add_integer, read_integer
@@ -49,6 +49,21 @@ class Layers:
         image = self.program.image()
         for work in self.work:
             self.program.places[work.step.source].write(image, work.inputs)
+        return image
+
+    def corrupted(self, number: int, **fields: int) -> bytearray:
+        """The memory with fields of one descriptor changed; ``a__b`` is b of a."""
+        image = self.image()
+        at = self.program.address + number * PROGRAM_BYTES
+        value = int.from_bytes(image[at : at + PROGRAM_BYTES], "little")
+        for path, new in fields.items():
+            layout, offset = PROGRAM_LAYER, 0
+            for name in path.split("__"):
+                field = layout[name]
+                offset, layout = offset + field.offset, field.shape
+            mask = (1 << field.width) - 1
+            value = value & ~(mask << offset) | (new & mask) << offset
+        image[at : at + PROGRAM_BYTES] = value.to_bytes(PROGRAM_BYTES, "little")
         return image
 
     def run(self, surroundings: Surroundings | None = None) -> list[Outcome]:

@@ -146,22 +146,6 @@ def test_rows_through_linears(tmp_path: Path) -> None:
     assert loads[0] > 0 and loads[1] < loads[0] + 9 * 64
 
 
-def corrupted(layers: Layers, number: int, **fields: int) -> bytearray:
-    """The program's memory with fields of one descriptor changed; ``a__b`` is b of a."""
-    image = layers.image()
-    at = layers.program.address + number * PROGRAM_BYTES
-    value = int.from_bytes(image[at : at + PROGRAM_BYTES], "little")
-    for path, new in fields.items():
-        layout, offset = PROGRAM_LAYER, 0
-        for name in path.split("__"):
-            field = layout[name]
-            offset, layout = offset + field.offset, field.shape
-        mask = (1 << field.width) - 1
-        value = value & ~(mask << offset) | (new & mask) << offset
-    image[at : at + PROGRAM_BYTES] = value.to_bytes(PROGRAM_BYTES, "little")
-    return image
-
-
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Layers:
     make, tile = Maker(2), {"tile_outputs": SMALL.rows}
@@ -204,7 +188,7 @@ IMPATIENT = Surroundings(timeout_cycles=3000)
 )
 def test_malformed_descriptors(three: Layers, fields: dict, status: RunStatus) -> None:
     """The run ends before the layer; those before it are complete."""
-    image = corrupted(three, 1, **fields)
+    image = three.corrupted(1, **fields)
     (outcome,) = run_program(SMALL, three.program, image, IMPATIENT)
     assert (outcome.status, outcome.failed_layer) == (status, 1)
     assert outcome.registers["LAYERS_DONE"] == 1

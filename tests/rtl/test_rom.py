@@ -26,7 +26,6 @@ from tests.hwsim.containers import Maker, write
 from tests.hwsim.programs import SMALL, Layers, Tokens, network, run_network
 from tests.rtl.fixed import codebook, fixed, named
 from tests.rtl.golden import Network, check, check_counters, same_beats
-from tests.rtl.test_accelerator import corrupted
 from vq import SSVQ, Int8, Recipe
 from vq.container import ConfigError, Layer, open_container, write_container
 
@@ -111,7 +110,7 @@ def test_codebook_to_load(tmp_path: Path) -> None:
 
     layers = Layers(tmp_path, every_format(), 1, FIXED)
     load = {"weights__codebook_mode": CodebookMode.LOAD.value, "weights__codebook_granules": 2}
-    image = corrupted(layers, 2, **load)
+    image = layers.corrupted(2, **load)
     (outcome,) = run_program(FIXED, layers.program, image)
     assert (outcome.status, outcome.failed_layer) == (RunStatus.CODEBOOK, 2)
     assert outcome.registers["LAYERS_DONE"] == 2

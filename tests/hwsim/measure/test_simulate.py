@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from hwsim import simulate
-from rtl import STALL_CAUSES, AcceleratorConfig
+from rtl import AcceleratorConfig
 from tests.hwsim.containers import Maker, write
+from tests.hwsim.measure.runs import require_run
 from tests.hwsim.programs import SMALL, Net, every_format, network
 from vq import SSVQ, Int8, Recipe
 from vq.container import ConfigError, Container, SimulationError
@@ -25,17 +26,6 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(
         tmp_path_factory.mktemp("mixed") / "mixed.vq.safetensors", [*layers, *every_format(1)]
     )
-
-
-def require_run(run: dict) -> None:
-    assert run["bit_exact"] is True
-    assert run["busy_cycles"] + sum(run["stall_cycles"].values()) == run["cycles"]
-    assert sum(run["bytes_by"].values()) == run["bytes_read"]
-    assert list(run["stall_cycles"]) == list(STALL_CAUSES)
-    for field in ("cycles", "bytes_read", "busy_cycles"):
-        assert sum(row[field] for row in run["layers"]) == run[field]
-    for row in run["layers"]:
-        assert row["busy_cycles"] + sum(row["stall_cycles"].values()) == row["cycles"]
 
 
 def test_document(mixed: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from hwsim import simulate
 from tests.hwsim.containers import write
-from tests.hwsim.measure.test_simulate import require_run
+from tests.hwsim.measure.runs import require_run
 from tests.hwsim.memory.configs import DDR4_3200, ini
 from tests.hwsim.programs import SMALL, every_format
 

@@ -7,8 +7,8 @@ import pytest
 
 from rtl.compute.config import ArrayConfig
 from rtl.compute.groups import scale_tiles
-from tests.rtl.compute.test_engine import CONFIG, Layer, R, check
-from tests.rtl.compute.test_walk import CASES, SCALE_GROUPS, Conv
+from tests.rtl.compute.layers import CONFIG, Layer, R, check
+from tests.rtl.compute.windows import CASES, SCALE_GROUPS, Conv
 from vq.errors import ConfigError
 
 ROUNDS = R // CONFIG.scale_lanes
