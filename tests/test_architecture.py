@@ -17,9 +17,16 @@ MAY_IMPORT = {
     "vq": ("vq",),
     "rescomp": ("rescomp", "vq"),
     "rtl": ("rtl", "vq.container", "vq.native"),
-    "hwsim": ("hwsim", "rtl", "vq.container", "vq.errors", "vq.integer", "vq.native"),
+    "rtl/bus": ("rtl.bus", "rtl.config", "vq.container"),
+    "rtl/decode": ("rtl.decode", "rtl.bus", "rtl.config", "rtl.descriptor", "vq.container"),
+    "rtl/compute": ("rtl.compute", "rtl.settings", "vq.container"),
+    "rtl/transfer": ("rtl.transfer", "rtl.compute", "rtl.bus", "rtl.config", "vq.container"),
+    "hwsim": ("hwsim", "vq.errors"),
+    "hwsim/memory": ("hwsim.memory", "vq.errors", "vq.native"),
+    "hwsim/program": ("hwsim.program", "rtl", "vq.container", "vq.integer"),
     "hwsim/workloads": (
-        "hwsim",
+        "hwsim.workloads",
+        "hwsim.program",
         "rtl",
         "vq.container",
         "vq.errors",
@@ -27,12 +34,45 @@ MAY_IMPORT = {
         "vq.recipe.recipe",
         "vq.version",
     ),
-    "hwsim/sweep": (
-        "hwsim",
+    "hwsim/simulator": (
+        "hwsim.simulator",
+        "hwsim.program",
+        "hwsim.memory",
+        "hwsim.defaults",
+        "rtl",
+        "vq.container",
+        "vq.native",
+    ),
+    "hwsim/cycles": (
+        "hwsim.cycles",
+        "hwsim.program",
+        "hwsim.memory",
+        "rtl",
+        "vq.container",
+        "vq.native",
+    ),
+    "hwsim/measure": (
+        "hwsim.measure",
+        "hwsim.workloads",
+        "hwsim.simulator",
+        "hwsim.cycles",
+        "hwsim.program",
+        "hwsim.memory",
+        "hwsim.defaults",
         "rtl",
         "vq.container",
         "vq.errors",
         "vq.integer",
+    ),
+    "hwsim/sweep": (
+        "hwsim.sweep",
+        "hwsim.measure",
+        "hwsim.workloads",
+        "hwsim.memory",
+        "hwsim.defaults",
+        "rtl",
+        "vq.container",
+        "vq.errors",
         "vq.recipe.recipe",
         "vq.version",
     ),
@@ -80,6 +120,26 @@ def test_imports_run_downward_only(folder):
             if name.split(".")[0] in PACKAGES:
                 fits = any(name == a or name.startswith(a + ".") for a in allowed)
                 assert fits, f"{path.relative_to(ROOT)} imports {name}; {folder} may use {allowed}"
+
+
+@pytest.mark.parametrize("package", ["vq", "rescomp", "rtl", "hwsim"])
+def test_no_file_needs_itself(package):
+    """Not by way of others, nor by imports inside functions or for types."""
+    names = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (ROOT / package).rglob("*.py")
+    }
+    needed = {
+        name: {(full if full in names else full.rpartition(".")[0]) for full in imports(path)}
+        & names.keys() - {name}
+        for name, path in names.items()
+    }
+    left = dict(needed)
+    while ready := [name for name, others in left.items() if not others & left.keys()]:
+        for name in ready:
+            del left[name]
+    # What is left imports a circle, or is part of one.
+    assert not left, "circle among " + ", ".join(sorted(left))
 
 
 @pytest.mark.parametrize("folder", MAY_IMPORT)
