@@ -9,13 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from vq.calibration.batches import (
-    Batch,
-    fingerprint,
-    input_second_moments,
-    reestimate_norms_,
-    squared_gradients,
-)
+from vq.calibration.batches import Batch, fingerprint
+from vq.calibration.importance import input_second_moments, squared_gradients
+from vq.calibration.norms import reestimate_norms_
 from vq.clustering.cluster import cluster
 from vq.container import Geometry, Provenance, account
 from vq.container.header import canonical_json

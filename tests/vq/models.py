@@ -30,3 +30,9 @@ def batches(count: int = 8, batch: int = 32, seed: int = 0) -> list[tuple[Tensor
         x = torch.randn(batch, 16, generator=generator)
         out.append((x, x[:, :15].reshape(batch, 5, 3).sum(2).argmax(1)))
     return out
+
+
+def unchanged(model, before):
+    """Assert that a model's state is still that of ``before``."""
+    state = model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in before.items())

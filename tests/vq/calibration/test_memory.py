@@ -10,7 +10,7 @@ from rescomp import GPTAQR, Settings, quantize_
 from rescomp.factor import inverse_factor
 from tests.rescomp.models import llama
 
-sys.path.append(str(Path(__file__).parents[2] / "bench"))
+sys.path.append(str(Path(__file__).parents[3] / "bench"))
 
 from live_tensors import LiveTensors
 
