@@ -17,12 +17,12 @@ from rescomp.quantize import Quantized, Report, quantize_matrix
 from rescomp.resume import Saved, fingerprint_of
 from rescomp.settings import Settings
 from vq.activations.tokens import ActivationQuantizer
-from vq.calibration.batches import Batch, as_it_was, fingerprint
+from vq.calibration.batches import Batch, as_it_was, fingerprint, split
 from vq.calibration.gathering import Gatherer, Group, is_looked_up
 from vq.calibration.memory import enough_memory
 from vq.calibration.statistics import Statistics
 from vq.calibration.streams import Boundary, Runner, Stage, Weights, stages_of
-from vq.calibration.survey import inputs_of, survey, without_cache
+from vq.calibration.survey import survey, without_cache
 from vq.container import Geometry, Provenance, account
 from vq.container.header import canonical_json
 from vq.distributed import gather, is_main, rank, ranks, require_same, together
@@ -182,7 +182,7 @@ def quantize_(
     _check(selection.layers)
     _check_length(model, data)
     with together():
-        data_hash = fingerprint(inputs_of(batch) for batch in data)
+        data_hash = fingerprint(split(batch)[0] for batch in data)
     hashes = gather(data_hash)
     joined = hashlib.sha256(" ".join(hashes).encode()).hexdigest()
     calibration = data_hash if len(hashes) == 1 else joined
@@ -389,7 +389,7 @@ def _check_length(model: nn.Module, batches: list[Batch]) -> None:
     if not isinstance(limit, int) or limit < 1:
         return
     for batch in batches:
-        inputs = inputs_of(batch)
+        inputs, _ = split(batch)
         tokens = inputs.get("input_ids") if isinstance(inputs, Mapping) else inputs
         if isinstance(tokens, tuple) and tokens:
             tokens = tokens[0]

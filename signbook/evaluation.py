@@ -17,7 +17,7 @@ eps_mse              mean squared error of the predicted noise              Deno
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from rescomp import ActivationQuantizer
 from signbook.meters import meter_for
 from signbook.naming import resolve_data, resolve_model
 from signbook.tasks import LanguageModelling, Task
+from vq.calibration.batches import tensors_of, to_device
 from vq.container import open_container
 from vq.errors import ConfigError
 from vq.integer import IntegerModel, read_integer
@@ -190,7 +191,9 @@ def evaluate(
     meter = meter_for(task, compare=reference is not None, neighbours=neighbours)
     with _evaluating(models, place), bar("evaluating", len(task.batches)) as advance:
         for batch in task.batches:
-            meter.add(_on(batch, place), models)
+            if next(tensors_of(batch), None) is None:
+                raise ConfigError(f"a batch must hold tensors, not {type(batch).__name__}")
+            meter.add(to_device(batch, place), models)
             advance()
     if not meter.count:
         raise ConfigError("data must hold at least one thing to score, not none")
@@ -245,14 +248,3 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
         if not math.isfinite(value):
             raise ConfigError(f"metric {name!r} must be finite, not {value}; look at the weights")
     return metrics
-
-
-def _on(batch: Any, device: torch.device) -> Any:
-    """Move every tensor of a batch to the device."""
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {name: _on(value, device) for name, value in batch.items()}
-    if isinstance(batch, tuple | list):
-        return tuple(_on(value, device) for value in batch)
-    raise ConfigError(f"a batch must hold tensors, not {type(batch).__name__}")

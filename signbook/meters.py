@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, Task
+from vq.calibration.batches import call_model
 from vq.errors import ConfigError
 
 __all__ = ["Meter", "embedding_of", "meter_for"]
@@ -179,9 +180,7 @@ def meter_for(task: Task, *, compare: bool, neighbours: int = 1) -> Meter:
 
 def _run(model: nn.Module, inputs: Any) -> Any:
     try:
-        if isinstance(inputs, Mapping):
-            return model(**inputs)
-        return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+        return call_model(model, inputs)
     except (RuntimeError, TypeError, IndexError, ValueError) as error:
         if isinstance(error, ConfigError | torch.OutOfMemoryError):
             raise

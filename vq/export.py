@@ -222,7 +222,7 @@ def export_onnx(model: nn.Module, example: Any, out: str | os.PathLike[str]) -> 
                 f"exporting to ONNX: package {package!r} must be installed, not absent; "
                 "run: pip install 'signbook[onnx]'"
             ) from error
-    arguments = example if isinstance(example, tuple) else (example,)
+    arguments = tuple(example) if isinstance(example, tuple | list) else (example,)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about its own inner workings
         file = Path(folder) / "model.onnx"

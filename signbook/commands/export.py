@@ -83,13 +83,14 @@ def _export_onnx(file: Path, out: Path, model: str | None, data: str | None) -> 
     """Write a model with the weights of ``file`` and inputs like the first batch of ``data``."""
     import vq
     from signbook.naming import resolve_data, resolve_model
+    from vq.calibration.batches import split
     from vq.export import export_onnx
 
     if model is None or data is None:
         raise ConfigError("--to onnx must come with --model, the architecture, and --data")
     loaded = vq.load(file, into=resolve_model(model, pretrained=False))
     batch = next(iter(resolve_data(data).batches), None)
-    inputs = batch[0] if isinstance(batch, tuple | list) else batch
+    inputs = None if batch is None else split(batch)[0]
     if inputs is None or isinstance(inputs, Mapping):
         raise ConfigError(f"{data}: first batch must hold inputs by position")
     export_onnx(loaded, inputs, out)

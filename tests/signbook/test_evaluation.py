@@ -215,6 +215,17 @@ def test_what_does_not_fit_is_named(model, task, message):
         evaluate(model, task)
 
 
+def test_lists_are_positional_arguments_as_tuples_are():
+    class Two(Table):
+        def forward(self, x, shift):
+            return super().forward(x + shift)
+
+    model, labels = Two(torch.eye(4)), torch.tensor([1, 2])
+    for kind in (tuple, list):
+        task = Classification([(kind([torch.tensor([0, 1]), torch.tensor(1)]), labels)])
+        assert evaluate(model, task).metrics == {"top1": 1.0}
+
+
 def test_models_that_cannot_be_compared():
     three, four = Table(torch.randn(5, 3)), Table(torch.randn(5, 4))
     with pytest.raises(ConfigError, match=r"logits must be \[2, 4\] as the reference's"):

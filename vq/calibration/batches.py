@@ -1,7 +1,8 @@
-"""Batches of calibration data, and how a model is called with them.
+"""Batches of data, and how a model is called with them.
 
-Batches are tensors of inputs, or tuples whose first item is the inputs and whose second, where a
-loss is computed, the targets.
+A batch is the inputs, or a tuple or list that holds inputs and targets. Inputs are a tensor, a
+tuple or list of positional arguments, or a mapping of keyword arguments: loaders make lists of
+tuples, so that both mean the same. A model whose one argument is a list gets it in a tuple.
 """
 
 import hashlib
@@ -19,11 +20,46 @@ __all__ = [
     "as_it_was",
     "call_model",
     "device_of",
+    "each",
     "fingerprint",
+    "split",
+    "tensors_of",
     "to_device",
 ]
 
 Batch = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
+
+
+def split(batch: Batch) -> tuple[Any, Any]:
+    """Inputs and targets of a batch; targets are None where it has none."""
+    if isinstance(batch, tuple | list):
+        return batch[0], batch[1] if len(batch) > 1 else None
+    return batch, None
+
+
+def each(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Iterate over calibration data.
+
+    Raises
+    ------
+    ConfigError
+        If there is no batch.
+    """
+    empty = True
+    for batch in batches:
+        empty = False
+        yield batch
+    if empty:
+        raise ConfigError("calibration data must hold at least one batch, not none")
+
+
+def tensors_of(item: Any) -> Iterator[Tensor]:
+    """Tensors of a batch or of arguments, in tuples, lists and mappings too."""
+    if isinstance(item, Tensor):
+        yield item
+    elif isinstance(item, Mapping | tuple | list):
+        for part in item.values() if isinstance(item, Mapping) else item:
+            yield from tensors_of(part)
 
 
 def fingerprint(batches: Iterable[Batch]) -> str:
@@ -51,52 +87,26 @@ def fingerprint(batches: Iterable[Batch]) -> str:
             for part in item:
                 add(part)
 
-    empty = True
-    for batch in batches:
-        empty = False
+    for batch in each(batches):
         add(batch)
-    _require_some(empty)
     return digest.hexdigest()
 
 
-def _pairs(batches: Iterable[Batch]) -> Iterator[tuple[Any, Any]]:
-    empty = True
-    for batch in batches:
-        if not isinstance(batch, tuple | list) or len(batch) < 2:
-            raise ConfigError("calibration batches must be (inputs, targets) to compute a loss")
-        empty = False
-        yield batch[0], batch[1]
-    _require_some(empty)
-
-
-def _inputs(batches: Iterable[Batch]) -> Iterator[Any]:
-    empty = True
-    for batch in batches:
-        empty = False
-        yield batch[0] if isinstance(batch, tuple | list) else batch
-    _require_some(empty)
-
-
-def _require_some(empty: bool) -> None:
-    if empty:
-        raise ConfigError("calibration data must hold at least one batch, not none")
-
-
 def call_model(model: nn.Module, inputs: Any) -> Any:
-    """Run a model on a tensor, a tuple of arguments, or a dictionary of keyword arguments."""
+    """Run a model on the inputs of a batch, on its own device."""
     inputs = to_device(inputs, device_of(model))
     if isinstance(inputs, Mapping):
         return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
 
 
 def to_device(item: Any, device: torch.device) -> Any:
-    """Move the tensors of a batch, in tuples and dictionaries too."""
+    """Move the tensors of a batch, in tuples, lists and mappings too."""
     if isinstance(item, Tensor):
         return item.to(device)
     if isinstance(item, Mapping):
         return {key: to_device(value, device) for key, value in item.items()}
-    if isinstance(item, tuple):
+    if isinstance(item, tuple | list):
         return type(item)(to_device(value, device) for value in item)
     return item
 

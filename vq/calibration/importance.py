@@ -6,15 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vq.calibration.batches import (
-    Batch,
-    _inputs,
-    _pairs,
-    as_it_was,
-    call_model,
-    device_of,
-    to_device,
-)
+from vq.calibration.batches import Batch, as_it_was, call_model, device_of, each, split, to_device
 from vq.errors import ConfigError
 from vq.layers import candidates, op_of
 
@@ -43,7 +35,9 @@ def squared_gradients(
         model.eval()
         for weight in weights.values():
             weight.requires_grad_(True)
-        for inputs, targets in _pairs(batches):
+        for inputs, targets in map(split, each(batches)):
+            if targets is None:
+                raise ConfigError("calibration batches must be (inputs, targets) to compute a loss")
             value = loss(call_model(model, inputs), to_device(targets, device_of(model)))
             grads = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
             for name, grad in zip(sums, grads, strict=True):
@@ -81,7 +75,7 @@ def input_second_moments(model: nn.Module, batches: Iterable[Batch]) -> dict[str
     try:
         with as_it_was(model):
             model.eval()
-            for inputs in _inputs(batches):
+            for inputs, _ in map(split, each(batches)):
                 call_model(model, inputs)
     finally:
         for handle in handles:

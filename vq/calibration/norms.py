@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from vq.calibration.batches import Batch, _inputs, as_it_was, call_model
+from vq.calibration.batches import Batch, as_it_was, call_model, each, split
 from vq.errors import ConfigError
 
 __all__ = ["reestimate_norms_"]
@@ -31,7 +31,7 @@ def reestimate_norms_(model: nn.Module, batches: Iterable[Batch]) -> int:
                 norm.reset_running_stats()
                 norm.momentum = None  # the plain average of all batches
                 norm.train()
-            for inputs in _inputs(batches):
+            for inputs, _ in map(split, each(batches)):
                 call_model(model, inputs)
             for norm in norms:
                 for name, statistic in norm.named_buffers():

@@ -13,15 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vq.calibration.batches import Batch, device_of, to_device
+from vq.calibration.batches import Batch, device_of, split, tensors_of, to_device
 from vq.calibration.survey import (
     Chain,
     Survey,
     arguments,
     hidden_of,
-    inputs_of,
     run_model,
-    tensors_of,
 )
 from vq.recipe.selection import Selected
 
@@ -138,7 +136,7 @@ class Runner:
 
     def mask(self, batch: int) -> Tensor | None:
         """Which tokens of a batch count, [B, T] bool; None if the batch does not say."""
-        inputs = inputs_of(self.batches[batch])
+        inputs = split(self.batches[batch])[0]
         mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
         if not isinstance(mask, Tensor) or mask.ndim != 2:
             return None
@@ -146,7 +144,7 @@ class Runner:
 
     def alike(self, batch: int, other: int) -> bool:
         """Whether two batches hold tensors of the same shapes."""
-        shapes = [[t.shape for t in tensors_of(inputs_of(self.batches[i]))] for i in (batch, other)]
+        shapes = [[t.shape for t in tensors_of(split(self.batches[i])[0])] for i in (batch, other)]
         return shapes[0] == shapes[1]
 
     def boundary(self) -> Boundary:
@@ -156,7 +154,7 @@ class Runner:
         for batch in range(len(self)):
             contexts: list[Context] = []
             with _entering(self.chain, found.hidden, contexts), _leaving():
-                run_model(self.model, inputs_of(self.batches[batch]))
+                run_model(self.model, split(self.batches[batch])[0])
             found.hidden[batch] = self._keep(found.hidden[batch])
             found.contexts.append(contexts)
         return found
@@ -166,13 +164,13 @@ class Runner:
         if self.chain is None or stage.name == "start":
             stop = nullcontext() if self.chain is None else _stopping(self.chain.blocks[0])
             with stop, _leaving():
-                run_model(self.model, inputs_of(self.batches[batch]))
+                run_model(self.model, split(self.batches[batch])[0])
             return None
         assert boundary is not None
         hidden = boundary.hidden[batch].to(self.device)
         if stage.place is None:
             with _skipping(self.chain, hidden), _leaving():
-                run_model(self.model, inputs_of(self.batches[batch]))
+                run_model(self.model, split(self.batches[batch])[0])
             return None
         contexts = boundary.contexts[batch]
         context = contexts[min(stage.place, len(contexts) - 1)]

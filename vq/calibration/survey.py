@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vq.calibration.batches import Batch, call_model
+from vq.calibration.batches import Batch, call_model, split, tensors_of
 from vq.calibration.memory import is_out_of_memory
 from vq.errors import ConfigError, SignbookError
 from vq.layers import candidates, op_of
@@ -25,10 +25,8 @@ __all__ = [
     "Survey",
     "arguments",
     "hidden_of",
-    "inputs_of",
     "run_model",
     "survey",
-    "tensors_of",
     "without_cache",
 ]
 
@@ -69,11 +67,6 @@ class Survey:
     order: list[str]
     chain: Chain | None
     places: Mapping[str, int]
-
-
-def inputs_of(batch: Batch) -> Any:
-    """What the model is called with: a batch, or the first of (inputs, targets)."""
-    return batch[0] if isinstance(batch, tuple | list) else batch
 
 
 def hidden_of(output: Any) -> Any:
@@ -147,7 +140,7 @@ def survey(model: nn.Module, batches: Sequence[Batch], wanted: Collection[str]) 
     ]
     try:
         for i, batch in enumerate(batches):
-            run_model(model, inputs_of(batch))
+            run_model(model, split(batch)[0])
             if i == 0:
                 first = list(log)
                 for watch in watches:
@@ -168,7 +161,7 @@ def survey(model: nn.Module, batches: Sequence[Batch], wanted: Collection[str]) 
     # What is looked up is not calibrated, so that it may run in many places.
     single = {name for name in wanted if op_of(layers[name]) != "embedding"}
     chain, places = _choose(watches, first, single)
-    if chain is not None and _passes_by(model, chain, inputs_of(batches[0])):
+    if chain is not None and _passes_by(model, chain, split(batches[0])[0]):
         chain, places = None, {}
     if chain is not None:  # those that only a later batch reached
         for i, block in enumerate(chain.blocks):
@@ -253,15 +246,6 @@ def _contexts(model: nn.Module, chain: Chain, inputs: Any) -> list[Tensor]:
         for handle in handles:
             handle.remove()
     return found
-
-
-def tensors_of(item: Any) -> Iterator[Tensor]:
-    """Tensors of a batch or of arguments, in tuples and mappings too."""
-    if isinstance(item, Tensor):
-        yield item
-    elif isinstance(item, Mapping | tuple | list):
-        for part in item.values() if isinstance(item, Mapping) else item:
-            yield from tensors_of(part)
 
 
 def _place(position: int, spans: list[tuple[int, int]]) -> int | None:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vq.calibration.batches import fingerprint
+from vq.calibration.batches import fingerprint, split
 from vq.container import Container, ContainerError, open_container
 from vq.errors import ConfigError, bulleted
 from vq.integer.calibrate import activation_scales
@@ -121,7 +121,7 @@ class _Inputs:
 
     def __init__(self, batches: Iterable[Any]) -> None:
         # A list, because shuffled batches would differ from pass to pass.
-        self._batches = [b[0] if isinstance(b, tuple | list) else b for b in batches]
+        self._batches = [split(batch)[0] for batch in batches]
         for inputs in self._batches:
             if not isinstance(inputs, Tensor):
                 raise ConfigError(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vq.calibration.batches import Batch, call_model, to_device
+from vq.calibration.batches import Batch, call_model, split, to_device
 from vq.errors import ConfigError
 
 __all__ = ["Distillation", "Objective", "soft_cross_entropy"]
@@ -58,9 +58,8 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> 
 class Objective:
     """Loss of a model on one batch.
 
-    A batch is the inputs, or (inputs, targets, ...). Inputs are a tensor, a tuple of arguments,
-    or a dictionary of keyword arguments. If it has no targets and the model computes its own
-    loss (transformers' models given ``labels``), that is the task's loss.
+    Batches are those of :mod:`vq.calibration.batches`. If one has no targets and the model
+    computes its own loss (transformers' models given ``labels``), that is the task's loss.
 
     Parameters
     ----------
@@ -81,7 +80,7 @@ class Objective:
         self._distillation = distillation or Distillation()
 
     def __call__(self, model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
-        inputs, targets = _split(batch)
+        inputs, targets = split(batch)
         outputs = call_model(model, inputs)
         if self._teacher is None:
             return self._task_loss(outputs, targets, device)
@@ -114,12 +113,6 @@ class Objective:
         if self._distillation.loss is not None:
             return self._distillation.loss(given, wanted)
         return soft_cross_entropy(given, wanted, self._distillation.temperature)
-
-
-def _split(batch: Batch) -> tuple[Any, Any]:
-    if isinstance(batch, tuple | list):
-        return batch[0], batch[1] if len(batch) > 1 else None
-    return batch, None
 
 
 def _logits(outputs: Any) -> Any:

@@ -4,12 +4,47 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 import vq
 from tests.vq.models import Net, unchanged
 from vq import SSVQ, Recipe
-from vq.calibration.batches import fingerprint
+from vq.calibration.batches import call_model, fingerprint, split, to_device
 from vq.errors import ConfigError
+
+
+def test_a_batch_is_inputs_or_inputs_and_targets():
+    x, y = torch.zeros(2), torch.ones(2)
+    for batch, want in [
+        (x, (x, None)), ((x,), (x, None)), ((x, y), (x, y)), ([x, y, y], (x, y)),
+        ({"a": x}, ({"a": x}, None)), (((x, y), None), ((x, y), None)),
+    ]:  # fmt: skip
+        assert split(batch) == want
+
+
+class Difference(nn.Module):
+    def forward(self, a, b):
+        return a - b
+
+
+def test_tuples_lists_and_mappings_of_inputs_are_arguments():
+    a, b = torch.ones(2), torch.zeros(2)
+    for inputs in ((a, b), [a, b], {"b": b, "a": a}):
+        assert torch.equal(call_model(Difference(), inputs), a)
+    assert call_model(lambda_of(len), ([a, b, b],)) == 3  # a list as the only argument
+
+
+def lambda_of(function):
+    found = nn.Module()
+    found.forward = function
+    return found
+
+
+def test_tensors_of_all_containers_are_moved():
+    x = torch.zeros(2)
+    moved = to_device({"a": [x, (x, 3)], "b": None}, torch.device("meta"))
+    assert moved["a"][0].is_meta and moved["a"][1][0].is_meta
+    assert moved["a"][1][1] == 3 and moved["b"] is None
 
 
 def test_fingerprint_depends_on_values_shapes_and_dtypes():
