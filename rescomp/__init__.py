@@ -10,10 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rescomp.calibrate import LayerReport, QuantizeResult, default_recipe, quantize_
+    from rescomp.calibrate import QuantizeResult, default_recipe, quantize_
     from rescomp.methods import FOEM, GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN
     from rescomp.quantize import Quantized, Report, quantize_matrix
     from rescomp.settings import Settings
+    from rescomp.worker import LayerReport
     from vq.activations.tokens import ActivationQuantizer
     from vq.calibration.rotation import rotate_
     from vq.calibration.statistics import Statistics
@@ -27,7 +28,7 @@ _HOME = {
     "GPTAQR": "rescomp.methods",
     "GPTQ": "rescomp.methods",
     "GPTQR": "rescomp.methods",
-    "LayerReport": "rescomp.calibrate",
+    "LayerReport": "rescomp.worker",
     "QEP": "rescomp.methods",
     "QuantizeResult": "rescomp.calibrate",
     "Quantized": "rescomp.quantize",

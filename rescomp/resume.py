@@ -1,8 +1,6 @@
-"""Finished stages on disk: complete or absent, never half written, never another run's."""
+"""What a checkpoint of a stage holds, and what a run depends on."""
 
-import os
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +11,13 @@ from rescomp.quantize import Quantized, Report
 from rescomp.settings import Settings
 from vq.container import Geometry
 from vq.container.header import canonical_json
-from vq.distributed import is_main, ranks
+from vq.distributed import ranks
 from vq.formats.grids import Grid
-from vq.learning.checkpoint import Checkpoints, digest_of
+from vq.learning.checkpoint import digest_of
 from vq.recipe.recipe import Recipe
 from vq.version import TOOL
 
-__all__ = ["Saved", "fingerprint_of"]
+__all__ = ["fingerprint_of", "pack", "unpack"]
 
 
 def fingerprint_of(
@@ -37,66 +35,8 @@ def fingerprint_of(
     }
 
 
-class Saved:
-    """Codes of finished stages, a folder for each.
-
-    Hidden states are not stored: they are many, and running finished blocks again gives the same.
-
-    Parameters
-    ----------
-    folder : path or None
-        None stores nothing.
-    fingerprint : dict
-        See :func:`fingerprint_of`.
-    resume : bool
-        Read what is there; otherwise anything there is refused.
-    """
-
-    def __init__(
-        self, folder: str | os.PathLike[str] | None, fingerprint: dict[str, str], *, resume: bool
-    ) -> None:
-        self._folder = None if folder is None else Path(folder)
-        self._fingerprint, self._resume = fingerprint, resume
-
-    def _of(self, folder: Path, stage: int) -> Checkpoints:
-        return Checkpoints(folder / f"stage-{stage:04}", self._fingerprint)
-
-    def load(self, stage: int, geometries: dict[str, Geometry]) -> dict[str, Quantized] | None:
-        """A finished stage; None if it is not.
-
-        Raises
-        ------
-        ResumeError
-            If it is another run's, or damaged.
-        ConfigError
-            If there is one, and the run is not resumed.
-        OutputError
-            If the folder cannot be made.
-        """
-        if self._folder is None:
-            return None
-        checkpoints = self._of(self._folder, stage)
-        if not self._resume:
-            checkpoints.require_none()
-            return None
-        state = checkpoints.latest()
-        if state is None:
-            return None
-        return {name: _unpack(item, geometries[name]) for name, item in state["layers"].items()}
-
-    def save(self, stage: int, found: dict[str, Quantized]) -> None:
-        """Store a finished stage; in training by several processes, the first one does.
-
-        Raises
-        ------
-        OutputError
-        """
-        if self._folder is not None and is_main():
-            layers = {name: _pack(one) for name, one in found.items()}
-            self._of(self._folder, stage).save(0, {"layers": layers})
-
-
-def _pack(found: Quantized) -> dict[str, Any]:
+def pack(found: Quantized) -> dict[str, Any]:
+    """Codes and report of a layer as tensors and plain data."""
     zero = found.grid.zero
     return {
         "integers": found.integers.cpu(),
@@ -106,6 +46,7 @@ def _pack(found: Quantized) -> dict[str, Any]:
     }
 
 
-def _unpack(item: dict[str, Any], geometry: Geometry) -> Quantized:
+def unpack(item: dict[str, Any], geometry: Geometry) -> Quantized:
+    """Undo :func:`pack`."""
     grid = Grid(item["scale"], item["zero"])
     return Quantized(geometry, item["integers"], grid, Report(**item["report"]))

@@ -1,6 +1,6 @@
 """Statistics of the inputs of layers, from both models on every batch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from vq.calibration.inputs import geometry_key, paired, parts_of, rows_of
+from vq.calibration.stages import Stage
 from vq.calibration.statistics import Statistics
-from vq.calibration.streams import Boundary, Runner, Stage, Weights, leave
+from vq.calibration.streams import Stream, Streams, leave
 from vq.distributed import ranks, together
 from vq.errors import ConfigError
 from vq.recipe.selection import Selected
@@ -44,59 +45,44 @@ class Gatherer:
 
     Attributes
     ----------
-    runner : Runner
+    streams : Streams
+        Statistics compare the two models if both are there.
     off : callable
         Gives a context in which activations are not quantised.
-    compares : bool
-        Whether the unquantised model runs, too.
     dtype : torch.dtype
         Of the sums.
     """
 
-    runner: Runner
+    streams: Streams
     off: Callable[[], AbstractContextManager[Any]]
-    compares: bool
     dtype: torch.dtype
 
-    @contextmanager
-    def unquantised(self, weights: Weights) -> Iterator[None]:
-        """Turn the model into the unquantised one, as far as the present stage."""
-        with weights.unquantised(), self.off():
-            yield
-
-    def groups(self, stage: Stage, boundary: Boundary | None) -> list[Group]:
+    def groups(self, stage: Stage, layers: Sequence[Selected]) -> list[Group]:
         """Layers of a stage by their inputs, in the order they run; all are unquantised yet.
 
         Embeddings are left out: no input mixes their rows.
         """
-        layers = {layer.name: layer for layer in stage.layers if not is_looked_up(layer)}
+        wanted = {layer.name: layer for layer in layers if not is_looked_up(layer)}
         seen: dict[str, list[_Key]] = {}
-        for batch in range(len(self.runner)):
+        for batch in range(len(self.streams.changed.runner)):
             new = _Calls(batch)
             handles = [
                 handle
-                for name, layer in layers.items()
+                for name, layer in wanted.items()
                 if name not in seen
                 for handle in _listen(layer, partial(new.note, name))
             ]
             with _removing(handles), self.off():
-                self.runner.run(stage, batch, boundary)
+                self.streams.changed.run(stage, batch)
             seen |= new.seen
-            if len(seen) == len(layers):
+            if len(seen) == len(wanted):
                 break
         found: dict[tuple[_Key, ...], list[Selected]] = {}
         for name, one in seen.items():
-            found.setdefault(tuple(one), []).append(layers[name])
+            found.setdefault(tuple(one), []).append(wanted[name])
         return [Group(group, len(keys), keys[0].batch) for keys, group in found.items()]
 
-    def gather(
-        self,
-        stage: Stage,
-        group: Group,
-        weights: Weights,
-        plain: Boundary | None,
-        quantised: Boundary | None,
-    ) -> list[Statistics]:
+    def gather(self, stage: Stage, group: Group) -> list[Statistics]:
         """Sum over all batches of all processes; one for every part of :func:`parts_of`.
 
         Raises
@@ -105,45 +91,48 @@ class Gatherer:
             If an input is not finite, or the two models give the layer different tokens.
         """
         first = group.layers[0]
+        changed, reference = self.streams.changed, self.streams.reference
         statistics = [
             Statistics.empty(
-                first.geometry.I, cross=self.compares, dtype=self.dtype, device=self.runner.device
+                first.geometry.I,
+                cross=reference is not None,
+                dtype=self.dtype,
+                device=changed.runner.device,
             )
             for _ in range(parts_of(first.modules[0]))
         ]
         with together():  # before the sums are added up, which all must take part in
-            for batch in range(len(self.runner)):
+            for batch in range(len(changed.runner)):
                 expected: list[list[Tensor]] = []
-                if self.compares:
-                    with self.unquantised(weights):
-                        self._each_call(stage, group, batch, plain, expected.append)
-                sums = _Sums(first.name, statistics, expected if self.compares else None)
-                self._each_call(stage, group, batch, quantised, sums.add)
+                if reference is not None:
+                    _each_call(reference, stage, group, batch, expected.append)
+                sums = _Sums(first.name, statistics, None if reference is None else expected)
+                _each_call(changed, stage, group, batch, sums.add)
                 sums.finish()
         for one in statistics:
             _sum_over_ranks(one)
         return statistics
 
-    def _each_call(
-        self,
-        stage: Stage,
-        group: Group,
-        batch: int,
-        boundary: Boundary | None,
-        take: Callable[[list[Tensor]], None],
-    ) -> None:
-        """Hand the rows of every call in a run to ``take``."""
-        mask = self.runner.mask(batch)
-        # A loop may take as many turns as its inputs are long.
-        alike = stage.place is not None or self.runner.alike(batch, group.batch)
 
-        def heard(module: nn.Module, x: Tensor) -> None:
-            take([rows.clone() for rows in rows_of(module, x, mask)])
-            if group.calls == 1 and alike:
-                leave()
+def _each_call(
+    stream: Stream,
+    stage: Stage,
+    group: Group,
+    batch: int,
+    take: Callable[[list[Tensor]], None],
+) -> None:
+    """Hand the rows of every call in a run to ``take``."""
+    mask = stream.runner.mask(batch)
+    # A loop may take as many turns as its inputs are long.
+    alike = stage.place is not None or stream.runner.alike(batch, group.batch)
 
-        with _removing(_listen(group.layers[0], heard)):
-            self.runner.run(stage, batch, boundary)
+    def heard(module: nn.Module, x: Tensor) -> None:
+        take([rows.clone() for rows in rows_of(module, x, mask)])
+        if group.calls == 1 and alike:
+            leave()
+
+    with _removing(_listen(group.layers[0], heard)):
+        stream.run(stage, batch)
 
 
 class _Key(NamedTuple):

@@ -1,4 +1,4 @@
-"""The two models, quantised and not, side by side: one set of modules, two sets of weights.
+"""The two models, as changed so far and unquantised, side by side.
 
 Only the hidden states at the boundary of the present block are kept, for every batch those of
 either model. Inside a block nothing is: both models run again for every group of layers, batch by
@@ -6,7 +6,7 @@ batch, so that memory does not grow with the number of tokens beyond that bounda
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,16 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from vq.calibration.batches import Batch, device_of, split, tensors_of, to_device
-from vq.calibration.survey import (
-    Chain,
-    Survey,
-    arguments,
-    hidden_of,
-    run_model,
-)
-from vq.recipe.selection import Selected
+from vq.calibration.stages import Stage
+from vq.calibration.survey import Chain, arguments, hidden_of, run_model
 
-__all__ = ["Boundary", "Context", "Runner", "Stage", "Weights", "leave", "stages_of"]
+__all__ = ["Boundary", "Context", "Runner", "Stream", "Streams", "leave"]
+
+_Using = Callable[[Stage], AbstractContextManager[Any]]
 
 
 class _Reached(BaseException):
@@ -53,65 +49,6 @@ class Boundary:
     contexts: list[list[Context]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """A part of the model whose layers are quantised before the next part runs.
-
-    ``place`` is the number of a block, or None: "start" is all before the first block, "end" all
-    after the last, "model" all there is.
-    """
-
-    name: str
-    layers: list[Selected]
-    place: int | None = None
-
-
-def stages_of(layers: Sequence[Selected], seen: Survey) -> list[Stage]:
-    """Parts of a model in the order they run; blocks also where they hold no layer."""
-    if seen.chain is None:
-        return [Stage("model", list(layers))]
-    names, last = seen.chain.names, len(seen.chain.names)
-    parts: dict[int, list[Selected]] = {i: [] for i in range(-1, last + 1)}
-    for layer in layers:
-        parts[seen.places[layer.name]].append(layer)
-    blocks = [Stage(name, parts[i], i) for i, name in enumerate(names)]
-    return [Stage("start", parts[-1]), *blocks, Stage("end", parts[last])]
-
-
-class Weights:
-    """Weights of a stage's layers in both models; the quantised ones are in place by default."""
-
-    def __init__(self, layers: Sequence[Selected]) -> None:
-        self._parameters: dict[str, nn.Parameter] = {}
-        for layer in layers:
-            weight = layer.modules[0].weight
-            assert isinstance(weight, nn.Parameter)
-            self._parameters[layer.name] = weight
-        self._original = {name: p.data for name, p in self._parameters.items()}
-        self._current = dict(self._original)
-
-    def original(self, name: str) -> Tensor:
-        """Unquantised weight of a layer."""
-        return self._original[name]
-
-    def put(self, name: str, weight: Tensor) -> None:
-        """Make a layer's quantised weight known and used."""
-        self._current[name] = self._parameters[name].data = weight
-
-    @contextmanager
-    def unquantised(self) -> Iterator[None]:
-        """Use the unquantised weights."""
-        self._use(self._original)
-        try:
-            yield
-        finally:
-            self._use(self._current)
-
-    def _use(self, weights: dict[str, Tensor]) -> None:
-        for name, parameter in self._parameters.items():
-            parameter.data = weights[name]
-
-
 class Runner:
     """Runs stages of a model on calibration data.
 
@@ -134,9 +71,13 @@ class Runner:
     def __len__(self) -> int:
         return len(self.batches)
 
+    def inputs(self, batch: int) -> Any:
+        """What the model is called with."""
+        return split(self.batches[batch])[0]
+
     def mask(self, batch: int) -> Tensor | None:
         """Which tokens of a batch count, [B, T] bool; None if the batch does not say."""
-        inputs = split(self.batches[batch])[0]
+        inputs = self.inputs(batch)
         mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
         if not isinstance(mask, Tensor) or mask.ndim != 2:
             return None
@@ -144,7 +85,7 @@ class Runner:
 
     def alike(self, batch: int, other: int) -> bool:
         """Whether two batches hold tensors of the same shapes."""
-        shapes = [[t.shape for t in tensors_of(split(self.batches[i])[0])] for i in (batch, other)]
+        shapes = [[t.shape for t in tensors_of(self.inputs(i))] for i in (batch, other)]
         return shapes[0] == shapes[1]
 
     def boundary(self) -> Boundary:
@@ -154,43 +95,122 @@ class Runner:
         for batch in range(len(self)):
             contexts: list[Context] = []
             with _entering(self.chain, found.hidden, contexts), _leaving():
-                run_model(self.model, split(self.batches[batch])[0])
-            found.hidden[batch] = self._keep(found.hidden[batch])
+                run_model(self.model, self.inputs(batch))
+            found.hidden[batch] = self.keep(found.hidden[batch])
             found.contexts.append(contexts)
         return found
 
-    def run(self, stage: Stage, batch: int, boundary: Boundary | None) -> Tensor | None:
-        """Run a stage on a batch; the hidden state of a block is returned."""
-        if self.chain is None or stage.name == "start":
-            stop = nullcontext() if self.chain is None else _stopping(self.chain.blocks[0])
-            with stop, _leaving():
-                run_model(self.model, split(self.batches[batch])[0])
-            return None
-        assert boundary is not None
-        hidden = boundary.hidden[batch].to(self.device)
-        if stage.place is None:
-            with _skipping(self.chain, hidden), _leaving():
-                run_model(self.model, split(self.batches[batch])[0])
-            return None
-        contexts = boundary.contexts[batch]
-        context = contexts[min(stage.place, len(contexts) - 1)]
-        args, kwargs = to_device((context.args, context.kwargs), self.device)
-        found: list[Tensor] = []
+    def run(self, stage: Stage, batch: int, boundary: Boundary | None, *, ahead: int = 0) -> Any:
+        """Run a stage on a batch and, if it is a block, up to ``ahead`` blocks behind it.
+
+        Returns
+        -------
+        The hidden state before the first block or behind a block; the model's output where no
+        block is left; None if a hook has stopped the run (:func:`leave`).
+        """
         with _leaving():
-            # A copy: blocks may work in place, and this one runs again.
-            output = self.chain.blocks[stage.place](hidden.clone(), *args, **kwargs)
-            found.append(self._keep(hidden_of(output)))
+            if self.chain is None:
+                return run_model(self.model, self.inputs(batch))
+            if stage.name == "start":
+                return self._before_blocks(batch)
+            assert boundary is not None
+            hidden = boundary.hidden[batch].to(self.device)
+            if stage.place is None:
+                with _skipping(self.chain, hidden):
+                    return run_model(self.model, self.inputs(batch))
+            hidden = hidden.clone()  # blocks may work in place, and this one runs again
+            contexts = boundary.contexts[batch]
+            behind = stage.place + 1 + ahead
+            for place, block in enumerate(self.chain.blocks[:behind]):
+                if place >= stage.place:
+                    context = contexts[min(place, len(contexts) - 1)]
+                    args, kwargs = to_device((context.args, context.kwargs), self.device)
+                    hidden = hidden_of(block(hidden, *args, **kwargs))
+            return hidden
+        return None
+
+    def _before_blocks(self, batch: int) -> Tensor | None:
+        found: list[Tensor] = []
+        assert self.chain is not None
+        with _stopping(self.chain.blocks[0], found), _leaving():
+            run_model(self.model, self.inputs(batch))
         return found[0] if found else None
 
     def advance(self, stage: Stage, boundary: Boundary) -> None:
         """Take a boundary behind a block, batch by batch."""
         for batch in range(len(self)):
-            found = self.run(stage, batch, boundary)
-            assert found is not None
-            boundary.hidden[batch] = found
+            boundary.hidden[batch] = self.keep(self.run(stage, batch, boundary))
 
-    def _keep(self, hidden: Tensor) -> Tensor:
+    def keep(self, hidden: Tensor) -> Tensor:
+        """What is kept of a hidden state between runs."""
         return hidden.detach().to(self._home)
+
+
+class Stream:
+    """One model on its way through the stages.
+
+    Parameters
+    ----------
+    runner : Runner
+    using : callable, optional
+        ``using(stage)`` gives a context in which the runner's model is that of this stream.
+
+    Attributes
+    ----------
+    boundary : Boundary or None
+        Hidden states before the present stage; None before there are any.
+    """
+
+    def __init__(self, runner: Runner, using: _Using = lambda stage: nullcontext()) -> None:
+        self.runner, self._using = runner, using
+        self.boundary: Boundary | None = None
+
+    def run(
+        self, stage: Stage, batch: int, *, ahead: int = 0, boundary: Boundary | None = None
+    ) -> Any:
+        """Run the present stage (:meth:`Runner.run`), on another stream's hidden states if given.
+
+        With gradients where they are enabled, up to the hidden states at the boundary.
+        """
+        with self._using(stage):
+            return self.runner.run(stage, batch, boundary or self.boundary, ahead=ahead)
+
+    def advance(self, stage: Stage) -> None:
+        """Go on behind a stage that others follow."""
+        with self._using(stage):
+            if self.boundary is None:
+                self.boundary = self.runner.boundary()
+            else:
+                self.runner.advance(stage, self.boundary)
+
+
+@dataclass(frozen=True, eq=False)
+class Streams:
+    """The model as changed so far and, where somebody needs it, the unquantised one beside it.
+
+    Attributes
+    ----------
+    changed : Stream
+    reference : Stream or None
+        Of a second model, or of the same modules with their original weights.
+    alike : bool
+        The two differ in the layers of stages only, so that before any, they are one.
+    """
+
+    changed: Stream
+    reference: Stream | None = None
+    alike: bool = False
+
+    def advance(self, stage: Stage) -> None:
+        """Take both models behind a stage."""
+        starts = self.changed.boundary is None
+        if self.reference is not None:
+            self.reference.advance(stage)
+            shared = self.reference.boundary
+            if starts and self.alike and not stage.layers and shared is not None:
+                self.changed.boundary = Boundary(shared.hidden[:], shared.contexts)
+                return
+        self.changed.advance(stage)
 
 
 @contextmanager
@@ -208,9 +228,14 @@ def leave() -> None:
 
 
 @contextmanager
-def _stopping(block: nn.Module) -> Iterator[None]:
-    """Leave the model before a block."""
-    handle = block.register_forward_pre_hook(lambda module, args: leave())
+def _stopping(block: nn.Module, hidden: list[Tensor]) -> Iterator[None]:
+    """Leave the model before a block, and note the hidden state."""
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden.append(arguments(args, kwargs)[0][0])
+        leave()
+
+    handle = block.register_forward_pre_hook(enter, with_kwargs=True)
     try:
         yield
     finally:

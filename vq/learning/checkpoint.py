@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from vq.container.writer import atomic_file
+from vq.distributed import is_main
 from vq.errors import ConfigError, OutputError, ResumeError
 
-__all__ = ["Checkpoints", "digest_of"]
+__all__ = ["Checkpoints", "StageCheckpoints", "digest_of"]
 
 _KEEP = 2
 _NAME = re.compile(r"step-(\d{10})-([0-9a-f]{16})\.pt")
@@ -126,6 +127,60 @@ class Checkpoints:
                 f"{'differ' if len(differ) > 1 else 'differs'}; give what it was started with, "
                 "or name another checkpoint_dir"
             )
+
+
+class StageCheckpoints:
+    """Finished stages of a walk through a model, in a folder for each.
+
+    Parameters
+    ----------
+    folder : path
+    fingerprint : mapping of subject to value
+        What the run depends on.
+    resume : bool
+        Read what is there; otherwise anything there is refused.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        fingerprint: Mapping[str, str],
+        *,
+        resume: bool,
+    ) -> None:
+        self._folder = Path(folder)
+        self._fingerprint, self._resume = fingerprint, resume
+
+    def _of(self, stage: int) -> Checkpoints:
+        return Checkpoints(self._folder / f"stage-{stage:04}", self._fingerprint)
+
+    def load(self, stage: int) -> dict[str, Any] | None:
+        """State of a finished stage; None if it is not.
+
+        Raises
+        ------
+        ResumeError
+            If it is another run's, or damaged.
+        ConfigError
+            If there is one, and the run is not resumed.
+        OutputError
+            If the folder cannot be made.
+        """
+        checkpoints = self._of(stage)
+        if self._resume:
+            return checkpoints.latest()
+        checkpoints.require_none()
+        return None
+
+    def save(self, stage: int, state: Mapping[str, Any]) -> None:
+        """Store a finished stage; of several processes, the first one does.
+
+        Raises
+        ------
+        OutputError
+        """
+        if is_main():
+            self._of(stage).save(0, state)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

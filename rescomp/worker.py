@@ -1,0 +1,151 @@
+"""What is done to each stage of a model: gather statistics, solve, put the codes in place."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from rescomp.apply import replace_weight
+from rescomp.methods import RTN, Method
+from rescomp.parts import quantize_parts
+from rescomp.quantize import Quantized, Report
+from rescomp.resume import pack, unpack
+from rescomp.settings import Settings
+from vq.activations.tokens import ActivationQuantizer
+from vq.calibration.gathering import Gatherer, Group, is_looked_up
+from vq.calibration.stages import Stage
+from vq.calibration.statistics import Statistics
+from vq.calibration.streams import Runner, Stream, Streams
+from vq.calibration.weights import Weights
+from vq.container import Geometry
+from vq.distributed import gather, is_main, rank, ranks, require_same, together
+from vq.layers import matrix_of, weight_of
+from vq.recipe.selection import Selected
+
+__all__ = ["LayerReport", "Progress", "Worker", "off"]
+
+Progress = Callable[[int, int, str], None]
+"""Called with layers done, layers in all, and the name of the last one."""
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """How one layer went.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    method : str
+        What chose its codes: "rtn" for embeddings, whose rows no input mixes.
+    report : Report
+        Of a convolution in groups: sums of the errors, the greatest damping.
+    """
+
+    geometry: Geometry
+    method: str
+    report: Report
+
+
+def off(activations: ActivationQuantizer | None) -> AbstractContextManager[Any]:
+    """Context in which activations are not rounded."""
+    return nullcontext() if activations is None else activations.off()
+
+
+class Worker:
+    """Quantises the layers of one stage after the other (:mod:`vq.calibration.walk`).
+
+    Attributes
+    ----------
+    streams : Streams or None
+        None if no input matters, so that nothing need run.
+    reports : dict of layer name to LayerReport
+        Of the layers that are done.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        layers: list[Selected],
+        method: Method,
+        settings: Settings,
+        activations: ActivationQuantizer | None,
+        progress: Progress | None,
+    ) -> None:
+        self.reports: dict[str, LayerReport] = {}
+        self._layers = {layer.name: layer for layer in layers}
+        self._method, self._settings, self._progress = method, settings, progress
+        self._activations = activations
+        self._weights = Weights([])
+        self._found: dict[str, Quantized] = {}
+        rule = method.rule()
+        self.streams: Streams | None = None
+        if rule is not None or settings.measure:
+            compares = settings.measure or (rule is not None and rule.cross)
+            reference = Stream(runner, self._unquantised) if compares else None
+            self.streams = Streams(Stream(runner), reference, alike=activations is None)
+
+    @contextmanager
+    def _unquantised(self, stage: Stage) -> Iterator[None]:
+        """Turn the model into the unquantised one, as far as the present stage."""
+        with self._weights.unquantised(), off(self._activations):
+            yield
+
+    @contextmanager
+    def at(self, stage: Stage) -> Iterator[None]:
+        """Keep both weights of a stage's layers; in the end, store the codes in their modules."""
+        layers = [self._layers[name] for name in stage.layers]
+        self._weights = Weights(layers)
+        yield
+        for layer in layers:
+            replace_weight(layer.modules, self._found.pop(layer.name))
+
+    def do(self, stage: Stage) -> dict[str, Any]:
+        """Choose the codes of a stage's layers and use them from then on."""
+        layers = [self._layers[name] for name in stage.layers]
+        groups: list[Group] = []
+        gatherer = None
+        if self.streams is not None:
+            gatherer = Gatherer(self.streams, lambda: off(self._activations), self._settings.dtype)
+            with together():
+                groups = gatherer.groups(stage, layers)
+        require_same("layers by input", [[x.name for x in group.layers] for group in groups])
+        grouped = {layer.name for group in groups for layer in group.layers}
+        self._put(stage, self._solve([x for x in layers if x.name not in grouped], None))
+        for group in groups:
+            assert gatherer is not None
+            self._put(stage, self._solve(group.layers, gatherer.gather(stage, group)))
+        return {"layers": {name: pack(self._found[name]) for name in stage.layers}}
+
+    def use(self, stage: Stage, state: Mapping[str, Any]) -> None:
+        """Use the codes that an earlier run has chosen."""
+        stored = state["layers"]
+        geometries = {name: self._layers[name].geometry for name in stage.layers}
+        self._put(stage, {name: unpack(stored[name], g) for name, g in geometries.items()})
+
+    def _solve(
+        self, layers: list[Selected], statistics: list[Statistics] | None
+    ) -> dict[str, Quantized]:
+        """Quantise layers that share their inputs; every process does some of them."""
+        own: dict[str, Quantized] = {}
+        with together():
+            for layer in layers[rank() :: ranks()]:
+                g, original = layer.geometry, self._weights.original(layer.name)
+                matrix = matrix_of(original, g.op, g.axis).float()
+                method = RTN() if is_looked_up(layer) else self._method
+                own[layer.name] = quantize_parts(matrix, g, method, statistics, self._settings)
+        if ranks() == 1:
+            return own
+        return {name: one for part in gather(own) for name, one in part.items()}
+
+    def _put(self, stage: Stage, found: dict[str, Quantized]) -> None:
+        """Use codes from now on."""
+        for name in (name for name in stage.layers if name in found):
+            one, original = found[name], self._weights.original(name)
+            g = one.geometry
+            decoded = weight_of(one.weight, g.shape, g.op, g.axis)
+            self._weights.put(name, decoded.to(original.device, original.dtype).contiguous())
+            self._found[name] = one
+            method = RTN.name if is_looked_up(self._layers[name]) else self._method.name
+            self.reports[name] = LayerReport(g, method, one.report)
+            if self._progress is not None and is_main():
+                self._progress(len(self.reports), len(self._layers), name)

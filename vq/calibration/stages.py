@@ -1,0 +1,73 @@
+"""The parts of a model that are worked on one after the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from vq.calibration.survey import Chain, Survey
+
+__all__ = ["Stage", "own_parameters", "stages_of"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the model whose layers are worked on before the next part runs.
+
+    Attributes
+    ----------
+    name : str
+        Of a block; else "start" is all before the first block, "end" all after the last, "model"
+        all there is.
+    layers : tuple of str
+        Those to be worked on, in the order they run.
+    place : int or None
+        Number of a block.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    place: int | None = None
+
+
+def stages_of(layers: Sequence[str], seen: Survey) -> list[Stage]:
+    """Parts of a model in the order they run, up to the last of ``layers``.
+
+    Blocks before that are there also where they hold no such layer.
+    """
+    order = {name: i for i, name in enumerate(seen.order)}
+    ordered = sorted(layers, key=order.__getitem__)
+    if seen.chain is None:
+        return [Stage("model", tuple(ordered))]
+    names, end = seen.chain.names, len(seen.chain.names)
+    parts: dict[int, list[str]] = {i: [] for i in range(-1, end + 1)}
+    for layer in ordered:
+        parts[seen.places[layer]].append(layer)
+    blocks = [Stage(name, tuple(parts[i]), i) for i, name in enumerate(names)]
+    stages = [Stage("start", tuple(parts[-1])), *blocks, Stage("end", tuple(parts[end]))]
+    return stages[: 1 + max(i for i, stage in enumerate(stages) if stage.layers)]
+
+
+def own_parameters(model: nn.Module, chain: Chain | None, stage: Stage) -> dict[str, nn.Parameter]:
+    """Parameters of a stage by name: all of a block, or those of the layers of another stage.
+
+    What another stage holds, too, is left out: to change it would change what has been passed, or
+    what is to come.
+    """
+    if chain is None:
+        return dict(model.named_parameters())
+    holders: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        holders.setdefault(id(parameter), set()).add(_holder(name, chain))
+    own = {stage.name} if stage.place is not None else set(stage.layers)
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if len(held := holders[id(parameter)]) == 1 and held <= own
+    }
+
+
+def _holder(parameter: str, chain: Chain) -> str:
+    """The block, or else the layer, that a parameter belongs to."""
+    block = next((name for name in chain.names if parameter.startswith(f"{name}.")), None)
+    return block or parameter.partition(".parametrizations.")[0].removesuffix(".weight")
