@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vq.compress import CompressResult, compress_
     from vq.formats.settings import SSVQ, VQ, Int2, Int3, Int4, Int8
+    from vq.learning.blocks import finetune_blocks_
     from vq.learning.finetune import FinetuneResult, Rates, finetune_
     from vq.learning.objective import Distillation
     from vq.learning.rules.refinement import Refinement
@@ -37,6 +38,7 @@ _HOME = {
     "allocate": "vq.search",
     "compress_": "vq.compress",
     "finetune_": "vq.learning.finetune",
+    "finetune_blocks_": "vq.learning.blocks",
     "load": "vq.storage",
     "plan": "vq.recipe.planning",
     "save": "vq.storage",
@@ -61,6 +63,7 @@ __all__ = [
     "allocate",
     "compress_",
     "finetune_",
+    "finetune_blocks_",
     "load",
     "plan",
     "save",

@@ -1,13 +1,14 @@
 """The parts of a model that are worked on one after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
 
 from vq.calibration.survey import Chain, Survey
 
-__all__ = ["Stage", "own_parameters", "stages_of"]
+__all__ = ["Stage", "frozen_but", "own_parameters", "stages_of"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,24 @@ def own_parameters(model: nn.Module, chain: Chain | None, stage: Stage) -> dict[
     }
 
 
+@contextmanager
+def frozen_but(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Let no other parameters have gradients: later blocks may run, and only pass them on."""
+    own = {id(parameter) for parameter in parameters}
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    for parameter, _ in flags:
+        parameter.requires_grad_(id(parameter) in own)
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
 def _holder(parameter: str, chain: Chain) -> str:
     """The block, or else the layer, that a parameter belongs to."""
-    block = next((name for name in chain.names if parameter.startswith(f"{name}.")), None)
-    return block or parameter.partition(".parametrizations.")[0].removesuffix(".weight")
+    for name in chain.names:
+        if parameter.startswith(f"{name}."):
+            return name
+    module, parametrised, _ = parameter.partition(".parametrizations.")
+    return module if parametrised else parameter.rpartition(".")[0]

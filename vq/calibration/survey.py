@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from vq.calibration.batches import Batch, call_model, split, tensors_of
 from vq.calibration.memory import is_out_of_memory
@@ -173,7 +174,9 @@ def survey(model: nn.Module, batches: Sequence[Batch], wanted: Collection[str]) 
 
 def _weight_id(module: nn.Module) -> int:
     """Equal for modules that hold one weight; a parametrised one is made anew at every look."""
-    return id(module.weight if isinstance(module.weight, nn.Parameter) else module)
+    if parametrize.is_parametrized(module, "weight"):
+        return id(module.get_submodule("parametrizations.weight.0"))
+    return id(module.weight)
 
 
 def _note(log: list[str], name: str, module: nn.Module, args: tuple[Any, ...]) -> None:

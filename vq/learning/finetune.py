@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from vq import distributed
 from vq.calibration.batches import Batch, as_it_was
 from vq.errors import ConfigError, bulleted
-from vq.formats.model import compressed_layers, provenance_of
+from vq.formats.model import provenance_of
 from vq.learning.checkpoint import Checkpoints, digest_of
+from vq.learning.checks import check_models
 from vq.learning.loop import Training, TrainingPlan
 from vq.learning.objective import Distillation, Objective
 from vq.learning.randomness import seeded
@@ -68,8 +69,8 @@ def finetune_(
     model : nn.Module
     train_loader : iterable of batches
         Iterated once per epoch; must have a length. A batch is (inputs, targets), or the inputs
-        alone where no targets are needed; inputs are a tensor, a tuple of arguments, or a
-        dictionary of keyword arguments.
+        alone where no targets are needed; inputs are a tensor, a tuple or list of arguments,
+        or a dictionary of keyword arguments.
     epochs : int
     rates : Rates, optional
         Learning rates, weight decay, and the start of the latents.
@@ -126,7 +127,7 @@ def finetune_(
     rates = rates or Rates()
     batches = _length(train_loader)
     _check(epochs, batches, amp, accumulate, clip_norm, checkpoint_steps, seed)
-    _check_model(model, teacher)
+    check_models(model, teacher)
     if resume and checkpoint_dir is None:
         raise ConfigError("checkpoint_dir must be given to resume, not None")
     freezing = None if fixed_signs else freezing
@@ -215,25 +216,6 @@ def _check(
         problems.append(f"seed must not be negative, not {seed!r}")
     if problems:
         raise ConfigError(bulleted("training", problems))
-
-
-def _check_model(model: nn.Module, teacher: nn.Module | None) -> None:
-    if not any(True for _ in compressed_layers(model)):
-        raise ConfigError("model must hold a compressed layer, not none; call vq.compress_ first")
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        raise ConfigError(
-            "model must be bare, not wrapped in DistributedDataParallel; finetune_ wraps it"
-        )
-    if any(distributed.local(p) is not p for p in model.parameters()):
-        raise ConfigError(
-            "model must be whole on every process, not sharded; train a sharded model in a loop "
-            "of your own (docs/training.md)"
-        )
-    if teacher is model:
-        raise ConfigError(
-            "teacher must be another model, not the one that learns; "
-            "copy.deepcopy it before vq.compress_"
-        )
 
 
 def _fingerprint(

@@ -18,7 +18,7 @@ from tests.vq import interrupted
 from tests.vq.models import Net, batches
 from vq import SSVQ, Recipe
 from vq.errors import ConfigError, OutputError, ResumeError
-from vq.learning.checkpoint import Checkpoints
+from vq.learning.checkpoint import Checkpoints, StageCheckpoints
 from vq.learning.finetune import Rates
 
 KILLS = 4  # the first before there is a checkpoint
@@ -217,3 +217,15 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="checkpoint_dir must be a folder that can be made"):
         vq.finetune_(compressed(), batches(), checkpoint_dir=tmp_path / "file")
+
+
+def test_stages_are_read_by_the_run_that_stored_them_only(tmp_path):
+    mine = {"seed": "0"}
+    StageCheckpoints(tmp_path, mine, resume=False).save(3, {"x": torch.ones(2)})
+    again = StageCheckpoints(tmp_path, mine, resume=True)
+    assert again.load(2) is None
+    assert torch.equal(again.load(3)["x"], torch.ones(2))
+    with pytest.raises(ConfigError, match="checkpoint_dir must be free of checkpoints, not hold"):
+        StageCheckpoints(tmp_path, mine, resume=False).load(3)
+    with pytest.raises(ResumeError, match="but its seed differs"):
+        StageCheckpoints(tmp_path, {"seed": "1"}, resume=True).load(3)

@@ -1,0 +1,25 @@
+"""Models that cannot be trained; tests/vq/test_distributed.py has those that are sharded."""
+
+import copy
+
+import pytest
+from torch import nn
+
+import vq
+from tests.vq.models import Net
+from vq.errors import ConfigError
+from vq.learning.checks import check_models
+
+
+def test_models_that_cannot_be_trained_are_refused():
+    model = Net()
+    with pytest.raises(ConfigError, match=r"^model must hold a compressed layer, not none; call"):
+        check_models(model, None)
+    teacher = copy.deepcopy(model)
+    vq.compress_(model, vq.Recipe({"fc1": vq.SSVQ(d=8, k=4)}))
+    check_models(model, None)
+    check_models(model, teacher)
+    with pytest.raises(ConfigError, match=r"^teacher must be another model, not the one that lear"):
+        check_models(model, model)
+    with pytest.raises(ConfigError, match=r"^model must hold a compressed layer"):
+        check_models(nn.Sequential(nn.Linear(2, 2)), teacher)

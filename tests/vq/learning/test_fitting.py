@@ -1,0 +1,191 @@
+"""Every block learns by itself, as a loop written by hand would train it."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import vq
+from tests.rescomp.models import Keywords, Shared, chain, llama, tokens, vectors
+from vq.errors import ConfigError, TrainingError
+from vq.formats.model import compressed_layers
+from vq.learning.fitting import Fitting
+from vq.learning.rates import CosineAdam, Rates, parameter_groups
+from vq.learning.rules.clamping import clamp_magnitudes_
+from vq.learning.rules.rule import Rule
+
+RECIPE = vq.Recipe({"*": vq.SSVQ(d=4, k=4)})
+
+
+def compressed(build, recipe=RECIPE):
+    torch.manual_seed(0)
+    teacher = build()
+    model = copy.deepcopy(teacher)
+    vq.compress_(model, recipe)
+    return model, teacher
+
+
+@pytest.mark.parametrize("inputs", ["changed", "teacher"])
+def test_steps_are_those_of_a_loop_by_hand(inputs):
+    model, teacher = compressed(chain)
+    by_hand, (batch,) = copy.deepcopy(model), vectors(1)
+    result = vq.finetune_blocks_(model, [batch], teacher, epochs=10, inputs=inputs)
+    ours, theirs = batch, batch
+    for name in ("0", "1", "2.0"):
+        block, original = (m.get_submodule(name) for m in (by_hand, teacher))
+        if inputs == "teacher":
+            ours = theirs
+        wanted = original(theirs).detach()
+        if layers := list(compressed_layers(block)):
+            optimizer = CosineAdam(parameter_groups(block, Rates()), 10)
+            for step in range(10):
+                optimizer.zero_grad()
+                loss = nn.functional.mse_loss(block(ours), wanted) / wanted.square().mean()
+                loss.backward()
+                optimizer.step(step)
+                clamp_magnitudes_(layers)
+        ours, theirs = block(ours).detach(), wanted
+    assert [one.name for one in result.blocks] == ["0", "2.0", "4"]
+    for name in ("0", "2.0"):
+        pair = (m.get_submodule(name).parameters() for m in (model, by_hand))
+        for a, b in zip(*pair, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+            assert a.grad is None and a.requires_grad
+
+
+@pytest.mark.parametrize("settings", [{}, {"look_ahead": 1}, {"inputs": "teacher"}], ids=str)
+def test_errors_of_blocks_and_of_the_model_fall(settings):
+    pytest.importorskip("transformers")
+    model, teacher = compressed(llama, vq.Recipe({"*_proj": vq.SSVQ(d=4, k=8)}))
+    data, held_out = tokens(6, seed=0), tokens(4, seed=1)
+
+    @torch.no_grad()
+    def error(which):
+        return sum(float((which(x).logits - teacher(x).logits).square().mean()) for x in held_out)
+
+    before = error(model)
+    result = vq.finetune_blocks_(model, data, teacher, epochs=6, **settings)
+    assert [one.name for one in result.blocks] == [f"model.layers.{i}" for i in range(3)]
+    assert all(one.after < one.before for one in result.blocks)
+    assert error(model) < 0.8 * before
+
+
+def test_what_lies_around_the_blocks_learns_too():
+    method = vq.SSVQ(d=4, k=2)
+    model, teacher = compressed(Keywords, vq.Recipe({"embed": method, "head": method}))
+    result = vq.finetune_blocks_(model, vectors(), teacher, epochs=4)
+    assert [one.name for one in result.blocks] == ["start", "end"]
+    assert all(one.after < one.before for one in result.blocks)
+
+
+def test_shared_and_frozen_tensors_and_signs_stay():
+    model, teacher = compressed(chain, vq.Recipe({"*": vq.SSVQ(d=4, k=4, shared="one")}))
+    model[4].bias.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+
+    def changed(**settings):
+        vq.finetune_blocks_(model, vectors(3), teacher, epochs=2, **settings)
+        return {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+
+    assert changed(fixed_signs=True) == {"0.bias", "2.0.bias"}
+    latents = {f"{layer}.parametrizations.weight.original1" for layer in ("0", "2.0", "4")}
+    assert changed() == {"0.bias", "2.0.bias"} | latents
+
+
+def test_blocks_that_share_a_weight_learn_as_one():
+    model, teacher = compressed(lambda: Shared(weight_only=True))
+    result = vq.finetune_blocks_(model, vectors(3), teacher, epochs=2)
+    assert [one.name for one in result.blocks] == ["model"]
+    assert result.blocks[0].after < result.blocks[0].before
+
+
+class Pull(Rule):
+    """Pulls all codewords towards zero, and counts its steps."""
+
+    name = "pull"
+
+    def __init__(self):
+        self.steps = []
+
+    def start(self, run):
+        self.layers, self.total = run.layers, run.total_steps
+        return self
+
+    def penalty(self, step):
+        return 0.1 * sum(layer.codebook.square().sum() for layer in self.layers)
+
+    def after_step(self, step):
+        self.steps.append((step, self.total))
+
+
+def test_rules_act_in_every_block():
+    found = []
+    for rules in ([], [pull := Pull()]):
+        model, teacher = compressed(chain)
+        vq.finetune_blocks_(model, vectors(2), teacher, epochs=5, rules=rules)
+        books = [layer.codebook.detach() for layer in compressed_layers(model)]
+        found.append(sum(float(book.square().sum()) for book in books))
+    assert pull.steps == [(step, 10) for step in range(1, 11)] * 3
+    assert found[1] < found[0]
+
+
+def test_a_block_that_does_not_get_better_stays_as_it_was():
+    model, teacher = compressed(chain)
+    before = copy.deepcopy(model.state_dict())
+    result = vq.finetune_blocks_(model, vectors(), teacher, epochs=1, rates=Rates(1e3, 1e3, 1e3))
+    assert all(one.after == one.before for one in result.blocks)
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_loss_that_diverges_leaves_the_block_as_it_was():
+    model, teacher = compressed(chain)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(TrainingError, match=r"must keep its loss finite, not .*, in '0', which is"):
+        vq.finetune_blocks_(model, vectors(), teacher, rates=Rates(rest=1e25))
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_padding_does_not_count():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.fc = nn.Embedding(8, 8), nn.Linear(8, 8)
+
+        def forward(self, input_ids, attention_mask):
+            return self.fc(self.embed(input_ids))
+
+    ids = torch.arange(8).reshape(2, 4)
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]])
+    other = torch.where(mask.bool(), ids, 7 - ids)
+    errors = []
+    for given in (ids, other):
+        model, teacher = compressed(Tokens, vq.Recipe({"fc": vq.SSVQ(d=4, k=2)}))
+        data = [{"input_ids": given, "attention_mask": mask}]
+        errors += [vq.finetune_blocks_(model, data, teacher, epochs=3).blocks]
+    assert errors[0] == errors[1]
+
+
+def test_impossible_settings_are_all_named():
+    with pytest.raises(ConfigError) as caught:
+        Fitting(0, Rates(), -1, "all", False, (), -2)
+    assert str(caught.value) == (
+        "block-wise training has 4 problems:\n- epochs must be positive, not 0\n"
+        "- look_ahead must not be negative, not -1\n"
+        "- inputs must be 'changed' or 'teacher', not 'all'\n- seed must not be negative, not -2"
+    )
+
+
+def test_a_model_must_give_tensors():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(12, 12), nn.Linear(12, 12)
+
+        def forward(self, x):
+            return str(self.a(x) + self.b(x))
+
+    model, teacher = compressed(Words)
+    with pytest.raises(ConfigError, match=r"^model must give tensors, not str$"):
+        vq.finetune_blocks_(model, vectors(1), teacher)

@@ -1,0 +1,34 @@
+"""Which models can be trained at all."""
+
+from torch import nn
+
+from vq import distributed
+from vq.errors import ConfigError
+from vq.formats.model import compressed_layers
+
+__all__ = ["check_models"]
+
+
+def check_models(model: nn.Module, teacher: nn.Module | None) -> None:
+    """Refuse models that are not compressed or not whole, and a teacher that is the model itself.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not any(True for _ in compressed_layers(model)):
+        raise ConfigError("model must hold a compressed layer, not none; call vq.compress_ first")
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ConfigError(
+            "model must be bare, not wrapped in DistributedDataParallel; training wraps it"
+        )
+    if any(distributed.local(p) is not p for p in model.parameters()):
+        raise ConfigError(
+            "model must be whole on every process, not sharded; train a sharded model in a loop "
+            "of your own (docs/training.md)"
+        )
+    if teacher is model:
+        raise ConfigError(
+            "teacher must be another model, not the one that learns; "
+            "copy.deepcopy it before vq.compress_"
+        )
