@@ -46,9 +46,9 @@ class Objective:
     distillation_loss: Callable[[Any, Any], Tensor] | None = None
     needs_teacher: bool = False
 
-    def calibration(self) -> list[Any]:
+    def calibration(self, count: int = _CALIBRATION_BATCHES) -> list[Any]:
         """The first batches of a pass over the data, the same ones for every use."""
-        return list(itertools.islice(self.batches, _CALIBRATION_BATCHES))
+        return list(itertools.islice(self.batches, count))
 
     def distillation(self) -> Distillation:
         """How a teacher enters the loss; where there are no targets, it is the loss."""

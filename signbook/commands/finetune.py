@@ -18,13 +18,15 @@ from signbook.commands.options import (
     Seed,
     Weights,
 )
-from signbook.commands.printing import print_compressed, print_rows, save_json, text
+from signbook.commands.printing import print_compressed, print_rows, print_table, save_json, text
 from vq.errors import ConfigError
 
 __all__ = ["run"]
 
 _RATES = Defaults("vq.learning.rates", "Rates")
 _TRAINING = Defaults("vq.learning.finetune", "finetune_")
+#: Their hidden states are all kept while blocks learn.
+_BLOCKWISE_BATCHES = 64
 
 
 def run(
@@ -33,7 +35,14 @@ def run(
     data: Annotated[str, typer.Option(help="Training data, named like a model.")],
     out: Out,
     weights: Weights = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = _TRAINING.epochs,
+    epochs: Annotated[int, typer.Option(min=0, help="Passes over the data.")] = _TRAINING.epochs,
+    blockwise: Annotated[
+        bool,
+        typer.Option(
+            "--blockwise",
+            help="Before (with --epochs 0, instead), fit each block to the original's output.",
+        ),
+    ] = False,
     rate_signs: Annotated[
         float, typer.Option(help="Of signs, in mean weights per step.")
     ] = _RATES.signs,
@@ -71,11 +80,13 @@ def run(
 
     make_folder(out)
     objective = objective_of(resolve_data(data))
-    if objective.needs_teacher and not teacher:
+    if epochs < 1 and not blockwise:
+        raise ConfigError(f"--epochs must be positive without --blockwise, not {epochs}")
+    if objective.needs_teacher and not teacher and epochs:
         raise ConfigError(f"data {data} hold no targets, so --teacher must be given")
     place = choose_device(device)
     network = resolve_model(model, weights).to(place)
-    original = resolve_model(model, weights).to(place) if teacher else None
+    original = resolve_model(model, weights).to(place) if teacher or blockwise else None
     if original is not None:
         original.load_state_dict(network.state_dict())
     result = vq.compress_(
@@ -86,25 +97,40 @@ def run(
         loss=objective.loss,
         seed=seed,
     )
-    taught, taught_by = network, original
-    if original is not None and objective.needs_teacher:
-        taught, taught_by = Embedded(network), Embedded(original)
-    record = vq.finetune_(
-        taught,
-        objective.batches,
-        epochs=epochs,
-        rates=vq.Rates(rate_signs, rate_codebooks, rate_rest),
-        loss=objective.loss,
-        teacher=taught_by,
-        distillation=objective.distillation() if teacher else None,
-        fixed_signs=fixed_signs,
-        amp=amp,
-        accumulate=accumulate,
-        checkpoint_dir=out / "checkpoints",
-        resume=resume,
-        tensorboard=out / "tensorboard" if tensorboard else None,
-        seed=seed,
-    )
+    rates = vq.Rates(rate_signs, rate_codebooks, rate_rest)
+    blocks = None
+    if blockwise and original is not None:
+        blocks = vq.finetune_blocks_(
+            network,
+            objective.calibration(_BLOCKWISE_BATCHES),
+            original,
+            rates=rates,
+            fixed_signs=fixed_signs,
+            checkpoint_dir=out / "checkpoints" / "blocks",
+            resume=resume,
+            seed=seed,
+        )
+    taught, taught_by = network, original if teacher else None
+    if taught_by is not None and objective.needs_teacher:
+        taught, taught_by = Embedded(network), Embedded(taught_by)
+    record = vq.FinetuneResult()
+    if epochs:
+        record = vq.finetune_(
+            taught,
+            objective.batches,
+            epochs=epochs,
+            rates=rates,
+            loss=objective.loss,
+            teacher=taught_by,
+            distillation=objective.distillation() if teacher else None,
+            fixed_signs=fixed_signs,
+            amp=amp,
+            accumulate=accumulate,
+            checkpoint_dir=out / "checkpoints",
+            resume=resume,
+            tensorboard=out / "tensorboard" if tensorboard else None,
+            seed=seed,
+        )
     file = vq.save(network, out / FILE_NAME)
     document = {
         "schema": "signbook.finetune/1",
@@ -114,9 +140,13 @@ def run(
         "layers": layer_rows(result),
         "run": record.to_json(),
     }
+    if blocks is not None:
+        document["blockwise"] = blocks.to_json()
     write_json(out / "run.json", document)
     print_compressed(document)
-    losses = record.losses
-    print_rows("training", [("loss, first epoch", text(losses[0])), ("last", text(losses[-1]))])
+    if blocks is not None:
+        print_table("block by block", ("name", "before", "after"), blocks.to_json()["blocks"])
+    if losses := record.losses:
+        print_rows("training", [("loss, first epoch", text(losses[0])), ("last", text(losses[-1]))])
     save_json(json, document)
     return document

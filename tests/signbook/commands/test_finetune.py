@@ -45,6 +45,28 @@ def test_finetune_learns_and_writes_what_load_reads(tmp_path, recipe):
     vq.load(out / FILE_NAME, into=resolve_model(MODEL))
 
 
+def test_blocks_learn_before_the_whole_or_instead(tmp_path, recipe):
+    out, data = tmp_path / "out", f"{TRAIN}&batch=400"
+    arguments = ("--data", data, "--out", out, "--epochs", 0, "--blockwise", "--device", "cpu")
+    done = run("finetune", MODEL, "--recipe", recipe, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "block by block" in done.stdout and "blocks.0" in done.stdout
+    document = json.loads((out / "run.json").read_text())
+    (block,) = document["blockwise"]["blocks"]
+    assert block["after"] < block["before"]
+    assert document["run"]["losses"] == [] and (out / FILE_NAME).exists()
+    settings = {"epochs": 1, "blockwise": True, "device": "cpu"}
+    both = []
+    for resume in (False, True):
+        torch.manual_seed(0)  # of the model, which nobody has trained
+        done = finetune.run(MODEL, recipe, data, tmp_path / "2", resume=resume, **settings)
+        both.append(done)
+    assert both[0] == both[1] and both[0]["blockwise"]["blocks"]
+    assert len(both[0]["run"]["losses"]) == 1
+    with pytest.raises(ConfigError, match=r"^--epochs must be positive without --blockwise, not "):
+        finetune.run(MODEL, recipe, data, out, epochs=0)
+
+
 def test_distilling_uses_the_original_as_it_was(tmp_path, recipe):
     board = find_spec("tensorboard") is not None
     document = finetune.run(
