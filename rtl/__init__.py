@@ -31,8 +31,9 @@ from rtl.descriptor import (
     Method,
     Status,
 )
-from rtl.rom import read_rom, rom_text
+from rtl.rom import rom_text
 from rtl.streamer import WeightStreamer
+from vq.container.rom import read_rom
 
 __all__ = [
     "DESCRIPTOR",

@@ -9,9 +9,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rtl.rom import parse_rom, rom_name
+from rtl.rom import parse_rom
 from rtl.settings import Problem, read_settings, require, type_problems, unmet
 from vq.container import CHUNK_SUBVECTORS, GRANULE_BYTES, PAGE_BYTES
+from vq.container.rom import rom_name
 
 __all__ = ["AXI_BURST_BEATS_MAX", "StreamerConfig"]
 

@@ -1,16 +1,13 @@
 """Fixed codebooks as text: what an instance with its codebook in ROM is generated from."""
 
-import hashlib
-import os
 import re
-import tokenize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vq.container import ConfigError
 
-__all__ = ["parse_rom", "read_rom", "rom_name", "rom_text"]
+__all__ = ["parse_rom", "rom_text"]
 
 _TEXT = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5}):((?:[0-9a-f]{2})+)")
 
@@ -53,28 +50,3 @@ def parse_rom(text: str) -> NDArray[np.int8] | None:
         return None
     k, d, data = int(parts[1]), int(parts[2]), bytes.fromhex(parts[3])
     return np.frombuffer(data, np.int8).reshape(k, d) if len(data) == k * d else None
-
-
-def rom_name(codebook: NDArray[np.int8]) -> str:
-    """The name by which layers of a container ask for a codebook: ``rom:<sha256>``."""
-    return f"rom:{hashlib.sha256(codebook.tobytes()).hexdigest()}"
-
-
-def read_rom(path: str | os.PathLike[str]) -> NDArray[np.int8]:
-    """Codebook of a ``*.npy`` file, [k, d] int8.
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be read, is damaged, or holds another kind of array.
-    """
-    try:
-        # Mapped, so that a header which promises too much is found without memory for it.
-        codebook = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, OverflowError, SyntaxError, tokenize.TokenError) as error:
-        raise ConfigError(f"{path}: must be an array file of numpy, but {error}") from None
-    if codebook.ndim != 2 or codebook.dtype != np.int8:
-        raise ConfigError(
-            f"{path}: codebook must be [k, d] int8, not {list(codebook.shape)} {codebook.dtype}"
-        )
-    return np.array(codebook, np.int8, order="C", subok=False)

@@ -4,16 +4,16 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vq.container import Container, Geometry, Layer
+from vq.container.constants import GROUPED_BITS
+from vq.container.grids import round_to_levels
 from vq.container.order import to_matrix
 from vq.errors import ConfigError, WeightError
 from vq.integer import IntegerModel, to_fixed
 from vq.integer.fixed import ACCUMULATOR_MAX
 from vq.integer.golden import Parameters, reach
-from vq.integer.groups import partial_reach, to_groups
-from vq.integer.store import weight_of_layer
+from vq.integer.store import products_of
 
 __all__ = ["BASELINES", "GROUP", "baseline_layers", "require_baselines", "with_weights_of"]
 
@@ -21,10 +21,6 @@ __all__ = ["BASELINES", "GROUP", "baseline_layers", "require_baselines", "with_w
 BASELINES = ("int8", "int4", "int3", "int2")
 #: Inputs that share a scale in int4, int3 and int2, as in a recipe that does not say.
 GROUP = 128
-
-_CODE_MAX = 127
-_SCALE_MIN = 2.0**-24  # least positive fp16
-_FP16_MAX = 65504.0
 
 
 def require_baselines(methods: Sequence[str]) -> None:
@@ -51,64 +47,30 @@ def baseline_layers(container: Container, method: str) -> list[Layer]:
     WeightError
         If weights are too large for the fp16 scales of groups.
     """
-    make = _as_int8 if method == "int8" else _rounded
-    return [make(container, entry.geometry, method) for entry in container.layers]
+    return [_baseline(container, entry.geometry, method) for entry in container.layers]
 
 
-def _as_int8(container: Container, g: Geometry, method: str) -> Layer:
-    if g.group:
-        matrix = _matrix(container, g)
-        peak = np.abs(matrix).max(axis=1)
-        scale = np.where(peak > 0, peak / np.float32(_CODE_MAX), np.float32(1))
-        integers = np.rint(matrix / scale[:, None]).astype(np.int8)
-    else:
-        integers = container.integers(g.name)
-        scale = container.scale(g.name) if g.scales else np.ones(1, np.float32)
-    return Layer.int8(
-        g.name,
-        integers=integers,
-        scale=scale,
-        shape=g.shape,
-        op=g.op,
-        tile_outputs=g.tile_outputs,
-    )
-
-
-def _matrix(container: Container, g: Geometry) -> NDArray[np.float32]:
-    """Decoded weight, [O, I]."""
-    weight = container.weight(g.name)
-    return to_matrix(weight.T if g.op == "linear_t" else weight, "in")
-
-
-def _rounded(container: Container, g: Geometry, method: str) -> Layer:
-    """What :class:`vq.formats.settings.Int4` and its like make of the decoded weight."""
-    matrix = _matrix(container, g)
-    bits = int(method.removeprefix("int"))
-    half = np.float32((1 << bits) - 1) / 2
-    width = min(GROUP, g.I)
-    padded = np.pad(np.abs(matrix), ((0, 0), (0, -g.I % width)))
-    exact = padded.reshape(g.O, -1, width).max(axis=2) / half
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
-        scale = np.where(exact == 0, 1, np.maximum(exact, _SCALE_MIN)).astype(np.float16)
-    if not np.isfinite(scale).all():
-        raise WeightError(
-            f"layer {g.name!r}: weights must be at most {_FP16_MAX * half:g} for the fp16 scales "
-            f"of {method}, not {float(np.abs(matrix).max()):g}; leave {method} out of the methods"
+def _baseline(container: Container, g: Geometry, method: str) -> Layer:
+    group = GROUP if method in GROUPED_BITS else 0
+    if not group and not g.group:  # what was decoded is int8 already
+        return Layer.int8(
+            g.name,
+            integers=container.integers(g.name),
+            scale=container.scale(g.name),
+            shape=g.shape,
+            op=g.op,
+            tile_outputs=g.tile_outputs,
         )
-    level = np.repeat(scale.astype(np.float32), width, axis=1)[:, : g.I]
-    zero = 1 << (bits - 1)
-    codes = np.clip(np.rint(matrix / level) + zero, 0, (1 << bits) - 1)
-    return Layer.grouped(
-        g.name,
-        method=method,
-        codes=codes.astype(np.uint8),
-        group_scales=scale,
-        group_zeros=None,
-        group=GROUP,
-        shape=g.shape,
-        op=g.op,
-        tile_outputs=g.tile_outputs,
+    scales = 0 if group else g.O
+    made = Geometry(
+        g.name, g.op, g.shape, method, tile_outputs=g.tile_outputs, scales=scales, group=group
     )
+    weight = container.weight(g.name)
+    matrix = to_matrix(weight.T if g.op == "linear_t" else weight, "in")
+    try:
+        return Layer.scalar(made, *round_to_levels(matrix, made))
+    except WeightError as error:
+        raise WeightError(f"{error}; leave {method} out of the methods") from None
 
 
 def with_weights_of(model: IntegerModel, original: Container, other: Container) -> IntegerModel:
@@ -142,8 +104,8 @@ def with_weights_of(model: IntegerModel, original: Container, other: Container) 
 def _exchanged(
     node: str, p: Parameters, layer: str, original: Container, other: Container
 ) -> Parameters:
-    _, before = _products(original, layer)
-    products, after = _products(other, layer)
+    _, before = products_of(original, layer)
+    products, after = products_of(other, layer)
     # A step of the new sums in steps of the old ones. Where a bias outweighs all products by far,
     # it is raised until the bias fits, as where the graph was built.
     step = after / np.where(before == 0, after, before)
@@ -157,17 +119,3 @@ def _exchanged(
     return dataclasses.replace(
         products, multiplier=multiplier, shift=shift, bias=bias.astype(np.int32)
     )
-
-
-def _products(container: Container, layer: str) -> tuple[Parameters, NDArray[np.float64]]:
-    """Weights of a layer with the scales of their groups, and the scale [1] or [O] of its sums."""
-    g, weight = container.geometry(layer), weight_of_layer(container, layer)
-    p = Parameters(np.empty(0, np.int16), np.empty(0, np.uint8), weight=weight)
-    if not g.group:
-        return p, container.scale(layer).astype(np.float64)
-    partial = partial_reach(weight, g.group)
-    scales, shift, unit = to_groups(container.group_scales(layer).astype(np.float64), partial)
-    grouped = dataclasses.replace(
-        p, group=g.group, group_scale=scales, group_shift=np.array([shift], np.uint8)
-    )
-    return grouped, unit

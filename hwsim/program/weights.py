@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from rtl import DESCRIPTOR, CodebookMode, Method, StreamerConfig
 from vq.container import (
-    CHUNK_SUBVECTORS,
     GRANULE_BYTES,
     ConfigError,
     Geometry,
@@ -70,10 +69,7 @@ class ImageLayer:
 
     def output_weights(self, lanes: int) -> int:
         """Weights that leave the streamer in whole beats of ``lanes``, the filling included."""
-        g = self.entry.geometry
-        if g.method == "int8":
-            return -(-g.stream_bytes // lanes) * lanes
-        return CHUNK_SUBVECTORS * ((g.chunks - 1) * g.d + g.last_granules)
+        return -(-self.entry.geometry.decoded_weights // lanes) * lanes
 
     @property
     def padding_bytes(self) -> int:
@@ -174,7 +170,7 @@ def check_layers(entries: Sequence[LayerEntry], config: StreamerConfig) -> None:
 def _limits(entry: LayerEntry, config: StreamerConfig) -> list[str]:
     g = entry.geometry
     problems = []
-    if config.int8_only and g.method != "int8":
+    if config.int8_only and g.is_packed:
         return [f"method must be int8 (int8_only = 1), not {g.method}"]
     if entry.stream.offset + entry.stream.nbytes > 1 << config.address_bits:
         problems.append(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from signbook.packed.folder import Stored
-from signbook.packed.words import group_width, pack_words, read_codes, read_scales, read_zeros
+from signbook.packed.words import pack_words, read_codes, read_scales, read_zeros
 from vq.container import Container, Geometry
 
 __all__ = ["CompressedTensors"]
@@ -43,7 +43,7 @@ class CompressedTensors:
     @staticmethod
     def problem(container: Container, g: Geometry) -> str | None:
         """What a layer must be to be packed, if it is not."""
-        if g.I % group_width(g):
+        if g.I % g.group_width:
             return f"inputs must be whole groups of {g.group}, not {g.I}"
         return None
 
@@ -54,7 +54,7 @@ class CompressedTensors:
 
     def _layer(self, g: Geometry) -> Iterator[Stored]:
         """Tensors of one layer; a code and a zero stand for themselves less ``2**(b - 1)``."""
-        container, name, groups = self._container, g.name, g.I // group_width(g)
+        container, name, groups = self._container, g.name, g.I // g.group_width
         yield Stored(
             f"{name}.weight_packed",
             "I32",
@@ -82,7 +82,7 @@ class CompressedTensors:
         """``quantization_config``: one group of layers for each kind of coding."""
         kinds: dict[tuple[int, int, bool], list[str]] = {}
         for g in self._layers:
-            width = group_width(g) if g.group else 0
+            width = g.group_width if g.group else 0
             kinds.setdefault((g.b, width, not g.zeros), []).append(g.name)
         groups = {}
         for number, ((bits, width, symmetric), names) in enumerate(kinds.items()):

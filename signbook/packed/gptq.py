@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from signbook.packed.folder import Stored
-from signbook.packed.words import group_width, pack_words, read_codes, read_scales, read_zeros
+from signbook.packed.words import pack_words, read_codes, read_scales, read_zeros
 from vq.container import Container, Geometry
 from vq.errors import ConfigError
 
@@ -47,7 +47,7 @@ class Gptq:
         self._layers = layers
         self._plain = plain
         self._blocks = _only(container, "lie in one row of blocks", map(_block, layers))
-        whole = all(group_width(g) == g.I for g in layers)
+        whole = all(g.group_width == g.I for g in layers)
         kinds = (f"{g.b} bits and groups of {'all' if whole else g.group} inputs" for g in layers)
         _only(container, "be coded alike", kinds)
         self._bits, self._group = layers[0].b, -1 if whole else layers[0].group
@@ -58,7 +58,7 @@ class Gptq:
         """What a layer must be to be packed, if it is not."""
         if not _block(g):
             return "must lie in a numbered block, as readers replace no other layers"
-        if g.I % group_width(g):
+        if g.I % g.group_width:
             return f"inputs must be whole groups of {g.group}, not {g.I}"
         for what, count in (("inputs", g.I), ("outputs", g.O)):
             if count * g.b % 32:
@@ -74,7 +74,7 @@ class Gptq:
             yield from self._layer(g)
 
     def _layer(self, g: Geometry) -> Iterator[Stored]:
-        container, name, width = self._container, g.name, group_width(g)
+        container, name, width = self._container, g.name, g.group_width
         groups = g.I // width
         yield Stored(
             f"{name}.qweight",

@@ -3,9 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from vq.container import Container, Geometry
+from vq.container import Container
+from vq.container.order import spread
 
-__all__ = ["group_width", "pack_words", "read_codes", "read_scales", "read_zeros"]
+__all__ = ["pack_words", "read_codes", "read_scales", "read_zeros"]
 
 _BLOCK_ROWS = 256
 _INT8_ZERO = 128
@@ -38,15 +39,10 @@ def pack_words(codes: NDArray[np.uint8], bits: int) -> NDArray[np.int32]:
     return out
 
 
-def group_width(g: Geometry) -> int:
-    """Inputs that share a scale: at most all of them."""
-    return min(g.group or g.I, g.I)
-
-
 def read_codes(container: Container, name: str) -> NDArray[np.uint8]:
     """Unsigned codes of an int layer, [O, I]: the weight is ``(code - zero) * scale``."""
     g = container.geometry(name)
-    zeros = np.repeat(read_zeros(container, name), group_width(g), axis=1)[:, : g.I]
+    zeros = spread(read_zeros(container, name), g)
     return container.integers(name).view(np.uint8) + zeros  # modulo 256, where codes lie below
 
 

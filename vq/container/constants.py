@@ -3,7 +3,10 @@
 __all__ = [
     "AXES",
     "CHUNK_SUBVECTORS",
+    "CODE_MAX",
     "DTYPE_BYTES",
+    "FP16_MAX",
+    "FP16_MIN",
     "GRANULE_BYTES",
     "GROUPED_BITS",
     "INDEX_BITS_MAX",
@@ -32,6 +35,11 @@ INDEX_BITS_MAX = 16
 SUBVECTOR_MAX = 64
 #: Largest magnitude of an fp32 scale; its product with any int8 is finite.
 SCALE_MAX = 2.0**120
+
+#: Largest magnitude of a codeword or an int8 weight, so that a decoder emits int8 either way.
+CODE_MAX = 127
+#: Least positive and greatest number of the fp16 scales of groups.
+FP16_MIN, FP16_MAX = 2.0**-24, 65504.0
 
 #: Grouped scalar methods and the width of their codes, in bits.
 GROUPED_BITS = {"int4": 4, "int3": 3, "int2": 2}

@@ -244,7 +244,7 @@ class Geometry:
     @cached_property
     def stream_bytes(self) -> int:
         """Exact length of the stream, in bytes, its own padding included."""
-        if self.method == "int8":
+        if not self.is_packed:
             return round_up(self.weights, GRANULE_BYTES)
         full = self.index_part_bytes + self.sign_part_bytes
         return full * (self.chunks - 1) + self.index_part_bytes + self.last_sign_part_bytes
@@ -253,6 +253,23 @@ class Geometry:
     def payload_bytes(self) -> int:
         """Bytes of the stream that are not padding: the bits of all sub-vectors, rounded up."""
         return -(-self.N * (self.b + self.sign_bits) // 8)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether weights must be decoded; if not, the stream is a byte for every weight."""
+        return self.method != "int8"
+
+    @cached_property
+    def decoded_weights(self) -> int:
+        """Weights that the stream decodes to, the filling of its last 512 included."""
+        if not self.is_packed:
+            return self.stream_bytes
+        return CHUNK_SUBVECTORS * ((self.chunks - 1) * self.d + self.last_granules)
+
+    @cached_property
+    def group_width(self) -> int:
+        """Weights along I that share a scale; the last group of an output may be shorter."""
+        return min(self.group or self.I, self.I)
 
     @cached_property
     def groups(self) -> int:

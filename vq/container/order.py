@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["from_matrix", "from_stream", "join", "split", "to_matrix", "to_stream"]
+from vq.container.geometry import Geometry
+
+__all__ = ["from_matrix", "from_stream", "join", "split", "spread", "to_matrix", "to_stream"]
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -69,6 +71,11 @@ def join(grid: NDArray[Scalar], shape: tuple[int, int], axis: str) -> NDArray[Sc
     if axis == "out":
         return grid.swapaxes(1, 2).reshape(-1, inputs)[:outputs]
     return grid.reshape(outputs, -1)[:, :inputs]
+
+
+def spread(groups: NDArray[Scalar], g: Geometry) -> NDArray[Scalar]:
+    """Give every weight what belongs to its group: [O, ceil(I / group)] to [O, I]."""
+    return np.repeat(groups, g.group_width, axis=1)[:, : g.I]
 
 
 def to_stream(grid: NDArray[Scalar], tile: int) -> NDArray[Scalar]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +22,6 @@ from vq.container.writer import Kept
 from vq.errors import ContainerError
 
 __all__ = ["Container", "LayerEntry", "Span", "open_container"]
-
-Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -303,7 +300,7 @@ class Container:
             raise self._located(error) from None
         if g.method == "int8":
             return codes.view(np.int8)
-        zeros = _per_weight(self.group_zeros(name), g)
+        zeros = order.spread(self.group_zeros(name), g)
         return (codes.astype(np.int16) - order.to_stream(zeros, g.tile)).astype(np.int8)
 
     def integers(self, name: str) -> NDArray[np.int8]:
@@ -321,7 +318,7 @@ class Container:
         g = self._named(name).geometry
         integers = self.integers(name).astype(np.float32)
         if g.group:
-            scale = _per_weight(self.group_scales(name).astype(np.float32), g)
+            scale = order.spread(self.group_scales(name).astype(np.float32), g)
         else:
             scale = self.scale(name)[:, None]
         weight = order.from_matrix(integers * scale, g.shape, g.axis)
@@ -346,8 +343,3 @@ class Container:
     def image(self) -> NDArray[np.uint8]:
         """The whole file as read-only bytes: the memory image of an accelerator."""
         return self._data
-
-
-def _per_weight(groups: NDArray[Scalar], g: Geometry) -> NDArray[Scalar]:
-    """Spread what belongs to groups over their weights: [O, ceil(I / group)] to [O, I]."""
-    return np.repeat(groups, min(g.group, g.I), axis=1)[:, : g.I]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -229,6 +229,45 @@ class Layer:
         zeros = None if group_zeros is None else order.to_stream(group_zeros, g.tile)
         scales = order.to_stream(group_scales, g.tile)
         return cls(g, stream, np.empty(0, np.float32), None, scales, zeros)
+
+    @classmethod
+    def scalar(
+        cls,
+        g: Geometry,
+        integers: NDArray[np.int8],
+        scale: NDArray[np.floating],
+        zero: NDArray[np.uint8] | None = None,
+    ) -> "Layer":
+        """Scalar layer of any kind (int8, int4, int3, int2), from integers and their grid.
+
+        Parameters
+        ----------
+        g : Geometry
+        integers : [O, I] int8
+            Codes minus zeros: the weight is ``integer * scale``.
+        scale : [O, ceil(I / group)], or [O, 1] for int8
+            Numbers that fp16 holds, or fp32 for int8.
+        zero : uint8, shaped like ``scale``, or None for the fixed zero ``2**(bits - 1)``
+
+        Raises
+        ------
+        ContainerError
+            If a value does not fit its field.
+        """
+        place: dict[str, Any] = {"shape": g.shape, "op": g.op, "tile_outputs": g.tile_outputs}
+        if not g.group:
+            own = scale[:, 0].astype(np.float32)
+            return cls.int8(g.name, integers=integers, scale=own, **place)
+        middle = 1 << (g.b - 1) if zero is None else order.spread(zero, g)
+        return cls.grouped(
+            g.name,
+            method=g.method,
+            codes=(integers + middle).astype(np.uint8),
+            group_scales=scale.astype(np.float16),
+            group_zeros=zero,
+            group=g.group,
+            **place,
+        )
 
 
 def _rows(name: str, codebook: NDArray[np.int8]) -> tuple[int, int]:

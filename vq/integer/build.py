@@ -18,8 +18,7 @@ from vq.integer.calibrate import activation_scales
 from vq.integer.fixed import ACCUMULATOR_MAX, to_fixed
 from vq.integer.golden import IntegerModel, Parameters, reach
 from vq.integer.graph import Graph, Node, output_shape, version_for
-from vq.integer.groups import partial_reach, to_groups
-from vq.integer.store import check_parameters, store_integer, weight_of_layer
+from vq.integer.store import check_parameters, products_of, store_integer
 from vq.integer.trace import Draft, Traced, trace_model
 from vq.storage import load
 
@@ -182,7 +181,7 @@ def _weighted(
     accumulator is worth. Where a norm all but silences an output, ``unit`` is raised so far that
     the bias fits the accumulator: the output moves by less than one step.
     """
-    products, scale = _products(container, draft.layer)
+    products, scale = products_of(container, draft.layer)
     gain, bias = _affine(model.get_submodule(draft.layer), draft.norm, len(products.weight))
     unit = step_in * scale * gain
     room = ACCUMULATOR_MAX - reach(products)
@@ -197,28 +196,6 @@ def _weighted(
     steps = np.clip(np.rint(bias / unit), -room, room)
     multiplier, shift = to_fixed(unit / step_out)
     return replace(products, multiplier=multiplier, shift=shift, bias=steps.astype(np.int32))
-
-
-def _products(container: Container, layer: str) -> tuple[Parameters, F64]:
-    """Weights of a layer, with the scales of its groups; and the scale [1] or [O] of their sums.
-
-    Multipliers, shifts and biases are still empty.
-    """
-    weight = weight_of_layer(container, layer)
-    g = container.geometry(layer)
-    none = np.empty(0, np.int16), np.empty(0, np.uint8)
-    if not g.group:
-        return Parameters(*none, weight=weight), container.scale(layer).astype(np.float64)
-    partial = partial_reach(weight, g.group)
-    numbers, shift, scale = to_groups(container.group_scales(layer).astype(np.float64), partial)
-    p = Parameters(
-        *none,
-        weight=weight,
-        group=g.group,
-        group_scale=numbers,
-        group_shift=np.array([shift], np.uint8),
-    )
-    return p, scale
 
 
 def _affine(module: nn.Module, norm: nn.Module | None, outputs: int) -> tuple[F64, F64]:

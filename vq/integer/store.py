@@ -6,6 +6,7 @@ like any other.
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,9 @@ from vq.container.order import from_matrix, to_stream
 from vq.integer.fixed import ACCUMULATOR_MAX, MULTIPLIER_MAX, SHIFT_MAX
 from vq.integer.golden import IntegerModel, Parameters, reach
 from vq.integer.graph import Graph, Node
-from vq.integer.groups import GROUP_SHIFT_MAX, partial_reach
+from vq.integer.groups import GROUP_SHIFT_MAX, partial_reach, to_groups
 
-__all__ = ["PREFIX", "is_integer_tensor", "read_integer", "run", "store_integer"]
+__all__ = ["PREFIX", "is_integer_tensor", "products_of", "read_integer", "run", "store_integer"]
 
 PREFIX = "_integer."
 _GRAPH = PREFIX + "graph"
@@ -169,6 +170,21 @@ def weight_of_layer(container: Container, layer: str) -> NDArray[np.int8]:
     """Integer weights as :class:`Parameters` hold them."""
     g = container.geometry(layer)
     return np.ascontiguousarray(from_matrix(container.integers(layer), g.shape, g.axis))
+
+
+def products_of(container: Container, layer: str) -> tuple[Parameters, NDArray[np.float64]]:
+    """Weights of a layer, with the scales of its groups; and the scale [1] or [O] of their sums.
+
+    Multipliers, shifts and biases are still empty.
+    """
+    g, weight = container.geometry(layer), weight_of_layer(container, layer)
+    p = Parameters(np.empty(0, np.int16), np.empty(0, np.uint8), weight=weight)
+    if not g.group:
+        return p, container.scale(layer).astype(np.float64)
+    partial = partial_reach(weight, g.group)
+    scales, shift, unit = to_groups(container.group_scales(layer).astype(np.float64), partial)
+    grouped = replace(p, group=g.group, group_scale=scales, group_shift=np.array([shift], np.uint8))
+    return grouped, unit
 
 
 def _array(
