@@ -26,7 +26,7 @@ from vq.container.header import canonical_json
 from vq.distributed import gather, require_same, together
 from vq.errors import ConfigError, UnsupportedLayerError, WeightError, bulleted
 from vq.formats.model import set_provenance
-from vq.formats.settings import Int2, Int3, Int4, Int8
+from vq.formats.scalar import Int2, Int3, Int4, Int8
 from vq.layers import candidates, op_of
 from vq.learning.checkpoint import StageCheckpoints
 from vq.recipe.recipe import Recipe
@@ -188,9 +188,9 @@ def _check(layers: list[Selected]) -> None:
         raise ConfigError("recipe must select at least one layer, not none")
     others = [
         f"layer {layer.name!r}: method must be int8, int4, int3 or int2, not "
-        f"{layer.method.name!r}; use vq.compress_"
+        f"{layer.format.name!r}; use vq.compress_"
         for layer in layers
-        if not isinstance(layer.method, Int8 | Int4 | Int3 | Int2)
+        if not layer.format.takes_codes
     ]
     if others:
         raise UnsupportedLayerError(bulleted("recipe", others))

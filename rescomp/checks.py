@@ -14,8 +14,6 @@ from vq.errors import ConfigError, UnsupportedLayerError, WeightError
 
 __all__ = ["check_length", "check_method", "check_needs", "check_statistics", "check_weight"]
 
-_METHODS = ("int8", "int4", "int3", "int2")
-
 
 def check_method(method: object) -> None:
     """Refuse what is no method, such as the name of one."""
@@ -25,11 +23,11 @@ def check_method(method: object) -> None:
 
 def check_weight(weight: Tensor, g: Geometry) -> None:
     """Refuse layers that are not scalar, and weights that do not fit or are not finite."""
-    if g.method not in _METHODS:
+    if g.k:
         raise UnsupportedLayerError(
-            f"layer {g.name!r}: method must be one of {', '.join(_METHODS)}, not {g.method!r}"
+            f"layer {g.name!r}: method must be one of int8, int4, int3, int2, not {g.method!r}"
         )
-    if g.method == "int8" and g.scales != g.O:
+    if not g.group and g.scales != g.O:
         raise UnsupportedLayerError(
             f"layer {g.name!r}: scales must be {g.O}, one per output, not {g.scales}"
         )

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from vq.container import Geometry
-from vq.formats.clip import Clip, fit_grid, group_width, levels_of, part_of
-from vq.formats.grids import Grid
+from vq.formats.clip import Clip, fit_grid, part_of
+from vq.formats.grids import Grid, levels_of
 
 __all__ = ["ColumnGrids"]
 
@@ -31,7 +31,7 @@ class ColumnGrids:
     def __init__(
         self, g: Geometry, grid: Grid | None, like: Tensor, order: list[int], clip: Clip | None
     ) -> None:
-        self.width = group_width(g)
+        self.width = g.group_width
         self._g, self._clip = g, clip
         self._fitted: list[Grid] = []
         self._groups = [column // self.width for column in order]

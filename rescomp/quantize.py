@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,8 +11,8 @@ from rescomp.problem import Solution, solve
 from rescomp.settings import Settings
 from vq.calibration.statistics import Statistics
 from vq.container import Geometry, Layer
-from vq.formats.clip import fit_grid, levels_of, spread_groups
-from vq.formats.grids import Grid
+from vq.formats.clip import fit_grid
+from vq.formats.grids import Grid, levels_of, spread
 
 __all__ = ["Quantized", "Report", "quantize_matrix"]
 
@@ -64,39 +63,16 @@ class Quantized:
     @property
     def weight(self) -> Tensor:
         """Decoded weight, [O, I] float32; every product is exact."""
-        return self.integers.float() * spread_groups(self.grid.scale, self.geometry)
-
-    @property
-    def codes(self) -> Tensor:
-        """Codes as stored: [O, I] uint8, or the int8 integers themselves."""
-        g = self.geometry
-        if g.method == "int8":
-            return self.integers
-        zero = 1 << (g.b - 1) if self.grid.zero is None else spread_groups(self.grid.zero, g)
-        return (self.integers + zero).to(torch.uint8)
+        return self.integers.float() * spread(self.grid.scale, self.geometry)
 
     def to_layer(self) -> Layer:
         """The layer that a container stores."""
-        g = self.geometry
-        if g.method == "int8":
-            return Layer.int8(
-                g.name,
-                integers=self.integers.cpu().numpy(),
-                scale=self.grid.scale[:, 0].cpu().numpy(),
-                shape=g.shape,
-                op=g.op,
-                tile_outputs=g.tile_outputs,
-            )
-        return Layer.grouped(
-            g.name,
-            method=g.method,
-            codes=self.codes.cpu().numpy(),
-            group_scales=self.grid.scale.cpu().numpy().astype(np.float16),
-            group_zeros=None if self.grid.zero is None else self.grid.zero.cpu().numpy(),
-            group=g.group,
-            shape=g.shape,
-            op=g.op,
-            tile_outputs=g.tile_outputs,
+        grid = self.grid
+        return Layer.scalar(
+            self.geometry,
+            self.integers.cpu().numpy(),
+            grid.scale.cpu().numpy(),
+            None if grid.zero is None else grid.zero.cpu().numpy(),
         )
 
 
@@ -163,7 +139,7 @@ def quantize_matrix(
 def _round(weight: Tensor, g: Geometry, settings: Settings) -> Solution:
     """Round every weight to the nearest level."""
     grid = fit_grid(weight, g, settings.clip)
-    scale = spread_groups(grid.scale, g).to(settings.dtype)
-    low, high = levels_of(g, None if grid.zero is None else spread_groups(grid.zero, g))
+    scale = spread(grid.scale, g).to(settings.dtype)
+    low, high = levels_of(g, None if grid.zero is None else spread(grid.zero, g))
     levels = (weight.to(settings.dtype) / scale).round_().clamp_(low, high)
     return Solution(levels.to(torch.int8), grid, damping=0.0, dead=0)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vq.compress import CompressResult, compress_
-    from vq.formats.settings import SSVQ, VQ, Int2, Int3, Int4, Int8
+    from vq.formats.codebook import SSVQ, VQ
+    from vq.formats.scalar import Int2, Int3, Int4, Int8
     from vq.learning.blocks import finetune_blocks_
     from vq.learning.finetune import FinetuneResult, Rates, finetune_
     from vq.learning.objective import Distillation
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
     from vq.storage import load, save
 
 _HOME = {
-    "SSVQ": "vq.formats.settings",
-    "VQ": "vq.formats.settings",
+    "SSVQ": "vq.formats.codebook",
+    "VQ": "vq.formats.codebook",
     "CompressResult": "vq.compress",
     "Distillation": "vq.learning.objective",
     "FinetuneResult": "vq.learning.finetune",
     "Freezing": "vq.learning.rules.signs",
-    "Int2": "vq.formats.settings",
-    "Int3": "vq.formats.settings",
-    "Int4": "vq.formats.settings",
-    "Int8": "vq.formats.settings",
+    "Int2": "vq.formats.scalar",
+    "Int3": "vq.formats.scalar",
+    "Int4": "vq.formats.scalar",
+    "Int8": "vq.formats.scalar",
     "Plan": "vq.recipe.planning",
     "Rates": "vq.learning.finetune",
     "Recipe": "vq.recipe.recipe",

@@ -12,15 +12,13 @@ from torch.nn.utils import parametrize
 from vq.calibration.batches import Batch, fingerprint
 from vq.calibration.importance import input_second_moments, squared_gradients
 from vq.calibration.norms import reestimate_norms_
-from vq.clustering.cluster import cluster
+from vq.clustering.cluster import KMeans
 from vq.container import Geometry, Provenance, account
 from vq.container.header import canonical_json
 from vq.errors import ConfigError, WeightError, bulleted
-from vq.formats.grids import range_grid
+from vq.formats.format import Original
 from vq.formats.model import set_provenance
-from vq.formats.settings import SSVQ, VQ, Int8
-from vq.formats.weights import Compressed, GroupedWeight, Int8Weight, PlainVQ, SignSplit
-from vq.layers import matrix_of
+from vq.formats.weights import Compressed
 from vq.progress import track
 from vq.recipe.folding import fold_
 from vq.recipe.recipe import Recipe
@@ -98,7 +96,7 @@ def compress_(
     Raises
     ------
     RecipeError
-        If a pattern matches nothing, a method does not fit its layer, or no norm takes over its
+        If a pattern matches nothing, a format does not fit its layer, or no norm takes over its
         scale.
     UnsupportedLayerError
         If the recipe selects a layer that cannot be compressed.
@@ -122,8 +120,9 @@ def compress_(
     codebooks: dict[str, nn.Parameter] = {}
     for layer in selection.layers:
         compressed = ready[layer.name]
-        if layer.norm is not None and isinstance(compressed, SignSplit | PlainVQ):
-            fold_(layer.modules[0], layer.norm, compressed.initial_scale())
+        scale = compressed.norm_scale()
+        if layer.norm is not None and scale is not None:
+            fold_(layer.modules[0], layer.norm, scale)
         _replace(layer, compressed, codebooks)
     if calibration is not None:
         reestimate_norms_(model, calibration)
@@ -155,28 +154,11 @@ def compress_group(
     group: list[Selected], importance: Mapping[str, Tensor], seed: int
 ) -> list[Compressed]:
     """Compress one layer, or the layers that share one codebook, without touching the model."""
-    method = group[0].method
-    if isinstance(method, Int8):
-        return [Int8Weight(layer.geometry, layer.weight) for layer in group]
-    if not isinstance(method, SSVQ | VQ):
-        return [_rounded(layer) for layer in group]
-    clustered = cluster(
-        method,
-        [layer.geometry for layer in group],
-        [layer.weight for layer in group],
-        [importance.get(layer.name) for layer in group],
-        [layer.per_output for layer in group],
-        seed=zlib.crc32(f"{seed}/{group[0].geometry.codebook}".encode()),
-    )
-    kind = SignSplit if isinstance(method, SSVQ) else PlainVQ
-    return [kind(x.geometry, found, x.weight) for x, found in zip(group, clustered, strict=True)]
-
-
-def _rounded(layer: Selected) -> GroupedWeight:
-    """Round a layer's weights to the nearest levels of grids that span their groups."""
-    g = layer.geometry
-    matrix = matrix_of(layer.weight, g.op, g.axis).float()
-    return GroupedWeight(g, layer.weight, range_grid(matrix, g))
+    originals = [
+        Original(x.geometry, x.weight, importance.get(x.name), x.per_output) for x in group
+    ]
+    clusterer = KMeans(zlib.crc32(f"{seed}/{group[0].geometry.codebook}".encode()))
+    return group[0].format.compress(originals, clusterer)
 
 
 def _replace(layer: Selected, compressed: Compressed, codebooks: dict[str, nn.Parameter]) -> None:
@@ -189,9 +171,9 @@ def _replace(layer: Selected, compressed: Compressed, codebooks: dict[str, nn.Pa
         chain = module.get_submodule("parametrizations.weight")
         for name, own in list(chain.named_parameters(recurse=False)):
             setattr(chain, name, originals.setdefault(name, own))
-        if isinstance(layer.method, SSVQ | VQ) and layer.method.shared is not None:
-            name = next(iter(originals))
-            originals[name] = codebooks.setdefault(layer.method.shared, originals[name])
+        if layer.format.shared is not None:
+            name = list(originals)[compressed.roles.index("codebook")]
+            originals[name] = codebooks.setdefault(layer.format.shared, originals[name])
             setattr(chain, name, originals[name])
 
 

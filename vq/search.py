@@ -10,7 +10,8 @@ from torch import nn
 from vq.compress import compress_group
 from vq.container import Geometry, account
 from vq.errors import ConfigError, RecipeError
-from vq.formats.settings import Int8, Method
+from vq.formats.format import Format
+from vq.formats.scalar import Int8
 from vq.progress import bar
 from vq.recipe.recipe import Recipe
 from vq.recipe.selection import Selected, select
@@ -27,7 +28,7 @@ class Choice:
 
     Attributes
     ----------
-    method : Method or None
+    method : Format or None
         None keeps the layer.
     geometry : Geometry or None
         The layer as it would be stored; None if it is kept.
@@ -37,7 +38,7 @@ class Choice:
         Weights of the layer, and bytes it would take: stream, codebook, scales, padding, or fp32.
     """
 
-    method: Method | None
+    method: Format | None
     geometry: Geometry | None
     loss_increase: float
     weights: int
@@ -46,7 +47,7 @@ class Choice:
 
 def sensitivity(
     model: nn.Module,
-    methods: Mapping[str, Sequence[Method | None]],
+    methods: Mapping[str, Sequence[Format | None]],
     score: Callable[[nn.Module], float],
     *,
     seed: int = 0,
@@ -78,11 +79,11 @@ def sensitivity(
     ConfigError
         If the score is not a finite number.
     """
-    jobs: dict[str, list[Method | None]] = {}
-    layers: dict[tuple[str, Method | None], Selected] = {}
-    rules: list[Method | None] = [m for group in methods.values() for m in group]
+    jobs: dict[str, list[Format | None]] = {}
+    layers: dict[tuple[str, Format | None], Selected] = {}
+    rules: list[Format | None] = [m for group in methods.values() for m in group]
     for method in dict.fromkeys(m for m in rules if m is not None):
-        recipe: dict[str, Method | None] = {
+        recipe: dict[str, Format | None] = {
             pattern: method if method in group else None for pattern, group in methods.items()
         }
         for layer in select(model, Recipe(recipe), skip_misfits=True).layers:
@@ -118,12 +119,12 @@ def sensitivity(
 
 def _offer_to_keep(
     found: dict[str, list[Choice]],
-    methods: Mapping[str, Sequence[Method | None]],
+    methods: Mapping[str, Sequence[Format | None]],
     model: nn.Module,
 ) -> None:
     """Add the choice None where the candidates hold it."""
     # Int8 fits every layer, so this selects those that have None among their candidates.
-    keepable: dict[str, Method | None] = {
+    keepable: dict[str, Format | None] = {
         pattern: Int8() if None in group else None for pattern, group in methods.items()
     }
     if not any(keepable.values()):

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vq.container import Container, FilePlan, Kept, open_container, write_container
 from vq.errors import ConfigError, ContainerError, bulleted
+from vq.formats.model import compressed_layers, is_compressed, provenance_of
 from vq.inference.decode import decode_weight
 from vq.integer.store import is_integer_tensor
 
@@ -37,9 +39,6 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> FilePlan:
     OutputError
         If the file cannot be written; what existed before is intact.
     """
-    # Here and not above: a loaded model needs no compressor.
-    from vq.formats.model import compressed_layers, provenance_of
-
     layers = list(compressed_layers(model))
     if not layers:
         raise ConfigError("model must hold a compressed layer, not none; call vq.compress_ first")
@@ -48,7 +47,11 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> FilePlan:
 
 
 def load(
-    path: str | os.PathLike[str], *, into: nn.Module, device: str | torch.device | None = None
+    path: str | os.PathLike[str],
+    *,
+    into: nn.Module,
+    device: str | torch.device | None = None,
+    rom: Mapping[str, NDArray[np.int8]] | None = None,
 ) -> nn.Module:
     """Read a container into ``into``, a model of the same architecture, and return it.
 
@@ -60,13 +63,15 @@ def load(
     device : str or torch.device, optional
         Where to decode, from the packed bytes, and where to move the model. Without it the CPU
         decodes and the model stays where it is. The weights are the same bits everywhere.
+    rom : mapping of ``rom:<sha256>`` to [k, d] int8, optional
+        Fixed codebooks that the file only names, see :func:`vq.container.open_container`.
 
     Raises
     ------
     ContainerError
         If the file is damaged or does not fit the model; the model is then unchanged.
     """
-    with open_container(path) as container:
+    with open_container(path, rom=rom) as container:
         own = (name for name in container.kept_names if not is_integer_tensor(name))
         state = {name: _tensor(container.kept(name)) for name in own}
         for entry in container.layers:
@@ -83,8 +88,6 @@ def load(
 
 def _kept_tensors(model: nn.Module) -> list[tuple[list[str], Tensor]]:
     """Tensors that no compressed layer holds, each once, with all its names."""
-    from vq.formats.model import is_compressed
-
     prefixes = tuple(
         f"{name}.parametrizations.weight."
         for name, module in model.named_modules(remove_duplicate=False)

@@ -150,7 +150,7 @@ def signbook(job: dict[str, Any]) -> dict[str, Any]:
     from hwsim.program import assemble
     from hwsim.workloads import plan_workload, read_topology
     from rtl import STALL_CAUSES
-    from vq.recipe.recipe import Int8, Recipe
+    from vq import Int8, Recipe
 
     since = _clocks()
     config = accelerator(job)

@@ -121,15 +121,15 @@ def geometries_of(
     chosen = recipe.resolve([layer.name for layer in owners])
     problems, geometries = [], []
     for layer in owners:
-        method = chosen[layer.name]
-        if method is None:
+        rule = chosen[layer.name]
+        if rule is None:
             continue
         if tile_outputs is not None:
-            method = dataclasses.replace(method, tile_outputs=tile_outputs)
-        misfits = method.problems() or method.misfit(layer.op, layer.weight_shape)
+            rule = dataclasses.replace(rule, **{"tile_outputs": tile_outputs})
+        misfits = rule.problems() or rule.misfit(layer.op, layer.weight_shape)
         problems += [f"layer {layer.name!r}: {problem}" for problem in misfits]
         if not misfits:
-            geometries.append(method.geometry(layer.name, layer.op, layer.weight_shape))
+            geometries.append(rule.geometry(layer.name, layer.op, layer.weight_shape))
     if problems:
         raise ConfigError(bulleted(f"recipe for {workload.name!r}", problems))
     return geometries

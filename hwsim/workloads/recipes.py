@@ -1,11 +1,9 @@
 """Recipes of workloads: by a short text, and the same layers in a baseline's method."""
 
 from vq.errors import RecipeError, bulleted
-from vq.recipe.recipe import Int2, Int3, Int4, Int8, Recipe
+from vq.recipe.recipe import Recipe
 
 __all__ = ["baseline_recipe", "recipe_of"]
-
-_BASELINES = {kind.name: kind() for kind in (Int8, Int4, Int3, Int2)}
 
 
 def recipe_of(text: str) -> Recipe:
@@ -43,5 +41,5 @@ def recipe_of(text: str) -> Recipe:
 
 def baseline_recipe(recipe: Recipe, method: str) -> Recipe:
     """The same layers as a baseline of :mod:`hwsim.measure.baselines`; kept ones stay kept."""
-    chosen = _BASELINES[method]
+    chosen = recipe_of(method).rules["*"]
     return Recipe({key: rule and chosen for key, rule in recipe.rules.items()})

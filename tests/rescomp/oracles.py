@@ -11,7 +11,7 @@ import torch
 
 from rescomp import Statistics
 from vq.container import Geometry
-from vq.formats.clip import fit_grid, group_width
+from vq.formats.clip import fit_grid
 
 DAMPING = 0.01
 
@@ -73,14 +73,14 @@ class Levels:
         self.spread(grid.scale, grid.zero, g)
 
     def spread(self, scale, zero, g):
-        wide = np.repeat(scale.double().numpy(), group_width(g), 1)[:, : g.I]
+        wide = np.repeat(scale.double().numpy(), g.group_width, 1)[:, : g.I]
         top = 127 if g.method == "int8" else (1 << g.b) - 1
         if g.method == "int8":
             low = np.full_like(wide, -127)
         elif zero is None:
             low, top = np.full_like(wide, -(1 << (g.b - 1))), (1 << (g.b - 1)) - 1
         else:
-            low = -np.repeat(zero.double().numpy(), group_width(g), 1)[:, : g.I]
+            low = -np.repeat(zero.double().numpy(), g.group_width, 1)[:, : g.I]
             top = top + low
         self.scale, self.low, self.high = wide, low, np.broadcast_to(top, low.shape).copy()
 

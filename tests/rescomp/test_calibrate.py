@@ -54,15 +54,9 @@ def case(name):
 def integers(model):
     found = {}
     for layer in compressed_layers(model):
-        stored = layer.weight.integers(*layer.originals, *_spread(layer.weight))
+        stored, _ = layer.weight.integers(*layer.originals)
         found[layer.name] = stored.to(torch.int8)
     return found
-
-
-def _spread(weight):
-    from vq.formats.grids import spread
-
-    return [] if weight.geometry.method == "int8" else [spread(weight.scale, weight.geometry)]
 
 
 GROUPS = {

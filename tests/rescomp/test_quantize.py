@@ -16,10 +16,10 @@ from tests.vq.container.samples import PROPERTY
 from vq import Int2, Int3, Int4, Int8, Recipe
 from vq.container import Geometry, open_container, write_container
 from vq.errors import ConfigError, UnsupportedLayerError, WeightError
-from vq.formats.clip import fit_grid, levels_of
-from vq.formats.grids import range_grid, spread
+from vq.formats.clip import fit_grid
+from vq.formats.grids import levels_of, range_grid, spread
 from vq.formats.model import compressed_layers
-from vq.formats.weights import GroupedWeight
+from vq.formats.scalar_weights import ScalarWeight
 
 KINDS = [Int4(group=16), Int3(group=7, zeros=True), Int2(group=1000), Int8()]
 PLAIN = Settings(activation_order=False)
@@ -46,7 +46,7 @@ def test_every_reader_decodes_the_weight_of_the_solver(tmp_path, kind, method, c
         assert file.weight("fc").tobytes() == found.weight.numpy().tobytes()
         assert np.array_equal(file.integers("fc"), found.integers.numpy())
     if g.group:
-        weight = GroupedWeight(g, found.weight, found.grid)
+        weight = ScalarWeight(g, found.weight, found.grid)
         assert torch.equal(weight(found.weight), found.weight)  # codes round to themselves
 
 

@@ -1,1 +1,1 @@
-"""From a weight to sub-vectors, and from sub-vectors to a codebook."""
+"""From points to codewords."""

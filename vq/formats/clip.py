@@ -6,17 +6,15 @@ Whatever chooses the codes computes with these numbers: fp16 scales and uint8 ze
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from vq.container import Geometry
 from vq.errors import ConfigError
-from vq.formats.grids import Grid, range_grid
-from vq.formats.integers import CODE_MAX
+from vq.formats.grids import Grid, levels_of, range_grid
 
-__all__ = ["Clip", "fit_grid", "group_width", "levels_of", "part_of", "spread_groups"]
+__all__ = ["Clip", "fit_grid", "part_of"]
 
 #: Weights tried at a time: the working memory stays in a core's own cache.
 _STRIDE = 1 << 17
@@ -43,31 +41,11 @@ class Clip:
             raise ConfigError(f"clip power must be positive, not {self.power!r}")
 
 
-def group_width(g: Geometry) -> int:
-    """Weights along I that share a scale; the last group of an output may be shorter."""
-    return min(g.group or g.I, g.I)
-
-
 def part_of(g: Geometry, shape: tuple[int, int], group: int) -> Geometry:
     """Layer like ``g`` of another [O, I] and group; int8 has an output for its only group."""
-    if g.method == "int8":
+    if not g.group:
         return replace(g, op="linear", shape=shape, scales=shape[0])
     return replace(g, op="linear", shape=shape, group=group)
-
-
-def levels_of(g: Geometry, zero: Tensor | None) -> tuple[Any, Any]:
-    """Least and greatest level, code minus zero: ints, or float32 tensors shaped like ``zero``."""
-    if g.method == "int8":
-        return -CODE_MAX, CODE_MAX
-    if zero is None:
-        half = 1 << (g.b - 1)
-        return -half, half - 1
-    return -zero.float(), ((1 << g.b) - 1) - zero.float()
-
-
-def spread_groups(values: Tensor, g: Geometry) -> Tensor:
-    """Give every weight what belongs to its group: [O, groups] to [O, I]."""
-    return values.repeat_interleave(group_width(g), dim=1)[:, : g.I]
 
 
 @torch.no_grad()
@@ -94,8 +72,8 @@ def fit_grid(matrix: Tensor, g: Geometry, clip: Clip | None = None) -> Grid:
     """
     matrix = matrix.float()
     if clip is None:
-        return _range_grid(matrix, g)
-    width = group_width(g)
+        return range_grid(matrix, g)
+    width = g.group_width
     count = -(-g.I // width)
     padded = torch.nn.functional.pad(matrix, (0, count * width - g.I))  # 0 is a level of any grid
     groups = padded.reshape(g.O, count, width)
@@ -108,22 +86,15 @@ def fit_grid(matrix: Tensor, g: Geometry, clip: Clip | None = None) -> Grid:
     return Grid(scale, torch.cat(zeros) if zeros else None)
 
 
-def _range_grid(matrix: Tensor, g: Geometry) -> Grid:
-    if g.method != "int8":
-        return range_grid(matrix, g)
-    peak = matrix.abs().amax(dim=1, keepdim=True)
-    return Grid(torch.where(peak > 0, peak / CODE_MAX, torch.ones_like(peak)), None)
-
-
 def _search(groups: Tensor, g: Geometry, clip: Clip) -> Grid:
     """Best grid of ``groups`` [o, count, width]; ``g`` has two inputs per group, its ends."""
     ends = torch.stack(groups.aminmax(dim=2), dim=2).flatten(1)
     best = torch.full(groups.shape[:2], math.inf, device=groups.device)
     work = torch.empty_like(groups)
-    grid = _range_grid(ends, g)
+    grid = range_grid(ends, g)
     scale, zero = grid.scale, grid.zero
     for step in range(round(clip.shrink * clip.steps)):
-        tried = _range_grid(ends * (1 - step / clip.steps), g)
+        tried = range_grid(ends * (1 - step / clip.steps), g)
         low, high = levels_of(g, None if tried.zero is None else tried.zero[:, :, None])
         wide = tried.scale[:, :, None]
         gap = torch.div(groups, wide, out=work).round_().clamp_(low, high).mul_(wide).sub_(groups)

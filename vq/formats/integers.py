@@ -5,10 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["CODE_MAX", "codebook_step", "round_through"]
+from vq.container.constants import CODE_MAX
 
-#: Codewords are integers up to this, so that a hardware decoder emits int8 weights.
-CODE_MAX = 127
+__all__ = ["book_step", "codebook_step", "round_through"]
+
+
+def book_step(integers: Tensor) -> Tensor:
+    """Value of one integer of a fixed codebook, so that its root mean square is 1; [] float32."""
+    return 1 / integers.square().mean().sqrt()
 
 
 def codebook_step(codebook: Tensor) -> Tensor:

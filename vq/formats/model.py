@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from vq.container import Layer, Provenance
-from vq.formats.weights import Compressed, PlainVQ, SignSplit
+from vq.formats.codebook_weights import CodebookWeight
+from vq.formats.weights import Compressed
 
 __all__ = [
     "CompressedLayer",
@@ -43,13 +44,26 @@ class CompressedLayer:
 
     @property
     def codebook(self) -> Tensor | None:
-        """Trainable codebook [k, d], or None for the int methods."""
-        return self.originals[0] if isinstance(self.weight, SignSplit | PlainVQ) else None
+        """Trainable codebook [k, d], or None where there is none."""
+        return self.weight.tensor("codebook", self.originals)
 
     @property
     def latent(self) -> Tensor | None:
-        """Trainable latent signs [N, d] of SSVQ, else None."""
-        return self.originals[1] if isinstance(self.weight, SignSplit) else None
+        """Trainable latent signs [N, d], or None where there are none."""
+        return self.weight.tensor("signs", self.originals)
+
+    @property
+    def lookup(self) -> CodebookWeight | None:
+        """The weight, if it looks codewords up by indices."""
+        return self.weight if isinstance(self.weight, CodebookWeight) else None
+
+    def norm_scale(self) -> Tensor | None:
+        """What 1 of the weight is worth in the original one, where a norm took its scale over."""
+        return self.weight.norm_scale(*self.originals)
+
+    def clamp_(self) -> None:
+        """Put the trained tensors back, after a step, where they mean what they should."""
+        self.weight.clamp_(*self.originals)
 
     def to_layer(self) -> Layer:
         """Encode for the container, under its name in this model."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vq.container import CHUNK_SUBVECTORS, Container, ContainerError, Geometry
+from vq.formats.grids import spread
 from vq.layers import join_grid, weight_of
 
 __all__ = ["decode_integers", "decode_weight"]
@@ -28,7 +29,7 @@ def decode_weight(container: Container, name: str, device: str | torch.device = 
     g = container.geometry(name)
     integers = decode_integers(container, name, device).float()
     if g.group:
-        scale = _per_weight(_to(container.group_scales(name), device).float(), g)
+        scale = spread(_to(container.group_scales(name), device).float(), g)
     else:
         scale = _to(container.scale(name), device)[:, None]
     return weight_of(integers * scale, g.shape, g.op, g.axis).contiguous()
@@ -45,7 +46,7 @@ def decode_integers(container: Container, name: str, device: str | torch.device 
     g = container.geometry(name)
     stream = _to(container.stream(name), device)
     codebook = _to(container.codebook(name), device) if g.k else None
-    zeros = _per_weight(_to(container.group_zeros(name), device), g) if g.group else None
+    zeros = spread(_to(container.group_zeros(name), device), g) if g.group else None
     try:
         return _matrix(g, stream, codebook, zeros)
     except ContainerError as error:
@@ -58,7 +59,7 @@ def _matrix(g: Geometry, stream: Tensor, codebook: Tensor | None, zeros: Tensor 
         items = _sub_vectors(g, stream, codebook)
         grid = _from_stream(items, *g.grid, g.tile)
         return join_grid(grid, (g.O, g.I), g.axis)
-    if g.method == "int8":
+    if not g.is_packed:
         _require_zero(g, "weight", stream[g.weights :])
         return _from_stream(stream[: g.weights].view(torch.int8), g.O, g.I, g.tile)
     codes = _planes(stream.reshape(g.chunks, -1), g.b).reshape(-1)
@@ -120,11 +121,6 @@ def _from_stream(stream: Tensor, rows: int, columns: int, tile: int) -> Tensor:
     grid = blocks.transpose(1, 2).reshape(whole, columns, *item)
     rest = stream[whole * columns :].reshape(columns, rows - whole, *item)
     return torch.cat([grid, rest.transpose(0, 1)])
-
-
-def _per_weight(groups: Tensor, g: Geometry) -> Tensor:
-    """Spread what belongs to groups over their weights: [O, ceil(I / group)] to [O, I]."""
-    return groups.repeat_interleave(min(g.group, g.I), dim=1)[:, : g.I]
 
 
 def _require_zero(g: Geometry, part: str, padding: Tensor) -> None:

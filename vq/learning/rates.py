@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vq.errors import ConfigError
 from vq.formats.model import CompressedLayer, compressed_layers
-from vq.formats.weights import FROZEN, PlainVQ, SignSplit
+from vq.formats.weights import FROZEN
 
 __all__ = ["CosineAdam", "Rates", "parameter_groups", "scale_latents_"]
 
@@ -126,11 +126,8 @@ def _folded_biases(layers: Iterable[CompressedLayer]) -> list[tuple[Tensor, floa
     """
     found = []
     for layer in layers:
-        bias, weight = getattr(layer.module, "bias", None), layer.weight
-        if weight.geometry.scales or layer.codebook is None:
-            continue
-        if isinstance(bias, Tensor) and bias.requires_grad:
-            scale = cast(SignSplit | PlainVQ, weight).scale(layer.codebook)
+        bias, scale = getattr(layer.module, "bias", None), layer.norm_scale()
+        if scale is not None and isinstance(bias, Tensor) and bias.requires_grad:
             found.append((bias, float(scale.mean())))
     return found
 

@@ -5,23 +5,22 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pydantic
 import yaml
 
-from vq.errors import RecipeError, bulleted
-from vq.formats.settings import SSVQ, VQ, Int2, Int3, Int4, Int8, Method
+from vq.errors import ConfigError, RecipeError, bulleted
+from vq.formats.format import Format
+from vq.formats.registry import FORMATS, format_named
 
-__all__ = ["SSVQ", "VQ", "Int2", "Int3", "Int4", "Int8", "Method", "Recipe"]
-
-_METHODS = {kind.name: kind for kind in get_args(Method)}
+__all__ = ["Recipe"]
 
 
 class Recipe:
-    """Patterns for layer names, each with a method, or None to keep the layer as it is.
+    """Patterns for layer names, each with a format, or None to keep the layer as it is.
 
     A layer takes the first of: the key that is its exact name; the first glob that matches
     (``*``, ``?``, ``[...]``); the first ``re:`` pattern that matches the whole name; the key
@@ -29,7 +28,7 @@ class Recipe:
 
     Parameters
     ----------
-    rules : mapping of pattern to method or None
+    rules : mapping of pattern to format or None
 
     Raises
     ------
@@ -38,27 +37,28 @@ class Recipe:
 
     Examples
     --------
+    >>> from vq import SSVQ, VQ
     >>> recipe = Recipe({"*": SSVQ(d=8, k=16), "head": None, "blocks.*.fc?": VQ(d=4, k=64)})
     >>> chosen = recipe.resolve(["blocks.0.fc1", "blocks.0.qkv", "head"])
     >>> chosen["blocks.0.fc1"].k, chosen["blocks.0.qkv"].k, chosen["head"]
     (64, 16, None)
     """
 
-    def __init__(self, rules: Mapping[str, Method | None]) -> None:
+    def __init__(self, rules: Mapping[str, Format | None]) -> None:
         problems = []
         if not rules:
             problems.append("rules must hold at least one pattern, not none")
-        for key, method in rules.items():
-            if method is not None and not isinstance(method, Method):
-                kinds = ", ".join(kind.__name__ for kind in get_args(Method))
-                problems.append(f"key {key!r}: method must be {kinds} or None, not {method!r}")
+        for key, chosen in rules.items():
+            if chosen is not None and not isinstance(chosen, Format):
+                kinds = ", ".join(home.rpartition(":")[2] for home in FORMATS.values())
+                problems.append(f"key {key!r}: method must be {kinds} or None, not {chosen!r}")
                 continue
             if key.startswith("re:"):
                 try:
                     re.compile(key[3:])
                 except re.error as error:
                     problems.append(f"key {key!r}: must be a valid pattern, but {error}")
-            problems += [f"key {key!r}: {p}" for p in (method.problems() if method else ())]
+            problems += [f"key {key!r}: {p}" for p in (chosen.problems() if chosen else ())]
         problems += _shared_problems(rules)
         if problems:
             raise RecipeError(bulleted("recipe", problems))
@@ -76,7 +76,8 @@ class Recipe:
     def from_yaml(cls, source: str | os.PathLike[str]) -> "Recipe":
         """Read a recipe from YAML: a path, or the text itself if it has more than one line.
 
-        Each pattern maps to ``null`` or to a method's name and its settings.
+        Each pattern maps to ``null`` or to a format's name and its settings. Files that it names
+        are relative to the recipe's own folder.
 
         Raises
         ------
@@ -92,22 +93,24 @@ class Recipe:
         ... # doctest: +ELLIPSIS
         Recipe({'blocks.*': SSVQ(d=8, k=16, ...), 'head': None})
         """
-        text, where = str(source), "recipe"
+        text, where, folder = str(source), "recipe", Path()
         if "\n" not in text:
             where = f"recipe {text}"
             try:
-                text = Path(source).read_text()
+                text, folder = Path(source).read_text(), Path(source).parent
             except (OSError, UnicodeDecodeError) as error:
                 raise RecipeError(f"{where}: must be a readable file, but {error}") from None
         try:
             document = yaml.load(text, _UniqueKeys)
         except yaml.YAMLError as error:
             raise RecipeError(f"{where}: must be valid YAML, but {error}") from None
-        return cls.from_json(document)
+        return cls.from_json(document, folder)
 
     @classmethod
-    def from_json(cls, document: object) -> "Recipe":
+    def from_json(cls, document: object, folder: str | os.PathLike[str] = ".") -> "Recipe":
         """Build from plain data, as :meth:`to_json` gives it.
+
+        Files that it names are relative to ``folder``.
 
         Raises
         ------
@@ -117,7 +120,10 @@ class Recipe:
         if not isinstance(document, Mapping):
             raise RecipeError(f"recipe must map patterns to methods, not be {document!r}")
         problems: list[str] = []
-        rules = {str(key): _read_method(str(key), v, problems) for key, v in document.items()}
+        rules = {
+            str(key): _read_rule(str(key), value, Path(folder), problems)
+            for key, value in document.items()
+        }
         if problems:
             raise RecipeError(bulleted("recipe", problems))
         return cls(rules)
@@ -125,12 +131,11 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """Rules as plain data, for YAML and for the container's metadata."""
         return {
-            key: None if method is None else {"method": method.name} | asdict(method)
-            for key, method in self.rules.items()
+            key: None if chosen is None else chosen.to_json() for key, chosen in self.rules.items()
         }
 
-    def resolve(self, names: Iterable[str]) -> dict[str, Method | None]:
-        """Choose a method for every layer name.
+    def resolve(self, names: Iterable[str]) -> dict[str, Format | None]:
+        """Choose a format for every layer name.
 
         Raises
         ------
@@ -147,7 +152,7 @@ class Recipe:
         if problems:
             raise RecipeError(bulleted("recipe", problems))
         ranked = sorted(self.rules, key=_rank)  # stable: the order of the recipe breaks ties
-        chosen: dict[str, Method | None] = {}
+        chosen: dict[str, Format | None] = {}
         for name in layers:
             winner = next((key for key in ranked if _matches(key, name)), None)
             chosen[name] = None if winner is None else self.rules[winner]
@@ -174,7 +179,7 @@ def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, An
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 
-def _read_method(key: str, value: object, problems: list[str]) -> Method | None:
+def _read_rule(key: str, value: object, folder: Path, problems: list[str]) -> Format | None:
     """Read one rule; what is wrong with it is appended to ``problems``."""
     if value is None:
         return None
@@ -182,43 +187,42 @@ def _read_method(key: str, value: object, problems: list[str]) -> Method | None:
         problems.append(f"key {key!r}: must be null or name its method, not {value!r}")
         return None
     name, settings = value["method"], {k: v for k, v in value.items() if k != "method"}
-    kind = _METHODS.get(name) if isinstance(name, str) else None
-    if kind is None:
-        near = difflib.get_close_matches(str(name), _METHODS, n=1)
+    if not isinstance(name, str) or name not in FORMATS:
+        near = difflib.get_close_matches(str(name), FORMATS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         problems.append(
-            f"key {key!r}: method must be one of {', '.join(_METHODS)}, not {name!r}{hint}"
+            f"key {key!r}: method must be one of {', '.join(FORMATS)}, not {name!r}{hint}"
         )
         return None
-    known = list(kind.__dataclass_fields__)
+    kind = format_named(name)
+    known = [field.name for field in fields(kind)]
     for field in settings.keys() - set(known):
         near = difflib.get_close_matches(str(field), known, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         problems.append(f"key {key!r}: {name} has no setting {field!r}{hint}")
     try:
-        adapter = pydantic.TypeAdapter(kind, config=None)
-        method: Method = adapter.validate_python(
-            {k: v for k, v in settings.items() if k in known}, strict=False
-        )
-        return method
+        given = kind.read({k: v for k, v in settings.items() if k in known}, folder)
+        return pydantic.TypeAdapter(kind).validate_python(given, strict=False)
     except pydantic.ValidationError as error:
         for item in error.errors():
-            field = ".".join(map(str, item["loc"]))
-            problems.append(f"key {key!r}: {field}: {item['msg']}, not {item['input']!r}")
-        return None
+            at = ".".join(map(str, item["loc"]))
+            problems.append(f"key {key!r}: {at}: {item['msg']}, not {item['input']!r}")
+    except ConfigError as error:
+        problems.append(f"key {key!r}: {error}")
+    return None
 
 
-def _shared_problems(rules: Mapping[str, Method | None]) -> list[str]:
+def _shared_problems(rules: Mapping[str, Format | None]) -> list[str]:
     """Rules that share a codebook must agree on what it is."""
-    first: dict[str, tuple[str, Method]] = {}
+    first: dict[str, tuple[str, Format]] = {}
     problems = []
-    for key, method in rules.items():
-        if not isinstance(method, SSVQ | VQ) or method.shared is None:
+    for key, chosen in rules.items():
+        if not isinstance(chosen, Format) or chosen.shared is None:
             continue
-        owner, other = first.setdefault(method.shared, (key, method))
-        if (type(other), other.d, other.k) != (type(method), method.d, method.k):  # type: ignore[union-attr]
+        owner, other = first.setdefault(chosen.shared, (key, chosen))
+        if not chosen.agrees_with(other):
             problems.append(
-                f"key {key!r}: codebook {method.shared!r} must have the method, d and k that key "
+                f"key {key!r}: codebook {chosen.shared!r} must have the method, d and k that key "
                 f"{owner!r} gives it"
             )
     return problems

@@ -7,7 +7,7 @@ from torch.nn.utils import parametrize
 
 from vq.container import Geometry
 from vq.errors import ConfigError, RecipeError, bulleted
-from vq.formats.settings import SSVQ, VQ, Method
+from vq.formats.format import Format
 from vq.layers import candidates, check_supported, op_of, shape_of
 from vq.recipe.folding import find_norms, is_per_output
 from vq.recipe.recipe import Recipe
@@ -23,16 +23,16 @@ class Selected:
     ----------
     name : str
         Path of the first module that holds it.
-    method : Method
+    format : Format
     geometry : Geometry
     modules : tuple of nn.Module
         All modules that hold it; more than one if the weight is tied.
     norm : nn.Module or None
-        The norm that takes over its scale, if the method stores none.
+        The norm that takes over its scale, if the format leaves it to one.
     """
 
     name: str
-    method: Method
+    format: Format
     geometry: Geometry
     modules: tuple[nn.Module, ...]
     norm: nn.Module | None = None
@@ -58,23 +58,24 @@ class Selection:
     kept: list[str]
 
     def codebook_groups(self) -> list[list[Selected]]:
-        """Layers by codebook: those that share one are together, all others alone."""
-        groups: dict[str, list[Selected]] = {}
+        """Layers to compress together: those that share a codebook, all others alone."""
+        groups: dict[tuple[str, bool], list[Selected]] = {}
         for layer in self.layers:
-            groups.setdefault(layer.geometry.codebook or layer.name, []).append(layer)
+            shared = layer.format.shared
+            groups.setdefault((shared or layer.name, shared is not None), []).append(layer)
         return list(groups.values())
 
 
 def select(model: nn.Module, recipe: Recipe, *, skip_misfits: bool = False) -> Selection:
     """Apply a recipe to a model without changing it.
 
-    With ``skip_misfits``, layers that a method does not fit are left out instead of refused.
+    With ``skip_misfits``, layers that a format does not fit are left out instead of refused.
 
     Raises
     ------
     RecipeError
-        If a pattern matches nothing, a method does not fit its layer, no norm takes over its
-        scale, or tied layers get different methods. All misfits are in one error.
+        If a pattern matches nothing, a format does not fit its layer, no norm takes over its
+        scale, or tied layers get different formats. All misfits are in one error.
     UnsupportedLayerError
         If a selected module is of a kind that no method compresses.
     ConfigError
@@ -84,47 +85,42 @@ def select(model: nn.Module, recipe: Recipe, *, skip_misfits: bool = False) -> S
     if "" in modules:
         raise ConfigError("model must contain its layers, not be one; wrap it in nn.Sequential")
     chosen = recipe.resolve(modules)
-    done = [n for n, m in chosen.items() if m and parametrize.is_parametrized(modules[n], "weight")]
+    done = [n for n, f in chosen.items() if f and parametrize.is_parametrized(modules[n], "weight")]
     if done:
         raise ConfigError(
             f"layers must not be compressed twice: {', '.join(done)}; start from the original model"
         )
-    check_supported({name: modules[name] for name, method in chosen.items() if method})
+    check_supported({name: modules[name] for name, rule in chosen.items() if rule})
     ties: dict[int, list[str]] = {}
     for name, module in modules.items():
         ties.setdefault(id(module.weight), []).append(name)
-    unscaled = [n for n, m in chosen.items() if isinstance(m, SSVQ | VQ) and m.scale == "norm"]
+    unscaled = [name for name, rule in chosen.items() if rule and rule.leaves_scale]
     norms, refusals = find_norms(model, unscaled)
     problems = [] if skip_misfits else refusals
     layers = []
     for names in ties.values():
-        first, method = names[0], chosen[names[0]]
+        first, rule = names[0], chosen[names[0]]
         problems += [
             f"layer {other!r} must have the rule of {first!r}, because they share one weight"
             for other in names[1:]
-            if chosen[other] != method
+            if chosen[other] != rule
         ]
-        if method is None:
+        if rule is None:
             continue
         op = op_of(modules[first])
         weight = modules[first].weight
         assert op is not None and isinstance(weight, Tensor)
         shape = shape_of(weight, op)
-        misfits = method.misfit(op, shape)
+        misfits = rule.misfit(op, shape)
         if not skip_misfits:
             problems += [f"layer {first!r}: {p}" for p in misfits]
         if not misfits and (first in norms or first not in unscaled):
-            geometry = method.geometry(first, op, shape)
+            geometry = rule.geometry(first, op, shape)
             tied = tuple(modules[n] for n in names)
-            layers.append(Selected(first, method, geometry, tied, norms.get(first)))
-    selection = Selection(layers, [name for name, method in chosen.items() if method is None])
+            layers.append(Selected(first, rule, geometry, tied, norms.get(first)))
+    selection = Selection(layers, [name for name, rule in chosen.items() if rule is None])
     for group in selection.codebook_groups():
-        method, count = group[0].method, sum(layer.geometry.N for layer in group)
-        if isinstance(method, SSVQ | VQ) and method.k > count:  # only of shared codebooks now
-            problems.append(
-                f"codebook {method.shared!r}: k must be at most the {count} sub-vectors of its "
-                f"layers, not {method.k}"
-            )
+        problems += group[0].format.misfit_together([layer.geometry for layer in group])
     if problems:
         raise RecipeError(bulleted("recipe", problems))
     return selection

@@ -17,7 +17,7 @@ from vq import SSVQ, Int4, Int8, Recipe
 from vq.container import Container, Layer, open_container, write_container
 from vq.errors import ConfigError, WeightError
 from vq.formats.grids import range_grid
-from vq.formats.weights import GroupedWeight
+from vq.formats.scalar_weights import ScalarWeight
 from vq.integer import read_integer
 
 BITS = {"int4": 4, "int3": 3, "int2": 2}
@@ -47,7 +47,7 @@ def test_int8_holds_the_same_integers_or_rounds_what_groups_scale(tmp_path: Path
 def require_as_by_recipe(layer: Layer, weight: torch.Tensor) -> None:
     """Equal, bit for bit, to what compressing the weight by a recipe stores."""
     g = layer.geometry
-    made = GroupedWeight(g, weight, range_grid(matrix(weight, g.op), g))
+    made = ScalarWeight(g, weight, range_grid(matrix(weight, g.op), g))
     recipe = made.to_layer(g.name, *made.originals(weight))
     assert recipe.geometry == g and g.group == GROUP
     for field in ("stream", "group_scales"):

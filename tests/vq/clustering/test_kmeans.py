@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vq.clustering.cluster import kmeans as module
+from vq.clustering import kmeans as module
 from vq.clustering.kmeans import assign, kmeans
 
 

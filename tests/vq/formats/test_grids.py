@@ -18,7 +18,7 @@ from vq.errors import WeightError
 from vq.export import export_dense
 from vq.formats.grids import Grid, range_grid
 from vq.formats.model import compressed_layers
-from vq.formats.weights import GroupedWeight
+from vq.formats.scalar_weights import ScalarWeight
 from vq.inference.decode import decode_weight
 
 KINDS = {2: Int2, 3: Int3, 4: Int4}
@@ -183,7 +183,7 @@ def test_codes_that_something_else_chose_are_kept(bits, zeros, group, seed, tiny
     grid = Grid(
         torch.from_numpy(scale.astype(np.float32)), None if zero is None else torch.from_numpy(zero)
     )
-    module = GroupedWeight(g, weight, grid)
+    module = ScalarWeight(g, weight, grid)
     assert torch.equal(module(*module.originals(weight)), weight)
     want = Layer.grouped(
         "a", method=g.method, codes=codes, group_scales=scale, group_zeros=zero, group=group,

@@ -12,7 +12,6 @@ from vq.errors import ConfigError, TrainingError
 from vq.formats.model import compressed_layers
 from vq.learning.fitting import Fitting
 from vq.learning.rates import CosineAdam, Rates, parameter_groups
-from vq.learning.rules.clamping import clamp_magnitudes_
 from vq.learning.rules.rule import Rule
 
 RECIPE = vq.Recipe({"*": vq.SSVQ(d=4, k=4)})
@@ -44,7 +43,8 @@ def test_steps_are_those_of_a_loop_by_hand(inputs):
                 loss = nn.functional.mse_loss(block(ours), wanted) / wanted.square().mean()
                 loss.backward()
                 optimizer.step(step)
-                clamp_magnitudes_(layers)
+                for layer in layers:
+                    layer.clamp_()
         ours, theirs = block(ours).detach(), wanted
     assert [one.name for one in result.blocks] == ["0", "2.0", "4"]
     for name in ("0", "2.0"):

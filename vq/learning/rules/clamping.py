@@ -1,19 +1,17 @@
-"""Codewords of sign-split layers are magnitudes: a negative one would undo the split."""
+"""Trained tensors stay where they mean what they should, as codewords that are magnitudes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-
 from vq.formats.model import CompressedLayer
 from vq.learning.rules.rule import Rule, Run
 
-__all__ = ["Clamper", "Clamping", "clamp_magnitudes_"]
+__all__ = ["Clamper", "Clamping"]
 
 
 @dataclass(frozen=True)
 class Clamping:
-    """Stop codewords at zero after every step; :func:`vq.finetune_` always does."""
+    """Ask every layer to after every step; :func:`vq.finetune_` always does."""
 
     def start(self, run: Run) -> "Clamper":
         """Return the rule at work."""
@@ -21,7 +19,7 @@ class Clamping:
 
 
 class Clamper(Rule):
-    """Clamps the codebooks of layers that have signs."""
+    """Puts back what a step has moved too far (:meth:`vq.formats.weights.Compressed.clamp_`)."""
 
     name = "clamping"
 
@@ -30,13 +28,5 @@ class Clamper(Rule):
 
     def after_step(self, step: int) -> None:
         """Clamp."""
-        clamp_magnitudes_(self._layers)
-
-
-@torch.no_grad()
-def clamp_magnitudes_(layers: Iterable[CompressedLayer]) -> None:
-    """Replace negative codewords of sign-split layers by zero."""
-    for layer in layers:
-        if layer.latent is not None:
-            assert layer.codebook is not None
-            layer.codebook.clamp_(min=0)
+        for layer in self._layers:
+            layer.clamp_()

@@ -20,11 +20,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from vq.clustering.cluster import sub_vectors
 from vq.errors import ConfigError
-from vq.formats.integers import codebook_step
 from vq.formats.model import CompressedLayer
-from vq.formats.weights import FROZEN, PlainVQ, SignSplit
+from vq.formats.points import sub_vectors
+from vq.formats.weights import FROZEN
 from vq.layers import along_outputs
 from vq.learning.rates import Rates
 from vq.learning.rules.rule import Rule, Run
@@ -102,7 +101,7 @@ class Refiner(Rule):
         self._schedule = schedule
         self._last = int(schedule.until * total_steps)
         self._rates = rates
-        self._layers = [layer for layer in layers if layer.codebook is not None]
+        self._layers = [x for x in layers if x.lookup is not None and x.originals]
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         #: Weights of VQ layers as they would be without a codebook.
         self._copies = {id(x): self._watch(x) for x in self._layers if x.latent is None}
@@ -155,10 +154,10 @@ class Refiner(Rule):
 
     @torch.no_grad()
     def _refine(self, layer: CompressedLayer) -> int:
-        schedule, weight = self._schedule, cast(SignSplit | PlainVQ, layer.weight)
-        assert layer.codebook is not None
+        schedule, weight = self._schedule, layer.lookup
+        assert weight is not None
         points, counts = self._points(layer)
-        codebook = weight.integers(layer.codebook) * codebook_step(layer.codebook)
+        codebook = weight.codewords(layer.codebook)
         near = torch.cdist(codebook, codebook).argsort(dim=1, stable=True)
         near = near[:, : schedule.candidates + 1]
         changed = 0
@@ -198,8 +197,8 @@ class Refiner(Rule):
 
 def _unit(layer: CompressedLayer) -> Tensor:
     """What one unit of the codebook is in the decoded weight, shaped to divide it."""
-    assert layer.codebook is not None
-    g = layer.weight.geometry
-    own = cast(PlainVQ, layer.weight).unit
-    unit = own if g.scales else 1 / codebook_step(layer.codebook)
+    weight = layer.lookup
+    assert weight is not None
+    g = weight.geometry
+    unit = weight.unit if g.scales else 1 / weight.step(layer.codebook)
     return along_outputs(unit, g.op, len(g.shape))

@@ -1,0 +1,81 @@
+"""Weights of the scalar formats: whole numbers on a grid, trained straight through the rounding."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vq.container import Geometry, Layer
+from vq.formats.grids import Grid, levels_of, range_grid, spread
+from vq.formats.integers import round_through
+from vq.formats.weights import Compressed
+from vq.layers import matrix_of, weight_of
+
+__all__ = ["ScalarWeight", "rounded"]
+
+
+class ScalarWeight(Compressed):
+    """Whole numbers of a few bits: ``weight = (code - zero) * scale``, a scale for every group.
+
+    Trains the weight itself, straight through its rounding to the nearest level. A grid stays as
+    it was given: weights that training pushes past its ends saturate. Without one, which int8
+    allows, the scale of every output follows its greatest weight.
+
+    Codes that something better than rounding has chosen go the same way: make the module's weight
+    what they decode to on their grid, and every one of them rounds to itself.
+
+    Buffers
+    -------
+    scale : [O, groups of an output] float32, or None
+        Numbers that fp16 holds, but for int8.
+    zero : uint8, shaped like ``scale``, or None where the layer stores no zeros
+    """
+
+    roles = ("weight",)
+    scale: Tensor | None
+    zero: Tensor | None
+
+    def __init__(self, geometry: Geometry, weight: Tensor, grid: Grid | None) -> None:
+        super().__init__(geometry, weight.dtype)
+        self.register_buffer("scale", None if grid is None else grid.scale)
+        self.register_buffer("zero", None if grid is None else grid.zero)
+
+    def originals(self, weight: Tensor) -> tuple[Tensor, ...]:
+        return (weight.detach().float().clone(),)
+
+    def integers(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes minus zeros, [O, I] whole numbers, and scales [O, groups of an output]."""
+        g = self.geometry
+        matrix = matrix_of(weight, g.op, g.axis)
+        scale = range_grid(matrix.detach(), g).scale if self.scale is None else self.scale
+        low, high = levels_of(g, None if self.zero is None else spread(self.zero, g))
+        # Adding 0 makes a zero of what -0.1 rounds to: a decoder knows no negative zero.
+        return round_through(matrix / spread(scale, g), low, high) + 0.0, scale
+
+    def forward(self, weight: Tensor) -> Tensor:
+        g = self.geometry
+        integers, scale = self.integers(weight)
+        return weight_of(integers * spread(scale, g), g.shape, g.op, g.axis).to(self.dtype)
+
+    def to_layer(self, name: str, *originals: Tensor) -> Layer:
+        integers, scale = self.integers(originals[0].detach())
+        return Layer.scalar(
+            replace(self.geometry, name=name),
+            integers.cpu().numpy().astype(np.int8),
+            scale.cpu().numpy(),
+            None if self.zero is None else self.zero.cpu().numpy(),
+        )
+
+
+def rounded(geometry: Geometry, weight: Tensor) -> ScalarWeight:
+    """A weight rounded to the nearest levels of grids that span its groups.
+
+    Raises
+    ------
+    WeightError
+        If weights are too large for fp16 scales.
+    """
+    matrix = matrix_of(weight, geometry.op, geometry.axis).float()
+    with torch.no_grad():
+        return ScalarWeight(geometry, weight, range_grid(matrix, geometry))
