@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import vq
 from hwsim import simulate
 from hwsim.program.weights import layers_of
 from hwsim.simulator.accelerator import Surroundings, run_program
@@ -73,6 +76,26 @@ def test_a_run_of_a_file(tmp_path: Path) -> None:
     assert all(run["bit_exact"] for run in document["runs"].values())
     assert document["runs"]["compressed"]["bytes_by"]["codebooks"] == 0
     assert AcceleratorConfig.from_mapping(document["accelerator"]) == FIXED
+
+
+@pytest.mark.rtl
+def test_a_recipe_that_names_the_codebook(tmp_path: Path) -> None:
+    """Compressed for the instance: the file holds no codebook, and runs bit for bit."""
+    np.save(tmp_path / "book.npy", codebook((16, 8)))
+    rules = """
+    "0": {method: ssvq, codebook: "rom:book.npy", tile_outputs: 8}
+    "1": {method: vq, codebook: "rom:book.npy", scale: output, tile_outputs: 8}
+    "2": {method: ssvq, codebook: "rom:book.npy", parity: true, axis: out, tile_outputs: 8}
+    """
+    (tmp_path / "recipe.yaml").write_text(rules)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 48), nn.Linear(48, 36), nn.Linear(36, 24))
+    vq.compress_(model, Recipe.from_yaml(tmp_path / "recipe.yaml"), progress=False)
+    path = tmp_path / "x.vq.safetensors"
+    vq.save(model, path)
+    document = simulate(path, config=FIXED)
+    assert all(run["bit_exact"] for run in document["runs"].values())
+    assert document["runs"]["compressed"]["bytes_by"]["codebooks"] == 0
 
 
 @pytest.mark.rtl
