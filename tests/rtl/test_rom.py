@@ -19,7 +19,6 @@ from rtl import (
     AcceleratorConfig,
     CodebookMode,
     StreamerConfig,
-    read_rom,
     rom_text,
     write_verilog,
 )
@@ -264,35 +263,3 @@ def test_text_and_back() -> None:
     for wrong in (book[0], book.astype(np.int16), book[:0]):
         with pytest.raises(ConfigError, match=r"^codebook must be \[k, d\] int8, not "):
             rom_text(wrong)
-
-
-def test_array_files(tmp_path: Path) -> None:
-    path = tmp_path / "rom.npy"
-    book = np.asfortranarray(codebook((16, 8)))
-    np.save(path, book)
-    assert np.array_equal(read_rom(path), book)
-    for wrong in (book[0], book.astype(np.int32)):
-        np.save(path, wrong)
-        with pytest.raises(ConfigError, match=r"rom\.npy: codebook must be \[k, d\] int8, not \["):
-            read_rom(path)
-
-
-def test_damaged_array_files(tmp_path: Path) -> None:
-    path = tmp_path / "rom.npy"
-    with pytest.raises(ConfigError, match=r"rom\.npy: must be an array file of numpy, but "):
-        read_rom(path)
-    np.save(path, codebook((16, 8)))
-    whole, rng = path.read_bytes(), np.random.default_rng(0)
-    for length in (0, 1, 7, 40, 127, len(whole) - 1):
-        path.write_bytes(whole[:length])
-        with pytest.raises(ConfigError, match=r"rom\.npy: must be an array file of numpy, but "):
-            read_rom(path)
-    for _ in range(300):
-        data = bytearray(whole)
-        data[rng.integers(0, 128)] = rng.integers(0, 256)
-        path.write_bytes(data)
-        try:
-            book = read_rom(path)
-        except ConfigError:
-            continue
-        assert book.dtype == np.int8 and book.ndim == 2

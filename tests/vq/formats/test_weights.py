@@ -1,117 +1,40 @@
-"""Gradients of the compressed weight, against formulas and against a plain autograd twin."""
+"""What all compressed weights promise to torch and to training."""
 
 import pytest
 import torch
-from torch import nn
 
-import vq
-from vq import SSVQ, VQ, Int8, Recipe
-from vq.formats.integers import codebook_step
-from vq.formats.model import CompressedLayer, compressed_layers
-from vq.formats.weights import FROZEN
+from vq import SSVQ, VQ, Int4, Int8
+from vq.clustering.cluster import KMeans
+from vq.errors import ConfigError
+from vq.formats.format import Original
 
-
-def compressed(method, outputs=16, inputs=32) -> CompressedLayer:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(inputs, outputs, bias=False))
-    vq.compress_(model, Recipe({"0": method}))
-    return next(compressed_layers(model))
+ROLES = {
+    SSVQ(d=4, k=4): ("codebook", "signs"),
+    VQ(d=4, k=4): ("codebook",),
+    Int8(): ("weight",),
+    Int4(): ("weight",),
+}
 
 
-def unit_grid(layer: CompressedLayer, grad: torch.Tensor) -> torch.Tensor:
-    """Gradient of the weight as sub-vectors [N, d], in units of the latents."""
-    unit = layer.weight.unit
-    scaled = grad * (unit if len(unit) == 1 else unit[:, None])
-    d = layer.weight.geometry.d
-    if layer.weight.geometry.axis == "in":
-        return scaled.reshape(-1, d)
-    return scaled.reshape(scaled.shape[0] // d, d, -1).swapaxes(1, 2).reshape(-1, d)
+@pytest.mark.parametrize("kind", ROLES, ids=str)
+def test_roles_name_what_is_trained(kind):
+    matrix = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    layer = Original(kind.geometry("a", "linear", (6, 8)), matrix)
+    (weight,) = kind.compress([layer], KMeans())
+    originals = weight.originals(matrix)
+    assert weight.roles == ROLES[kind] and len(originals) == len(weight.roles)
+    for role, tensor in zip(weight.roles, originals, strict=True):
+        assert weight.tensor(role, originals) is tensor
+    assert weight.tensor("other", originals) is None
+    assert weight.norm_scale(*originals) is None  # each has a scale of its own
 
 
-@pytest.mark.parametrize("scale", ["layer", "output"])
-@pytest.mark.parametrize("axis", ["in", "out"])
-def test_ssvq_gradients_follow_the_paper(axis, scale):
-    layer = compressed(SSVQ(d=4, k=8, axis=axis, scale=scale))
-    codebook, latent = layer.originals
-    grad = torch.randn(16, 32)
-    layer.module.weight.backward(grad)
-    g = unit_grid(layer, grad)
-    indices = layer.weight.indices.long()
-    sign = torch.where(latent >= 0, 1.0, -1.0).detach()
-    expected = torch.zeros_like(codebook).index_add_(0, indices, g * sign)
-    torch.testing.assert_close(codebook.grad, expected, rtol=1e-4, atol=1e-6)
-    magnitude = (layer.weight.integers(codebook) * codebook_step(codebook)).detach()[indices]
-    # The rounded magnitude, times the gradient of the weight; per-output scales are one step away.
-    ratio = latent.grad / (g * magnitude)
-    ratio = ratio[magnitude != 0]
-    if scale == "layer":
-        torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=1e-4, atol=1e-4)
-    else:
-        assert (ratio > 0).all()
-
-
-def test_vq_codebook_gradient_sums_over_sub_vectors():
-    layer = compressed(VQ(d=4, k=8))
-    (codebook,) = layer.originals
-    grad = torch.randn(16, 32)
-    layer.module.weight.backward(grad)
-    indices = layer.weight.indices.long()
-    expected = torch.zeros_like(codebook).index_add_(0, indices, unit_grid(layer, grad))
-    torch.testing.assert_close(codebook.grad, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_int8_gradient_passes_straight_through():
-    layer = compressed(Int8())
-    grad = torch.randn(16, 32)
-    layer.module.weight.backward(grad)
-    torch.testing.assert_close(layer.originals[0].grad, grad)
-
-
-def test_sign_of_zero_is_plus():
-    layer = compressed(SSVQ(d=4, k=8))
-    with torch.no_grad():
-        layer.latent.zero_()
-    assert (layer.module.weight >= 0).all()
-    assert not layer.to_layer().stream[-64:].any()  # no stored sign is negative
-
-
-def test_negative_codewords_count_as_zero():
-    layer = compressed(SSVQ(d=4, k=8))
-    with torch.no_grad():
-        layer.codebook[0] = -1.0
-    assert layer.to_layer().codebook.min() == 0
-    assert (layer.module.weight.abs().reshape(-1, 4)[layer.weight.indices == 0] == 0).all()
-
-
-def test_frozen_signs_get_no_gradient_and_never_move():
-    layer = compressed(SSVQ(d=4, k=8))
-    with torch.no_grad():
-        layer.latent[:5] = FROZEN
-        layer.latent[5:9] = -FROZEN
-    optimizer = torch.optim.Adam([layer.latent], lr=1e6)
-    before = layer.latent.detach().clone()
-    for _ in range(3):
-        optimizer.zero_grad()
-        layer.module.weight.sum().backward()
-        assert not layer.latent.grad[:9].any()
-        optimizer.step()
-    assert torch.equal(layer.latent.detach()[:9], before[:9])
-    assert not torch.equal(layer.latent.detach()[9:], before[9:])
-
-
-def test_codebook_integers_span_the_range():
-    for method in (SSVQ(d=4, k=8), VQ(d=4, k=8)):
-        stored = compressed(method).to_layer()
-        assert abs(stored.codebook).max() == 127
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("method", [vq.Int8(), vq.Int4(group=16), vq.VQ(d=4, k=8)], ids=str)
-def test_models_in_half_precision_keep_their_dtype(tmp_path, method, dtype):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(32, 16)).to(dtype)
-    vq.compress_(model, vq.Recipe({"*": method}))
-    assert model[0].weight.dtype == dtype
-    vq.save(model, tmp_path / "x")
-    same = vq.load(tmp_path / "x", into=nn.Sequential(nn.Linear(32, 16)).to(dtype))
-    assert torch.equal(same[0].weight, model[0].weight)
+def test_a_weight_is_taken_once_unless_it_is_shared():
+    matrix = torch.ones(2, 4)
+    layer = Original(Int8().geometry("a", "linear", (2, 4)), matrix)
+    (weight,) = Int8().compress([layer], KMeans())
+    weight.right_inverse(matrix)
+    with pytest.raises(ConfigError, match=r"^layer 'a': a compressed weight must not be assigned"):
+        weight.right_inverse(matrix)
+    weight.share()
+    weight.right_inverse(matrix)
