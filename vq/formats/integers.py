@@ -38,7 +38,8 @@ def round_through(
 class _Round(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: Any, high: Any) -> Tensor:
-        return torch.round(x).clamp_(low, high)
+        # Adding 0 makes a zero of what -0.1 rounds to: a decoder knows no negative zero.
+        return torch.round(x).clamp_(low, high).add_(0.0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -49,9 +49,8 @@ class ScalarWeight(Compressed):
         g = self.geometry
         matrix = matrix_of(weight, g.op, g.axis)
         scale = range_grid(matrix.detach(), g).scale if self.scale is None else self.scale
-        low, high = levels_of(g, None if self.zero is None else spread(self.zero, g))
-        # Adding 0 makes a zero of what -0.1 rounds to: a decoder knows no negative zero.
-        return round_through(matrix / spread(scale, g), low, high) + 0.0, scale
+        low, high = levels_of(g, None if self.zero is None else spread(self.zero.float(), g))
+        return round_through(matrix / spread(scale, g), low, high), scale
 
     def forward(self, weight: Tensor) -> Tensor:
         g = self.geometry

@@ -47,7 +47,7 @@ class TernaryWeight(Compressed):
         matrix = matrix_of(weight, g.op, g.axis)
         padded = torch.nn.functional.pad(matrix.detach().abs(), (0, -g.I % g.group_width))
         scale = padded.reshape(g.O, -1, g.group_width).mean(2).clamp(min=2**-20).half().float()
-        return round_through(matrix / spread(scale, g), -1, 1) + 0.0, scale
+        return round_through(matrix / spread(scale, g), -1, 1), scale
 
     def forward(self, weight: Tensor) -> Tensor:
         g = self.geometry
