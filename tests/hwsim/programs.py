@@ -155,7 +155,13 @@ class Tokens(nn.Module):
         return x + self.down(torch.relu(self.up(x)) + self.gate(x))
 
 
-def network(folder: Path, model: nn.Module, shape: tuple[int, ...], recipe: vq.Recipe) -> Path:
+def network(
+    folder: Path,
+    model: nn.Module,
+    shape: tuple[int, ...],
+    recipe: vq.Recipe,
+    rom: dict[str, np.ndarray] | None = None,
+) -> Path:
     """Compress a model and give its file an integer graph."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
@@ -169,7 +175,7 @@ def network(folder: Path, model: nn.Module, shape: tuple[int, ...], recipe: vq.R
     assert compressed.bits_per_weight > 0
     vq.save(model, path)
     data = [torch.randn(8, *shape, generator=generator) for _ in range(2)]
-    add_integer(path, type(model)(), data)
+    add_integer(path, type(model)(), data, rom=rom)
     return path
 
 

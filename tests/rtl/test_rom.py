@@ -29,7 +29,7 @@ from tests.hwsim.programs import SMALL, Layers, Tokens, network, run_network
 from tests.rtl.fixed import codebook, fixed, named
 from tests.rtl.golden import Network, check, check_counters, same_beats
 from vq import SSVQ, Int8, Recipe
-from vq.container import ConfigError, Layer, open_container, write_container
+from vq.container import ConfigError, Layer, open_container
 
 TILE = {"tile_outputs": SMALL.rows}
 FIXED = fixed(SMALL, (16, 8))
@@ -99,23 +99,11 @@ def test_a_recipe_that_names_the_codebook(tmp_path: Path) -> None:
 
 @pytest.mark.rtl
 def test_network(tmp_path: Path) -> None:
-    """A network whose file named its own codebooks runs as well with all in ROM."""
-    recipe = Recipe({"*": SSVQ(d=8, k=16, tile_outputs=8), "gate": Int8(tile_outputs=8)})
-    path = network(tmp_path, Tokens(), (9, 32), recipe)
-    ((name, book),) = FIXED.streamer.roms.items()
-    with open_container(path) as container:
-        kept = {tensor: container.kept(tensor) for tensor in container.kept_names}
-        layers = [
-            Layer(
-                replace(g, codebook=name if g.k else ""),
-                container.stream(g.name).copy(),
-                container.scale(g.name)[: g.scales],
-                book if g.k else None,
-            )
-            for g in (entry.geometry for entry in container.layers)
-        ]
-    path = tmp_path / "rom.vq.safetensors"
-    write_container(path, layers, kept)
+    """A network whose recipe named the codebook, signs beside int8."""
+    np.save(tmp_path / "book.npy", codebook((16, 8)))
+    coded = SSVQ(codebook=f"rom:{tmp_path / 'book.npy'}", tile_outputs=8)
+    recipe = Recipe({"*": coded, "gate": Int8(tile_outputs=8)})
+    path = network(tmp_path, Tokens(), (9, 32), recipe, FIXED.streamer.roms)
     program, _ = run_network(path, FIXED)
     weights = [layer.weights for layer in program.layers if layer.weights]
     assert [layer.codebook_bytes for layer in weights] == [0, 0, 0]

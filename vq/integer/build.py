@@ -36,6 +36,7 @@ def add_integer(
     *,
     out: str | os.PathLike[str] | None = None,
     choice: str = "mse",
+    rom: Mapping[str, NDArray[np.int8]] | None = None,
 ) -> IntegerModel:
     """Give a container its integer graph.
 
@@ -51,6 +52,8 @@ def add_integer(
         Where to write; without it, the container itself is replaced once the new one is complete.
     choice : str
         How activation scales are chosen: "max", "percentile" or "mse".
+    rom : mapping of ``rom:<sha256>`` to [k, d] int8, optional
+        Fixed codebooks that the file only names.
 
     Raises
     ------
@@ -61,8 +64,8 @@ def add_integer(
     OutputError
         If ``out`` cannot be written; what existed before is intact.
     """
-    dense = load(path, into=copy.deepcopy(model)).eval()
-    with open_container(path) as container:
+    dense = load(path, into=copy.deepcopy(model), rom=rom).eval()
+    with open_container(path, rom=rom) as container:
         integer = integerize(dense, container, batches, choice=choice)
         store_integer(container, integer, path if out is None else out)
     return integer
