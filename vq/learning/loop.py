@@ -85,9 +85,14 @@ class Training:
         self._checkpoints = checkpoints
         self._tensorboard = tensorboard
         self._device = device_of(model)
+        groups = parameter_groups(model, plan.rates, fixed_signs=plan.fixed_signs)
+        if not groups:
+            raise ConfigError(
+                "model must hold something to train, not nothing; plain VQ with a fixed codebook "
+                "and no biases or norms stays as it is"
+            )
         scale_latents_(compressed_layers(model), plan.rates.alpha)
         total = plan.total_steps
-        groups = parameter_groups(model, plan.rates, fixed_signs=plan.fixed_signs)
         self._optimizer = CosineAdam(groups, total)
         self._rules = Rules(model, plan.rules, total, plan.rates)
         self._generators = randomness.generators_of(loader)

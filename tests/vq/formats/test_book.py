@@ -122,6 +122,13 @@ def test_refinement_may_choose_its_codewords_again(folder):
     assert changed == [True, False]  # nothing of the second is trained, so nothing pulls at it
 
 
+def test_a_model_that_nothing_can_be_trained_in(folder):
+    model = nn.Sequential(nn.Linear(16, 16, bias=False))
+    vq.compress_(model, Recipe({"0": VQ(codebook=str(folder / "book.npy"))}))
+    with pytest.raises(ConfigError, match=r"^model must hold something to train, not nothing; "):
+        vq.finetune_(model, [(torch.ones(2, 16), torch.zeros(2).long())], epochs=1, progress=False)
+
+
 def test_broken_settings_are_all_reported(folder):
     np.save(folder / "signed.npy", -BOOK)
     np.save(folder / "low.npy", np.full((4, 2), -128, np.int8))
