@@ -1,5 +1,6 @@
 # make demo   sets everything up and runs the whole path on real data
 # make test   sets everything up and runs lint, types and tests
+# make docs   builds the documentation as a site
 # make coverage   runs the accelerator's tests and counts which lines of its Verilog they reach
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS := $(shell nproc)
 
-.PHONY: demo test test-slow coverage lint bench bench-quick clean
+.PHONY: demo test test-slow coverage lint bench bench-quick docs clean
 
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +27,12 @@ $(VENV)/.warm: $(VENV)/.stamp
 $(VENV)/.extras: $(VENV)/.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --constraint constraints.txt --editable '.[keras,lm,lightning,tensorboard,sweep,dask,compressed-tensors]'
+	touch $@
+
+# What the site is built with, beside the packages that its reference imports.
+$(VENV)/.docs: $(VENV)/.extras
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 demo: $(VENV)/.warm
@@ -53,5 +60,9 @@ bench: $(VENV)/.warm $(VENV)/.extras
 bench-quick: $(VENV)/.warm $(VENV)/.extras
 	$(BIN)/python bench/all.py --quick
 
+# The pages of docs/ and a reference from the docstrings; any warning, such as a link to nothing, fails.
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . out/docs
+
 clean:
-	rm -rf $(VENV) out build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) out build docs/api .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -88,7 +88,7 @@ def matrix_of(weight: Tensor, op: str, axis: str) -> Tensor:
 
 
 def weight_of(matrix: Tensor, shape: tuple[int, ...], op: str, axis: str) -> Tensor:
-    """Undo :func:`matrix_of` for a weight of ``shape`` [O, C, *taps] (outputs first)."""
+    """Undo :func:`matrix_of` for a weight of ``shape``, ``[O, C, *taps]`` (outputs first)."""
     if op == "linear_t":
         return matrix.T
     if axis == "kernel":

@@ -122,14 +122,12 @@ class CodebookROM(wiring.Component):
     It takes the place of a :class:`CodebookRAM` if the configuration has a codebook, and reads in
     as many cycles. There is one d, so every port belongs to one lane.
 
+    Members are those of :class:`CodebookRAM`; ``write``, ``log2_d`` and ``book`` change nothing.
+
     Parameters
     ----------
     config : StreamerConfig
         With a codebook.
-
-    Members
-    -------
-    As those of :class:`CodebookRAM`; ``write``, ``log2_d`` and ``book`` change nothing.
     """
 
     def __init__(self, config: StreamerConfig) -> None:

@@ -20,14 +20,12 @@ class PlainDecoder(wiring.Component):
     What is left of a :class:`~rtl.decode.decoder.Decoder` if every layer is ``raw``: it takes its
     place when ``config.int8_only`` is set. Codebooks and zeros are never asked for.
 
+    Members are those of :class:`~rtl.decode.decoder.Decoder`; ``zero_beats`` and
+    ``codebook_transfer`` are never valid, ``codebook`` and ``zero_rows`` never ready.
+
     Parameters
     ----------
     config : StreamerConfig
-
-    Members
-    -------
-    As those of :class:`~rtl.decode.decoder.Decoder`; ``zero_beats`` and ``codebook_transfer`` are
-    never valid, ``codebook`` and ``zero_rows`` never ready.
     """
 
     def __init__(self, config: StreamerConfig) -> None:

@@ -19,7 +19,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def to_matrix(weight: NDArray[Scalar], axis: str = "in") -> NDArray[Scalar]:
-    """Lay out a weight tensor [O, C, *taps] as a matrix [O, I].
+    """Lay out a weight tensor ``[O, C, *taps]`` as a matrix [O, I].
 
     Channels are innermost in ``I``, or taps if ``axis`` is "kernel".
     """
@@ -31,7 +31,7 @@ def to_matrix(weight: NDArray[Scalar], axis: str = "in") -> NDArray[Scalar]:
 def from_matrix(
     matrix: NDArray[Scalar], shape: tuple[int, ...], axis: str = "in"
 ) -> NDArray[Scalar]:
-    """Undo :func:`to_matrix` for a weight tensor of ``shape`` [O, C, *taps]."""
+    """Undo :func:`to_matrix` for a weight tensor of ``shape``, ``[O, C, *taps]``."""
     if axis == "kernel":
         return matrix.reshape(shape)
     outputs, channels, *taps = shape

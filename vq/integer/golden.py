@@ -37,7 +37,7 @@ class Parameters:
     bias : [O] int32
         Added to the accumulator; empty but for ``linear`` and ``conv``.
     weight : int8
-        [O, I] for ``linear``, [O, C, *taps] for ``conv``, else empty.
+        [O, I] for ``linear``, ``[O, C, *taps]`` for ``conv``, else empty.
     group : int
         Inputs that share a group scale, where the layer has groups; else 0.
     group_scale : [O, groups] int16
@@ -101,7 +101,7 @@ class IntegerModel:
         return values
 
     def run(self, inputs: I8) -> I8:
-        """Outputs [B, *shape] int8 for int8 inputs [B, *shape]."""
+        """Outputs ``[B, *shape]`` int8 for int8 inputs ``[B, *shape]``."""
         self._check_input(inputs)
         parts = [
             inputs[i : i + _IMAGES_AT_A_TIME] for i in range(0, len(inputs), _IMAGES_AT_A_TIME)

@@ -26,8 +26,8 @@ I64 = NDArray[np.int64]
 def inputs_of_groups(shape: tuple[int, ...], group: int) -> list[NDArray[np.intp]]:
     """Places that each group has among the inputs of an output.
 
-    A weight [O, C, *taps] of ``shape`` has its inputs at ``channel * taps + tap``; groups run along
-    ``tap * C + channel``, as the columns of the container's matrix do.
+    A weight ``[O, C, *taps]`` of ``shape`` has its inputs at ``channel * taps + tap``; groups run
+    along ``tap * C + channel``, as the columns of the container's matrix do.
     """
     channels, taps = shape[1], math.prod(shape[2:])
     places = np.arange(channels * taps).reshape(channels, taps).T.reshape(-1)
