@@ -2,13 +2,20 @@
 
 import doctest
 import importlib
+import pydoc
 import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md"),
+    *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md")),
+]
+PACKAGES = ("vq", "rescomp", "rtl", "hwsim", "signbook")
+#: The log is dated and the changelog tells what was: both may name what is gone.
+PRESENT = [d for d in DOCUMENTS if d not in ("CHANGELOG.md", "docs/log.md")]
 WITH_DOCTESTS = [
     path.relative_to(ROOT)
     for package in ("vq", "rtl", "hwsim", "signbook")
@@ -17,9 +24,12 @@ WITH_DOCTESTS = [
 ]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if d != "CONTRIBUTING.md"])
 def test_python_examples_run(document, tmp_path, monkeypatch):
-    """Blocks of one document share their names, as a reader would type them one after another."""
+    """Those of CONTRIBUTING need its patches: see ``test_contributing.py``.
+
+    Blocks of one document share their names, as a reader would type them one after another.
+    """
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), re.S | re.M):
@@ -33,12 +43,47 @@ def test_docstring_examples_run(path):
     assert result.attempted > 0 and result.failed == 0
 
 
+def anchors(path: Path) -> set[str]:
+    """Anchors that a code host gives the headings of a document."""
+    prose = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.S | re.M)
+    titles = re.findall(r"^#+ (.*)$", prose, re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_between_documents_lead_somewhere(document):
     path = ROOT / document
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
-        if not target.startswith(("http:", "https:")):
-            assert (path.parent / target).exists(), f"{document}: {target}"
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if target.startswith(("http:", "https:")):
+            continue
+        name, _, anchor = target.partition("#")
+        place = path.parent / name if name else path
+        assert place.exists(), f"{document}: {target}"
+        assert not anchor or anchor in anchors(place), f"{document}: {target}"
+
+
+def named(document: str) -> str:
+    """The text that can name things of ours: no addresses, and no blocks that tests run anyway."""
+    text = (ROOT / document).read_text()
+    return re.sub(r"https?://\S+|^```(python|diff)\n.*?^```", "", text, flags=re.S | re.M)
+
+
+@pytest.mark.parametrize("document", PRESENT)
+def test_paths_named_in_documents_exist(document):
+    folders = (*PACKAGES, "bench", "docs", "examples", "tests")
+    path = rf"(?<![\w./])(?:{'|'.join(folders)})/[\w./-]*\w/?"
+    for found in re.findall(path, named(document)):
+        if "NAME" not in found:
+            assert (ROOT / found).exists(), f"{document}: {found}"
+
+
+@pytest.mark.parametrize("document", PRESENT)
+def test_names_in_documents_exist(document):
+    """Dotted names of ours, but not files (``rescomp.py``) or schemas (``signbook.sweep/1``)."""
+    name = rf"(?<![\w./:])(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+(?![/\w.])"
+    for found in set(re.findall(name, named(document))):
+        if not found.endswith((".py", ".json", ".safetensors")):
+            assert pydoc.locate(found) is not None, f"{document}: {found}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
