@@ -86,6 +86,15 @@ def test_names_in_documents_exist(document):
             assert pydoc.locate(found) is not None, f"{document}: {found}"
 
 
+def test_modules_that_moved_are_where_the_changelog_says():
+    moved = re.findall(
+        r"^\| `([\w.]+)` \| `([\w.]+)` \|$", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )
+    assert len(moved) > 30
+    for old, new in moved:
+        assert pydoc.locate(new) is not None, f"{old} to {new}"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_make_targets_named_in_documents_exist(document):
     makefile = (ROOT / "Makefile").read_text()
