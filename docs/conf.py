@@ -27,7 +27,7 @@ extensions = [
     "sphinx.ext.viewcode",  # and the source behind each
 ]
 source_suffix = {".md": "markdown"}
-include_patterns = ["README.md", "C*.md", "docs/**.md", "examples/README.md"]
+include_patterns = ["*.md", "docs/**.md", "examples/README.md", "tests/golden/README.md"]
 exclude_patterns = [".*", "out", "build"]
 templates_path = ["templates"]
 root_doc = "README"
@@ -40,7 +40,7 @@ PAGES = {
     "Hardware": ["accelerator", "registers", "hardware-checks", "memory"],
     "Measure": ["cycle-model", "workloads", "sweeps", "reports", "peers"],
     "Findings": ["results", "demo", "log", "/examples/README"],
-    "The house": ["architecture", "/CONTRIBUTING", "/CHANGELOG"],
+    "The house": ["architecture", "/CONTRIBUTING", "/tests/golden/README", "/CHANGELOG"],
     "Reference": [f"api/{package}" for package in reference.PACKAGES],
 }
 
