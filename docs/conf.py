@@ -44,7 +44,6 @@ PAGES = {
     "Reference": [f"api/{package}" for package in reference.PACKAGES],
 }
 
-myst_enable_extensions = ["attrs_inline"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
