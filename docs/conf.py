@@ -78,6 +78,11 @@ def _with_navigation(app, docname, source):
             source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{names}\n```\n"
 
 
+def _without_aliases(app, what, name, member, skip, options):
+    """Leave out the fields of named tuples: their class describes them."""
+    return True if type(member).__name__ == "_tuplegetter" else None
+
+
 def _by_python_scope(app, doctree):
     """Read words in types and errors as Python would in that module; the rest is prose."""
     for node in list(doctree.findall(addnodes.pending_xref)):
@@ -106,5 +111,6 @@ def setup(app):
     """Write the pages of the reference before Sphinx looks for pages."""
     reference.write(HERE / "api")
     app.connect("source-read", _with_navigation)
+    app.connect("autodoc-skip-member", _without_aliases)
     app.connect("doctree-read", _by_python_scope)
     app.connect("missing-reference", _to_its_home)
