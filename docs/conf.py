@@ -34,7 +34,7 @@ root_doc = "README"
 
 #: Pages by the headings of the sidebar; a page that is missing here fails the build.
 PAGES = {
-    "Use": ["usage", "training", "models-and-data", "exports"],
+    "Use": ["usage", "recipes", "training", "models-and-data", "exports"],
     "Scalar quantisers": ["scalar-quantizers", "scalar-models", "scalars-and-codebooks"],
     "Formats": ["spec-vqstream-1", "spec-integer-graph"],
     "Hardware": ["accelerator", "registers", "hardware-checks", "memory"],

@@ -15,7 +15,7 @@ SECTION = re.compile(r"^## Add (.*?)\n(.*?)(?=^## )", re.S | re.M)
 BLOCK = re.compile(r"^```(diff|python)\n(.*?)^```", re.S | re.M)
 SECTIONS = dict(SECTION.findall((ROOT / "CONTRIBUTING.md").read_text()))
 #: The most files that may have to be touched.
-FILES = {"a rule": 1, "a method": 2, "a memory": 1}
+FILES = {"a format": 2, "a rule": 1, "a method": 2, "a memory": 1}
 
 
 def patches(section: str) -> list[str]:
