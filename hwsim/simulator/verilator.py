@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,23 +129,44 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _compile(tools: Toolchain, top: str, files: dict[str, str], program: Path) -> None:
     """Build in a temporary folder and move the program to its place."""
-    with tempfile.TemporaryDirectory(dir=program.parent.parent, prefix=".build-") as name:
+    cache = program.parent.parent
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".build-") as name:
         folder = Path(name)
         for file, text in files.items():
             (folder / file).write_text(text)
         libraries = tools.cocotb_library_dir
         link = f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"
         jobs = str(min(4, os.cpu_count() or 1))
-        for command in (
+        _tool(
+            tools,
             ["verilator", *_flags(), "--top-module", top, "-o", top, "-Mdir", ".", "-LDFLAGS", link,
              str(tools.cocotb_main), *files],
-            ["make", "-j", jobs, "-f", "Vtop.mk"],
-        ):  # fmt: skip
-            _tool(tools, command, folder)
+            folder,
+        )  # fmt: skip
+        with _runtime(tools, cache, folder):
+            _tool(tools, ["make", "-j", jobs, "-f", "Vtop.mk"], folder)
         finished = folder / "finished"
         finished.mkdir()
         shutil.move(folder / top, finished / top)
         finished.rename(program.parent)
+
+
+@contextmanager
+def _runtime(tools: Toolchain, cache: Path, folder: Path) -> Iterator[None]:
+    """Verilator's own objects, the same in every design: the first build leaves them to others."""
+    parts = [*_flags(), tools.versions, str(tools.verilator_root)]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+    kept = cache / f"runtime-{key}"
+    for file in kept.glob("*.o"):
+        shutil.copy(file, folder)
+    yield
+    if not kept.exists():
+        own = folder / "runtime"
+        own.mkdir()
+        for file in folder.glob("verilated*.o"):
+            shutil.copy(file, own)
+        with suppress(OSError):  # another build was first
+            own.rename(kept)
 
 
 def _tool(tools: Toolchain, command: list[str], folder: Path) -> str:

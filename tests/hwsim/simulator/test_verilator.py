@@ -57,6 +57,28 @@ def test_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
+def test_what_all_builds_share_is_compiled_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stand-ins for the tools: make compiles what is not there yet."""
+    monkeypatch.setenv("SIGNBOOK_CACHE", str(tmp_path))
+    compiled: list[str] = []
+
+    def tool(_: object, command: list[str], folder: Path) -> str:
+        if command[0] == "make":
+            for name in ("verilated.o", "Vtop.o", "signbook_streamer"):
+                if not (folder / name).exists():
+                    compiled.append(name)
+                    (folder / name).write_text("")
+        return ""
+
+    monkeypatch.setattr(sim, "_tool", tool)
+    for bits in (64, 128):
+        monkeypatch.setattr(sim, "emit_verilog", lambda _, bits=bits: f"module m{bits};")
+        assert sim.build(CONFIG).exists()
+    assert compiled == ["verilated.o", *["Vtop.o", "signbook_streamer"] * 2]
+
+
 @pytest.mark.rtl
 def test_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     program = sim.build(CONFIG)
