@@ -22,7 +22,7 @@ transformers = pytest.importorskip("transformers", reason="the extra lm is not i
 
 import vq.hf  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OFFLINE = os.environ | {"HF_HUB_OFFLINE": "1"}
 IDS = torch.tensor([[2, 7, 1, 8, 2, 8], [1, 8, 2, 8, 4, 5]])
 
