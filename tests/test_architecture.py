@@ -57,7 +57,7 @@ ARROWS = {
     "hwsim/measure": "hwsim rtl vq/container vq/integer",
     "hwsim/sweep": "hwsim/measure hwsim/workloads hwsim/memory rtl vq/container vq/recipe",
     "hwsim": "hwsim",
-    "signbook/zoo": "",
+    "signbook/zoo": "vq/hf",
     "signbook/data": "signbook/zoo",
     "signbook/packed": "signbook/naming vq",
     "signbook/plots": "",
@@ -65,7 +65,7 @@ ARROWS = {
     "signbook": "signbook vq rescomp rtl hwsim",
 }
 #: Files beside the rooms of a package: a listing that draws the architecture has few.
-LOOSE = {"vq": 10, "rtl": 9, "hwsim": 2, "signbook": 21}
+LOOSE = {"vq": 10, "rtl": 9, "hwsim": 2, "signbook": 12}
 #: Heavy packages, and the folders that may import them at the top of a module.
 HEAVY = {
     "torch": ("vq", "rescomp", "signbook"),

@@ -27,9 +27,9 @@ def test_impossible_simulations(file, arguments, message):
 
 
 @pytest.mark.rtl
-def test_simulate_measures_the_file(file, tmp_path):
-    out = tmp_path / "simulate.json"
-    done = run("simulate", file, "--json", out, "--memory", "ideal:bytes_per_cycle=16,latency=8")
+def test_simulate_measures_the_file(file, small, tmp_path):
+    out, memory = tmp_path / "simulate.json", "ideal:bytes_per_cycle=16,latency=8"
+    done = run("simulate", file, "--accelerator", small, "--json", out, "--memory", memory)
     assert done.returncode == 0, done.stderr
     document = json.loads(out.read_text())
     assert document["schema"] == "signbook.simulate/1" and document["engine"] == "rtl"
@@ -44,10 +44,10 @@ def test_simulate_measures_the_file(file, tmp_path):
 
 
 @pytest.mark.rtl
-def test_check_and_estimate_agree(file, tmp_path):
-    out, settings = tmp_path / "rtl.json", tmp_path / "a.yaml"
-    settings.write_text("array: 16x16\nclock_mhz: 700\n")
-    common = ("--memory", "ddr4-2400", "--accelerator", settings, "--methods", "int4")
+def test_check_and_estimate_agree(file, small, tmp_path):
+    out = tmp_path / "rtl.json"
+    small.write_text(f"{small.read_text()}clock_mhz: 700\n")
+    common = ("--memory", "ddr4-2400", "--accelerator", small, "--methods", "int4")
     done = run("simulate", file, "--check", "--json", out, *common)
     assert done.returncode == 0, done.stderr
     assert "cycle model: all counters agree in 2 runs" in done.stdout
@@ -62,7 +62,7 @@ def test_check_and_estimate_agree(file, tmp_path):
         assert one["energy_by"] == counted["runs"][name]["energy_by"]
 
 
-def test_simulate_layers_of_a_file_beside_a_rom(file, rom):
-    text = refused("simulate", file, "--rom", rom)
+def test_simulate_layers_of_a_file_beside_a_rom(file, small, rom):
+    text = refused("simulate", file, "--accelerator", small, "--rom", rom)
     assert "layer 'fc0': codebook must be rom:" in text and "not fc0.codebook" in text
     assert "layer 'fc1': codebook must be rom:" in text
