@@ -22,18 +22,8 @@ def test_rtl_options_that_do_not_fit(tmp_path, options, problem):
     assert not (tmp_path / "rtl").exists()
 
 
-def test_rtl_writes_verilog_and_manifest(tmp_path):
-    done = run(
-        "rtl",
-        "--out",
-        tmp_path / "rtl",
-        "--set",
-        "bus_bits=64",
-        "--set",
-        "array=8x8",
-        "--set",
-        "d_max=8",
-    )
+def test_rtl_writes_verilog_and_manifest(small, tmp_path):
+    done = run("rtl", "--out", tmp_path / "rtl", "--accelerator", small, "--set", "bus_bits=64")
     assert done.returncode == 0, done.stderr
     verilog = Path(done.stdout.strip())
     assert "m_axi_araddr" in verilog.read_text()
