@@ -1,5 +1,11 @@
 """What all tests share: one thread per process, fixed seeds."""
 
+import os
+
+# Two workers share two cores; a second thread in each only makes them wait. Libraries read this
+# when they are loaded, also those of the processes that tests start.
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +14,6 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _repeatable() -> Iterator[None]:
-    """Two workers share two cores; a second thread in each only makes them wait."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # a test may have changed it
     torch.manual_seed(0)
     yield

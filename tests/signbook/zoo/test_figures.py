@@ -45,7 +45,7 @@ Lily didn't want to help her mom, so she"""
     ("load", "checkpoint", "right", "parameters"),
     [
         (load_resnet20, RESNET20, 698, 269_722),  # 91.72 %
-        (load_resnet44, RESNET44, 714, 658_586),  # 93.82 %
+        pytest.param(load_resnet44, RESNET44, 714, 658_586, marks=pytest.mark.slow),  # 93.82 %
         (load_tiniest, "tiniest_cifar10/tiniest.pt", 719, 97_530),  # 94.48 %
         (load_resnet8, "mlperf_tiny/resnet8_cifar10.h5", 673, 78_186),  # 88.44 %
     ],

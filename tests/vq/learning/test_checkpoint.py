@@ -21,7 +21,7 @@ from vq.errors import ConfigError, OutputError, ResumeError
 from vq.learning.checkpoint import Checkpoints, StageCheckpoints
 from vq.learning.finetune import Rates
 
-KILLS = 4  # the first before there is a checkpoint
+KILLS = 2  # the first before there is a checkpoint
 
 
 def assert_same(a, b):
