@@ -39,14 +39,14 @@ def _ports(box: Gearbox) -> dict:
 
 def test_names_that_meet() -> None:
     """Bit 0 of the wire a and the wire a[0], as arrays give them: yosys stumbles over the names."""
-    products = 8
+    products = 2
     source = "module t(input clk, input [15:0] b, output reg [31:0] y);\n"
     for i in range(products):
         source += f"  reg [7:0] \\a[{i}] ;\n  always @(posedge clk) \\a[{i}] <= b[7:0] ^ {i};\n"
     source += "  reg [7:0] a;\n  always @(posedge clk) a <= b[15:8];\n  always @(posedge clk) y <= "
     source += " + ".join(f"\\a[{i}] * a" for i in range(products)) + ";\nendmodule\n"
     cells = cells_of(source, "t")
-    assert cells.ff >= 8 + 8 + 19 and cells.lut4 > 100
+    assert cells.ff >= 8 + 8 + 17 and cells.lut4 > 50
 
 
 def test_cells_of_a_small_block(monkeypatch: pytest.MonkeyPatch) -> None:
