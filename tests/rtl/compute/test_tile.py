@@ -115,11 +115,10 @@ def run(layers, idle=0.0, seed=0, config=CONFIG):
     return found, cycles[0]
 
 
-@pytest.mark.parametrize("axis", ["in", "out"])
-@pytest.mark.parametrize("d", [1, 2, 4, 8])
 @pytest.mark.parametrize(
-    "shape", [(16, 16), (32, 32), (21, 24), (5, 3), (3, 20), (48, 9), (37, 27)]
+    ("axis", "d"), [("in", 1), ("in", 2), ("in", 4), ("in", 8), ("out", 2), ("out", 4), ("out", 8)]
 )
+@pytest.mark.parametrize("shape", [(16, 16), (21, 24), (5, 3), (3, 20), (32, 9), (37, 27)])
 def test_tiles_hold_the_matrix(axis, d, shape):
     rng = np.random.default_rng(d)
     weight = rng.integers(-127, 128, shape).astype(np.int8)
