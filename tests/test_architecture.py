@@ -64,8 +64,6 @@ ARROWS = {
     "signbook/reporting": "signbook/plots hwsim",
     "signbook": "signbook vq rescomp rtl hwsim",
 }
-#: Imports that are still against these rules; each goes, none is added.
-PENDING = [("vq/recipe/folding", "vq/storage"), ("vq/recipe/planning", "vq/storage")]
 #: Files beside the rooms of a package: a listing that draws the architecture has few.
 LOOSE = {"vq": 10, "rtl": 9, "hwsim": 2, "signbook": 12}
 #: Heavy packages, and the folders that may import them at the top of a module.
@@ -123,8 +121,6 @@ def arrows() -> dict[str, set[str]]:
         paths = {path.replace(".", "/") for path in dotted if path.split(".")[0] in PACKAGES}
         # A name inside a module counts as the module.
         found[name] = {p if p in modules() else p.rsplit("/", 1)[0] for p in paths} - {name}
-    for name, other in PENDING:
-        found[name].remove(other)
     return found
 
 

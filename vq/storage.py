@@ -9,21 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vq.container import Container, FilePlan, Kept, open_container, write_container
+from vq.container import Container, FilePlan, open_container, write_container
 from vq.errors import ConfigError, ContainerError, bulleted
+from vq.formats.kept import kept_of, tensor_of, tied_tensors
 from vq.formats.model import compressed_layers, is_compressed, provenance_of
 from vq.inference.decode import decode_weight
 from vq.integer.store import is_integer_tensor
 
-__all__ = ["dtype_tag", "load", "save", "tied_tensors"]
-
-_DTYPES = {
-    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16,
-    "I32": torch.int32, "I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F32": torch.float32, "F64": torch.float64,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-}  # fmt: skip
-_TAGS = {dtype: tag for tag, dtype in _DTYPES.items()}
+__all__ = ["load", "save"]
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> FilePlan:
@@ -42,7 +35,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> FilePlan:
     layers = list(compressed_layers(model))
     if not layers:
         raise ConfigError("model must hold a compressed layer, not none; call vq.compress_ first")
-    kept = {names[0]: _kept(tensor) for names, tensor in _kept_tensors(model)}
+    kept = {names[0]: kept_of(tensor) for names, tensor in _kept_tensors(model)}
     return write_container(path, [layer.to_layer() for layer in layers], kept, provenance_of(model))
 
 
@@ -73,7 +66,7 @@ def load(
     """
     with open_container(path, rom=rom) as container:
         own = (name for name in container.kept_names if not is_integer_tensor(name))
-        state = {name: _tensor(container.kept(name)) for name in own}
+        state = {name: tensor_of(container.kept(name)) for name in own}
         for entry in container.layers:
             name = entry.geometry.name
             state[f"{name}.weight"] = decode_weight(container, name, device or "cpu")
@@ -95,41 +88,6 @@ def _kept_tensors(model: nn.Module) -> list[tuple[list[str], Tensor]]:
     )
     state = model.state_dict(keep_vars=True)
     return tied_tensors({n: t for n, t in state.items() if not n.startswith(prefixes)})
-
-
-def dtype_tag(tensor: Tensor) -> str:
-    """Name of a tensor's dtype in the container.
-
-    Raises
-    ------
-    ConfigError
-        If it has none, such as a complex dtype.
-    """
-    if tensor.dtype not in _TAGS:
-        raise ConfigError(
-            f"tensors to keep must have one of the dtypes {', '.join(_TAGS.values())}, "
-            f"not {tensor.dtype}"
-        )
-    return _TAGS[tensor.dtype]
-
-
-def tied_tensors(state: Mapping[str, Tensor]) -> list[tuple[list[str], Tensor]]:
-    """Group names by the tensor they stand for, in the order of the first names."""
-    groups: dict[int, tuple[list[str], Tensor]] = {}
-    for name, tensor in state.items():
-        groups.setdefault(id(tensor), ([], tensor))[0].append(name)
-    return list(groups.values())
-
-
-def _kept(tensor: Tensor) -> Kept:
-    data = tensor.detach().cpu().contiguous()
-    raw = data.reshape(-1).view(torch.uint8).numpy().tobytes()
-    return Kept(dtype_tag(data), tuple(data.shape), raw)
-
-
-def _tensor(kept: Kept) -> Tensor:
-    raw = torch.from_numpy(np.frombuffer(kept.data, np.uint8).copy())
-    return raw.view(_DTYPES[kept.dtype]).reshape(kept.shape)
 
 
 def _check_fit(container: Container, state: Mapping[str, Tensor], wanted: dict[str, Any]) -> None:

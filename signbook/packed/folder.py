@@ -18,7 +18,7 @@ from signbook.naming import resolve_model
 from vq.container import atomic_file
 from vq.container.constants import DTYPE_BYTES
 from vq.errors import ConfigError, bulleted
-from vq.storage import tied_tensors
+from vq.formats.kept import tied_tensors
 
 __all__ = ["WEIGHTS", "Architecture", "Stored", "read_architecture", "write_folder"]
 

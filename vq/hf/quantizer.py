@@ -15,9 +15,9 @@ from torch import Tensor
 
 from vq.container import LAYOUT, Container, open_container
 from vq.errors import ConfigError, bulleted
+from vq.formats.kept import dtype_tag
 from vq.inference.decode import decode_weight
 from vq.integer.store import is_integer_tensor
-from vq.storage import dtype_tag
 
 __all__ = ["FILE", "METHOD", "SignbookConfig", "register_classes", "transformers"]
 

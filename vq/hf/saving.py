@@ -11,9 +11,9 @@ from torch import nn
 
 from vq.container import LAYOUT
 from vq.errors import ConfigError, bulleted
+from vq.formats.kept import tied_tensors
 from vq.formats.model import compressed_layers, is_compressed, provenance_of
 from vq.hf.quantizer import FILE, METHOD
-from vq.storage import tied_tensors
 
 __all__ = ["check_names", "config_json"]
 

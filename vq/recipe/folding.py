@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vq.formats.kept import tied_tensors
 from vq.layers import op_of, shape_of
-from vq.storage import tied_tensors
 
 __all__ = ["find_norms", "fold_", "is_per_output"]
 

@@ -8,9 +8,9 @@ from torch import nn
 from vq.clustering.cluster import KMeans
 from vq.container import LayerAccount, Provenance, account, plan_file
 from vq.container.header import canonical_json
+from vq.formats.kept import dtype_tag, tied_tensors
 from vq.recipe.recipe import Recipe
 from vq.recipe.selection import Selection, select
-from vq.storage import dtype_tag, tied_tensors
 from vq.version import TOOL
 
 __all__ = ["Plan", "Skipped", "plan"]

@@ -1,0 +1,58 @@
+"""Tensors that are stored as they are: norms, biases, and every layer that a recipe keeps."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vq.container import Kept
+from vq.errors import ConfigError
+
+__all__ = ["dtype_tag", "kept_of", "tensor_of", "tied_tensors"]
+
+_DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16,
+    "I32": torch.int32, "I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F32": torch.float32, "F64": torch.float64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+_TAGS = {dtype: tag for tag, dtype in _DTYPES.items()}
+
+
+def dtype_tag(tensor: Tensor) -> str:
+    """Name of a tensor's dtype in the container.
+
+    Raises
+    ------
+    ConfigError
+        If it has none, such as a complex dtype.
+    """
+    if tensor.dtype not in _TAGS:
+        raise ConfigError(
+            f"tensors to keep must have one of the dtypes {', '.join(_TAGS.values())}, "
+            f"not {tensor.dtype}"
+        )
+    return _TAGS[tensor.dtype]
+
+
+def tied_tensors(state: Mapping[str, Tensor]) -> list[tuple[list[str], Tensor]]:
+    """Group names by the tensor they stand for, in the order of the first names."""
+    groups: dict[int, tuple[list[str], Tensor]] = {}
+    for name, tensor in state.items():
+        groups.setdefault(id(tensor), ([], tensor))[0].append(name)
+    return list(groups.values())
+
+
+def kept_of(tensor: Tensor) -> Kept:
+    """Make a tensor one that the container keeps: its own dtype, shape and bytes."""
+    data = tensor.detach().cpu().contiguous()
+    raw = data.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return Kept(dtype_tag(data), tuple(data.shape), raw)
+
+
+def tensor_of(kept: Kept) -> Tensor:
+    """Undo :func:`kept_of`; the tensor has memory of its own."""
+    raw = torch.empty(len(kept.data), dtype=torch.uint8)  # of numpy's, empty ones have no stride
+    raw.numpy()[:] = np.frombuffer(kept.data, np.uint8)
+    return raw.view(_DTYPES[kept.dtype]).reshape(kept.shape)
