@@ -17,7 +17,7 @@ eps_mse              mean squared error of the predicted noise              Deno
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from rescomp import ActivationQuantizer
 from signbook.meters import meter_for
 from signbook.naming import resolve_data, resolve_model
 from signbook.tasks import LanguageModelling, Task
-from vq.calibration.batches import tensors_of, to_device
+from vq.calibration.batches import to_device
 from vq.container import open_container
 from vq.errors import ConfigError
 from vq.integer import IntegerModel, read_integer
@@ -191,8 +191,7 @@ def evaluate(
     meter = meter_for(task, compare=reference is not None, neighbours=neighbours)
     with _evaluating(models, place), bar("evaluating", len(task.batches)) as advance:
         for batch in task.batches:
-            if next(tensors_of(batch), None) is None:
-                raise ConfigError(f"a batch must hold tensors, not {type(batch).__name__}")
+            _require_tensors(batch)
             meter.add(to_device(batch, place), models)
             advance()
     if not meter.count:
@@ -202,6 +201,15 @@ def evaluate(
         return Evaluation(_finite(metrics), None, protocol)
     compared = _finite(metrics | meter.comparison())
     return Evaluation(compared, _finite(meter.metrics(1)), protocol)
+
+
+def _require_tensors(item: Any) -> None:
+    """Require that a batch holds nothing but tensors, in tuples, lists and mappings too."""
+    if isinstance(item, Mapping | tuple | list):
+        for part in item.values() if isinstance(item, Mapping) else item:
+            _require_tensors(part)
+    elif not isinstance(item, Tensor):
+        raise ConfigError(f"a batch must hold tensors, not {type(item).__name__}")
 
 
 def _protocol(task: Task, scored: int) -> dict[str, Any] | None:

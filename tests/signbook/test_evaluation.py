@@ -208,6 +208,11 @@ SCORED = torch.tensor([[False, True, True]])
         ),
         (Table(torch.eye(3)), "a text", "task must be one of signbook.tasks, not str"),
         (Table(torch.eye(3)), Classification(["text"]), "a batch must hold tensors, not str"),
+        (
+            Table(torch.eye(3)),
+            Classification([(torch.arange(3), [0, 1, 2])]),
+            "a batch must hold tensors, not int",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(model, task, message):

@@ -107,7 +107,8 @@ def to_device(item: Any, device: torch.device) -> Any:
     if isinstance(item, Mapping):
         return {key: to_device(value, device) for key, value in item.items()}
     if isinstance(item, tuple | list):
-        return type(item)(to_device(value, device) for value in item)
+        make = getattr(item, "_make", type(item))  # named tuples take their parts one by one
+        return make(to_device(value, device) for value in item)
     return item
 
 

@@ -1,6 +1,7 @@
 """Batches of calibration data, good and bad."""
 
 import copy
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -40,11 +41,18 @@ def lambda_of(function):
     return found
 
 
+class Labelled(NamedTuple):
+    inputs: torch.Tensor
+    labels: torch.Tensor
+
+
 def test_tensors_of_all_containers_are_moved():
     x = torch.zeros(2)
     moved = to_device({"a": [x, (x, 3)], "b": None}, torch.device("meta"))
     assert moved["a"][0].is_meta and moved["a"][1][0].is_meta
     assert moved["a"][1][1] == 3 and moved["b"] is None
+    moved = to_device(Labelled(x, x), torch.device("meta"))
+    assert type(moved) is Labelled and moved.inputs.is_meta and moved.labels.is_meta
 
 
 def test_fingerprint_depends_on_values_shapes_and_dtypes():
