@@ -6,6 +6,7 @@ module      what it is about
 document    what a measurement says; ``checked`` has the types of its fields
 counts      what was counted, by whichever engine, as a run of it
 baselines   the same layers in int8, int4, int3, int2
+file        a file and its baselines, whatever runs them
 simulate    a file in RTL
 compare     a prediction beside what the RTL counted
 estimate    a file by the cycle model

@@ -8,12 +8,7 @@ from hwsim.cycles import predict
 from hwsim.defaults import DEFAULT_MEMORY
 from hwsim.measure.counts import run_of
 from hwsim.measure.document import Run
-from hwsim.measure.simulate import (
-    Progress,
-    graph_of,
-    measure,
-    runs_as_network,
-)
+from hwsim.measure.file import Progress, graph_of, measure, runs_as_network
 from hwsim.memory import parse_memory
 from hwsim.program import Step, assemble, steps_of_graph, steps_of_layers
 from rtl import AcceleratorConfig

@@ -1,11 +1,8 @@
 """Measure a container on the generated hardware, beside the same layers as int8."""
 
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,36 +10,20 @@ from numpy.typing import NDArray
 
 from hwsim.cycles import predict
 from hwsim.defaults import DEFAULT_MEMORY
-from hwsim.measure.baselines import baseline_layers, require_baselines, with_weights_of
-from hwsim.measure.checked import Engine
 from hwsim.measure.compare import require_prediction
 from hwsim.measure.counts import run_of
-from hwsim.measure.document import Measurement, Run
+from hwsim.measure.document import Run
+from hwsim.measure.file import Progress, graph_of, measure, runs_as_network
 from hwsim.memory import absolute_memory, parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
-from hwsim.program.weights import check_layers
 from hwsim.simulator.accelerator import Surroundings, run_program
 from rtl import AcceleratorConfig
 from rtl.program import RunStatus
-from vq.container import (
-    ConfigError,
-    Container,
-    SimulationError,
-    open_container,
-    write_container,
-)
-from vq.integer import IntegerModel, is_integer_tensor, read_integer
+from vq.container import Container, SimulationError
 
-__all__ = [
-    "graph_of",
-    "measure",
-    "runs_as_network",
-    "simulate",
-]
+__all__ = ["simulate"]
 
 DEFAULT_TIMEOUT_CYCLES = 1 << 20
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,62 +101,6 @@ def simulate(
     return measure(path, "rtl", run, config=config, memory=memory, rows=rows, methods=methods)
 
 
-def measure(
-    path: str | PathLike[str],
-    engine: Engine,
-    prepare: Callable[[str, Container, Container], Callable[[], Run]],
-    *,
-    config: AcceleratorConfig,
-    memory: str,
-    rows: int | None,
-    methods: Sequence[str],
-) -> dict[str, Any]:
-    """The document of a file and its baselines, whatever runs them.
-
-    Parameters
-    ----------
-    path, config, memory, rows, methods
-        See :func:`simulate`.
-    engine : str
-        "rtl" or "model".
-    prepare : callable
-        Given the name of a run, its container and the original one: assemble the program, and
-        return what runs it and gives its run of the document.
-    """
-    described = parse_memory(memory).describe()
-    require_baselines(methods)
-    if rows is not None and rows < 1:
-        raise ConfigError(f"rows must be at least 1, not {rows}")
-    streamer = config.streamer
-    with open_container(path, rom=streamer.roms) as container:
-        # What must come out cannot be computed from a codebook that the instance does not have.
-        check_layers([entry for entry in container.layers if entry.geometry.in_rom], streamer)
-        plans = [("compressed", container)]
-        with _baselines(container, dict.fromkeys(methods)) as others:
-            plans += others
-            # All programs exist before the first one is run.
-            ready = {name: prepare(name, one, container) for name, one in plans}
-            runs = {name: run() for name, run in ready.items()}
-    return Measurement.of(engine, config.to_mapping(), described, runs).to_json()
-
-
-def runs_as_network(container: Container, rows: int | None) -> bool:
-    """Whether a container's integer graph is run, and not each layer by itself."""
-    return rows is None and any(is_integer_tensor(name) for name in container.kept_names)
-
-
-def graph_of(original: Container, container: Container) -> IntegerModel:
-    """The original file's integer graph, with the weights of one of its baselines.
-
-    Where neither has groups, the integers are the same, and so are the numbers behind them.
-    """
-    model, files = read_integer(original), (original, container)
-    grouped = any(entry.geometry.group for file in files for entry in file.layers)
-    if grouped and container is not original:
-        return with_weights_of(model, original, container)
-    return model
-
-
 def _work(container: Container, original: Container, rows: int | None) -> _Work:
     """What to run; the graph is that of the original file."""
     if runs_as_network(original, rows):
@@ -194,24 +119,6 @@ def _work(container: Container, original: Container, rows: int | None) -> _Work:
         {work.step.source: work.inputs for work in works},
         {work.step.target: work.outputs for work in works},
     )
-
-
-@contextmanager
-def _baselines(
-    container: Container, methods: Sequence[str] | dict[str, None]
-) -> Iterator[list[tuple[str, Container]]]:
-    """The same integers in other methods, in files that live as long as the context."""
-    with tempfile.TemporaryDirectory(prefix="signbook-") as folder:
-        opened = []
-        try:
-            for method in methods:
-                path = Path(folder) / f"{method}.vq.safetensors"
-                write_container(path, layers=baseline_layers(container, method))
-                opened.append((method, open_container(path)))
-            yield opened
-        finally:
-            for _, other in opened:
-                other.close()
 
 
 def _run(

@@ -9,7 +9,7 @@ from hwsim.defaults import DEFAULT_MEMORY
 from hwsim.measure.baselines import require_baselines
 from hwsim.measure.counts import run_of
 from hwsim.measure.document import Measurement, Network, Rest, Run
-from hwsim.measure.simulate import Progress
+from hwsim.measure.file import Progress
 from hwsim.memory import parse_memory
 from hwsim.program import Program, assemble
 from hwsim.workloads import (

@@ -11,7 +11,7 @@ from signbook.commands.printing import print_rows, print_table, save_json
 from signbook.commands.tables import layer_rows, rest_rows, run_rows, summary_rows
 
 if TYPE_CHECKING:
-    from hwsim.measure.simulate import Progress
+    from hwsim.measure.file import Progress
     from rtl import AcceleratorConfig
 
 __all__ = ["Setup", "print_measured", "setup_of", "shown"]

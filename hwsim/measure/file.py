@@ -1,0 +1,96 @@
+"""A file and its baselines: programs of all of them, then runs, whatever runs them."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from hwsim.measure.baselines import baseline_layers, require_baselines, with_weights_of
+from hwsim.measure.checked import Engine
+from hwsim.measure.document import Measurement, Run
+from hwsim.memory import parse_memory
+from hwsim.program.weights import check_layers
+from rtl import AcceleratorConfig
+from vq.container import ConfigError, Container, open_container, write_container
+from vq.integer import IntegerModel, is_integer_tensor, read_integer
+
+__all__ = ["Progress", "graph_of", "measure", "runs_as_network"]
+
+#: Called with the name of a run, its data beats so far, and all its beats.
+Progress = Callable[[str, int, int], None]
+
+
+def measure(
+    path: str | PathLike[str],
+    engine: Engine,
+    prepare: Callable[[str, Container, Container], Callable[[], Run]],
+    *,
+    config: AcceleratorConfig,
+    memory: str,
+    rows: int | None,
+    methods: Sequence[str],
+) -> dict[str, Any]:
+    """The document of a file and its baselines, whatever runs them.
+
+    Parameters
+    ----------
+    path, config, memory, rows, methods
+        See :func:`hwsim.simulate`.
+    engine : str
+        "rtl" or "model".
+    prepare : callable
+        Given the name of a run, its container and the original one: assemble the program, and
+        return what runs it and gives its run of the document.
+    """
+    described = parse_memory(memory).describe()
+    require_baselines(methods)
+    if rows is not None and rows < 1:
+        raise ConfigError(f"rows must be at least 1, not {rows}")
+    streamer = config.streamer
+    with open_container(path, rom=streamer.roms) as container:
+        # What must come out cannot be computed from a codebook that the instance does not have.
+        check_layers([entry for entry in container.layers if entry.geometry.in_rom], streamer)
+        plans = [("compressed", container)]
+        with _baselines(container, dict.fromkeys(methods)) as others:
+            plans += others
+            # All programs exist before the first one is run.
+            ready = {name: prepare(name, one, container) for name, one in plans}
+            runs = {name: run() for name, run in ready.items()}
+    return Measurement.of(engine, config.to_mapping(), described, runs).to_json()
+
+
+def runs_as_network(container: Container, rows: int | None) -> bool:
+    """Whether a container's integer graph is run, and not each layer by itself."""
+    return rows is None and any(is_integer_tensor(name) for name in container.kept_names)
+
+
+def graph_of(original: Container, container: Container) -> IntegerModel:
+    """The original file's integer graph, with the weights of one of its baselines.
+
+    Where neither has groups, the integers are the same, and so are the numbers behind them.
+    """
+    model, files = read_integer(original), (original, container)
+    grouped = any(entry.geometry.group for file in files for entry in file.layers)
+    if grouped and container is not original:
+        return with_weights_of(model, original, container)
+    return model
+
+
+@contextmanager
+def _baselines(
+    container: Container, methods: Iterable[str]
+) -> Iterator[list[tuple[str, Container]]]:
+    """The same integers in other methods, in files that live as long as the context."""
+    with tempfile.TemporaryDirectory(prefix="signbook-") as folder:
+        opened = []
+        try:
+            for method in methods:
+                path = Path(folder) / f"{method}.vq.safetensors"
+                write_container(path, layers=baseline_layers(container, method))
+                opened.append((method, open_container(path)))
+            yield opened
+        finally:
+            for _, other in opened:
+                other.close()
