@@ -8,14 +8,7 @@ from typing import Any, Self
 
 from rtl.compute.config import ArrayConfig
 from rtl.config import StreamerConfig
-from rtl.settings import (
-    Problem,
-    SettingsError,
-    read_settings,
-    require,
-    type_problems,
-    unmet,
-)
+from rtl.settings import Problem, read_settings, require, type_problems, unchecked, unmet
 
 __all__ = ["AcceleratorConfig"]
 
@@ -81,11 +74,10 @@ class AcceleratorConfig:
         """What the parts say about this configuration's own settings, and what only it knows."""
         own = {field.name for field in dataclasses.fields(self)}
         found: dict[Problem, None] = {}  # the parts share settings
-        for build in (lambda: self.streamer, lambda: self.array):
-            try:
-                build()
-            except SettingsError as error:
-                found |= dict.fromkeys(p for p in error.problems if p[0] in own)
+        parts = ((StreamerConfig, self._of_streamer()), (ArrayConfig, self._of_array()))
+        for kind, settings in parts:
+            problems = unchecked(kind, settings).problems()
+            found |= dict.fromkeys(problem for problem in problems if problem[0] in own)
         wrong = {name for name, _ in found}
         weights = self.rows * self.columns
         checks = []
@@ -107,23 +99,29 @@ class AcceleratorConfig:
     @property
     def streamer(self) -> StreamerConfig:
         """The part that fetches and decodes weights."""
-        shared = {field.name for field in dataclasses.fields(StreamerConfig)}
-        chosen = {n: v for n, v in dataclasses.asdict(self).items() if n in shared}
-        return StreamerConfig(**chosen, tile_outputs=self.rows)
+        return StreamerConfig(**self._of_streamer())
 
     @property
     def array(self) -> ArrayConfig:
         """The part that computes."""
-        return ArrayConfig(
-            rows=self.rows,
-            columns=self.columns,
-            lanes=self.bus_bits,
-            d_max=1 if self.int8_only else self.d_max,
-            accumulators=self.accumulators,
-            scale_lanes=self.scale_lanes,
-            input_words=self.input_bytes // max(1, self.columns),
-            output_words=self.output_bytes // max(1, self.rows),
-        )
+        return ArrayConfig(**self._of_array())
+
+    def _of_streamer(self) -> dict[str, Any]:
+        shared = {field.name for field in dataclasses.fields(StreamerConfig)}
+        chosen = {n: v for n, v in dataclasses.asdict(self).items() if n in shared}
+        return {**chosen, "tile_outputs": self.rows}
+
+    def _of_array(self) -> dict[str, int]:
+        return {
+            "rows": self.rows,
+            "columns": self.columns,
+            "lanes": self.bus_bits,
+            "d_max": 1 if self.int8_only else self.d_max,
+            "accumulators": self.accumulators,
+            "scale_lanes": self.scale_lanes,
+            "input_words": self.input_bytes // max(1, self.columns),
+            "output_words": self.output_bytes // max(1, self.rows),
+        }
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> Self:

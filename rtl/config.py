@@ -77,9 +77,10 @@ class StreamerConfig:
     codebook_rom: str = ""
 
     def __post_init__(self) -> None:
-        require("accelerator configuration", type_problems(self) or self._problems())
+        require("accelerator configuration", type_problems(self) or self.problems())
 
-    def _problems(self) -> list[Problem]:
+    def problems(self) -> list[Problem]:
+        """All that is wrong with settings of the right types; nothing once it is built."""
         bus_fits = self.bus_bits in (64, 128, 256, 512)
         # An impossible bus must not make the burst look wrong as well.
         bus_bits = self.bus_bits if bus_fits else 512

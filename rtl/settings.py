@@ -7,18 +7,10 @@ from typing import Any
 
 from vq.container import ConfigError, bulleted
 
-__all__ = ["Problem", "SettingsError", "read_settings", "require", "type_problems", "unmet"]
+__all__ = ["Problem", "read_settings", "require", "type_problems", "unchecked", "unmet"]
 
 #: Name of a setting, and what is wrong with it.
 Problem = tuple[str, str]
-
-
-class SettingsError(ConfigError):
-    """Settings that no instance has; ``problems`` says it setting by setting."""
-
-    def __init__(self, message: str, problems: Iterable[Problem] = ()) -> None:
-        super().__init__(message)
-        self.problems = tuple(problems)
 
 
 def require(subject: str, problems: Iterable[Problem]) -> None:
@@ -26,11 +18,18 @@ def require(subject: str, problems: Iterable[Problem]) -> None:
 
     Raises
     ------
-    SettingsError
+    ConfigError
         With all of them in one message.
     """
-    if found := list(problems):
-        raise SettingsError(bulleted(subject, (text for _, text in found)), found)
+    if found := [text for _, text in problems]:
+        raise ConfigError(bulleted(subject, found))
+
+
+def unchecked(kind: Any, settings: Mapping[str, Any]) -> Any:
+    """A configuration that may be an impossible one, to be asked for its problems."""
+    made = object.__new__(kind)
+    vars(made).update(settings)
+    return made
 
 
 def unmet(config: Any, checks: Iterable[tuple[str, bool, str]]) -> list[Problem]:
@@ -76,7 +75,7 @@ def read_settings(
 
     Raises
     ------
-    SettingsError
+    ConfigError
         If a name is unknown (with the nearest known one), or a value is not an integer.
     """
     wanted = {field.name: field.type for field in dataclasses.fields(kind)}

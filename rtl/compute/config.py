@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rtl.settings import require, unmet
+from rtl.settings import Problem, require, unmet
 
 __all__ = ["ArrayConfig"]
 
@@ -45,6 +45,10 @@ class ArrayConfig:
     output_words: int = 2048
 
     def __post_init__(self) -> None:
+        require("array configuration", self.problems())
+
+    def problems(self) -> list[Problem]:
+        """All that is wrong with settings of the right types; nothing once it is built."""
         sizes = (8, 16, 32, 64)
         checks = [
             ("rows", self.rows in sizes, "8, 16, 32 or 64"),
@@ -78,4 +82,4 @@ class ArrayConfig:
                 )
             ),
         ]
-        require("array configuration", unmet(self, checks))
+        return unmet(self, checks)
