@@ -78,10 +78,10 @@ def run(
     from signbook.naming import resolve_data, resolve_model
     from signbook.objectives import Embedded, objective_of
 
-    make_folder(out)
-    objective = objective_of(resolve_data(data))
     if epochs < 1 and not blockwise:
         raise ConfigError(f"--epochs must be positive without --blockwise, not {epochs}")
+    make_folder(out)
+    objective = objective_of(resolve_data(data))
     if objective.needs_teacher and not teacher and epochs:
         raise ConfigError(f"data {data} hold no targets, so --teacher must be given")
     place = choose_device(device)
