@@ -176,16 +176,18 @@ class Memory(Open):
     @property
     def bytes_per_cycle(self) -> float | None:
         """What it delivers at most, if it says so."""
-        for name in ("bytes_per_cycle", "peak_bytes_per_cycle"):
-            value = self.__pydantic_extra__.get(name)
-            if isinstance(value, int | float):
-                return value
-        return None
+        return next(iter(self._rates().values()), None)
+
+    def _rates(self) -> dict[str, Any]:
+        given = self.__pydantic_extra__
+        names = ("bytes_per_cycle", "peak_bytes_per_cycle")
+        return {name: given[name] for name in names if given.get(name) is not None}
 
     @pydantic.model_validator(mode="after")
     def _delivers(self) -> Self:
-        if self.bytes_per_cycle is not None and not 0 < self.bytes_per_cycle <= 1e12:
-            raise ValueError(f"bytes_per_cycle must be above 0, not {self.bytes_per_cycle}")
+        for name, value in self._rates().items():
+            if not isinstance(value, int | float) or not 0 < value <= 1e12:
+                raise ValueError(f"{name} must be a number above 0, not {value!r}")
         return self
 
 

@@ -77,8 +77,10 @@ def test_only_what_was_said_is_written():
 def test_what_a_memory_delivers():
     assert Memory.model_validate({"name": "m"}).bytes_per_cycle is None
     assert Memory.model_validate({"name": "m", "peak_bytes_per_cycle": 2.5}).bytes_per_cycle == 2.5
-    with pytest.raises(ValueError, match=r"bytes_per_cycle must be above 0, not 0 "):
-        Memory.model_validate({"name": "m", "bytes_per_cycle": 0})
+    for wrong in (0, "much"):
+        message = f"peak_bytes_per_cycle must be a number above 0, not {wrong!r} "
+        with pytest.raises(ValueError, match=message):
+            Memory.model_validate({"name": "m", "peak_bytes_per_cycle": wrong})
 
 
 @pytest.mark.parametrize(
