@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from signbook.commands.defaults import Defaults
 from signbook.commands.options import Json
 from signbook.commands.printing import print_rows
 
@@ -13,7 +14,9 @@ __all__ = ["run"]
 
 def run(
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("signbook-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Of data split, model and batches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of data split, model and batches.")] = Defaults(
+        "signbook.demo", "run_demo"
+    ).seed,
     json: Json = None,
 ) -> None:
     """Train, compress, pack, stream through RTL and report: the whole path on real data.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["method_named", "run"]
 
 _BITS = 4
+_RECIPE = Defaults("rescomp.calibrate", "default_recipe")
 _SOLVER = Defaults("rescomp.settings", "Settings")
 
 
@@ -44,7 +45,8 @@ def run(
         typer.Option(help="2, 3, 4 (default) or 8, of linears and convolutions."),
     ] = None,
     group: Annotated[
-        int | None, typer.Option(min=1, help="Weights that share a scale; 128 by default.")
+        int | None,
+        typer.Option(min=1, help=f"Weights that share a scale; {_RECIPE.group} by default."),
     ] = None,
     asymmetric: Annotated[
         bool, typer.Option("--asymmetric", help="Store a zero for every group, too.")

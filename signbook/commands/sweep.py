@@ -56,7 +56,10 @@ def run(
     ] = None,
     objective: Annotated[
         list[str] | None,
-        typer.Option(help="What points are compared by; repeatable. By default cycles, area_macs."),
+        typer.Option(
+            help="What points are compared by; repeatable. "
+            f"By default {', '.join(_SWEEP.objectives)}."
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Points at once; by default one for each processor.")
@@ -78,7 +81,7 @@ def run(
     For example: sweep deit-tiny --out DIR --recipe ssvq:d=8,k=16 --set array=16x16,32x32
     --memory ddr4-2400 --memory lpddr5-6400. Whatever stops it, --resume goes on.
     """
-    from hwsim.sweep import DEFAULT_OBJECTIVES, sweep
+    from hwsim.sweep import sweep
     from vq.progress import bar
 
     with resumable(out, "point"):
@@ -94,7 +97,7 @@ def run(
             document = sweep(
                 checked,
                 out,
-                objectives=objective or DEFAULT_OBJECTIVES,
+                objectives=objective or _SWEEP.objectives,
                 search=search,
                 seed=seed,
                 executor=make,

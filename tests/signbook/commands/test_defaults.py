@@ -11,6 +11,7 @@ import vq
 from hwsim.sweep import sweep
 from signbook.cli import app
 from signbook.commands.defaults import Defaults
+from signbook.demo import run_demo
 from signbook.evaluation import evaluate, evaluate_named
 from vq.export import export_dense, export_dram
 from vq.integer import add_integer
@@ -21,6 +22,7 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 @pytest.mark.parametrize(
     ("command", "options", "function"),
     [
+        ("demo", {"seed": "seed"}, run_demo),
         ("plan", {"seed": "seed"}, vq.plan),
         ("compress", {"seed": "seed", "importance": "importance"}, vq.compress_),
         ("finetune", {"seed": "seed"}, vq.compress_),
@@ -57,6 +59,13 @@ def test_baselines_agree():
     shown = {option.name: option.default for option in COMMANDS["simulate"].params}
     for function in (hwsim.simulate, hwsim.estimate, hwsim.estimate_workload):
         assert tuple(shown["methods"].split(",")) == _default(function, "methods")
+
+
+def test_defaults_in_words_agree():
+    """Where nothing given means more than a value could say."""
+    said = {o.name: o.help for c in ("quantize", "sweep") for o in COMMANDS[c].params}
+    assert f"{_default(rescomp.default_recipe, 'group')} by default" in said["group"]
+    assert f"By default {', '.join(_default(sweep, 'objectives'))}." in said["objective"]
 
 
 def _default(function, parameter):
