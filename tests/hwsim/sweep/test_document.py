@@ -1,22 +1,10 @@
-"""Rows and sweeps: a row that was measured has its figures, and objectives are fields of rows."""
+"""Rows and sweeps: a row that was measured has its figures, and the front is of such rows."""
 
 import pytest
 
 from hwsim.sweep.document import Measures, Row, Sweep
-from hwsim.sweep.objectives import OBJECTIVES, costs_of, objective_problems
 
 POINT = {"target": "resnet-20", "memory": "ideal"}
-
-
-def test_objectives_look_at_measures():
-    row = Measures(cycles=9, speedup=2.5, multipliers=64).model_dump()
-    assert {axis.field for axis in OBJECTIVES.values()} <= row.keys()
-    assert costs_of(row, ["cycles", "speedup", "area_macs"]) == [9.0, -2.5, 64.0]
-    assert costs_of(row, ["cycles", "bursts"]) is None
-    assert objective_problems([]) == ["objectives must be at least one, not none"]
-    assert objective_problems(["cycles"] * 2) == [
-        "objective 'cycles' must be given once, not 2 times"
-    ]
 
 
 def test_rows_that_were_measured_have_figures():
