@@ -21,7 +21,7 @@ COMMON = {
     "rtl": "rtl/config rtl/accelerator_config rtl/descriptor rtl/program rtl/rom rtl/settings "
     "vq/container",
     "hwsim": "hwsim/defaults vq/errors vq/version vq/native",
-    "signbook": "signbook/extras signbook/files signbook/hints signbook/hub signbook/tasks "
+    "signbook": "signbook/extras signbook/files signbook/hints signbook/tasks "
     "vq/errors vq/progress",
 }
 #: What else the files of each room may import: a room, with the rooms inside, or a file
