@@ -33,6 +33,7 @@ from signbook.naming import resolve_data, resolve_model
 from signbook.tasks import LanguageModelling, Task
 from vq.calibration.batches import to_device
 from vq.container import open_container
+from vq.container.rom import roms_of
 from vq.errors import ConfigError
 from vq.integer import IntegerModel, read_integer
 from vq.layers import candidates, op_of
@@ -87,15 +88,17 @@ class IntegerModule(nn.Module):
         return torch.from_numpy(self.model.dequantize(codes)).to(x.device)
 
 
-def load_integer(file: Path) -> IntegerModule:
+def load_integer(file: Path, rom: Path | None = None) -> IntegerModule:
     """Read the integer graph of a container as a module.
+
+    ``rom`` is the array file of a codebook that the container only names.
 
     Raises
     ------
     ContainerError
         If there is none or it is damaged.
     """
-    with open_container(file) as container:
+    with open_container(file, rom=roms_of(rom)) as container:
         return IntegerModule(read_integer(container))
 
 
@@ -108,6 +111,7 @@ def evaluate_named(
     reference: bool = False,
     integer: bool = False,
     activation_bits: int | None = None,
+    rom: Path | None = None,
     device: str = "auto",
 ) -> Evaluation:
     """Evaluate what the command line names.
@@ -116,7 +120,8 @@ def evaluate_named(
     the container's weights in the model's architecture, or its integer graph if ``integer``,
     compared with ``weights`` if given, and with those that belong to the name if ``reference``.
     With ``activation_bits``, the inputs of the model's linear layers are rounded, those of the file
-    alone if there is one; never those of what it is compared with.
+    alone if there is one; never those of what it is compared with. ``rom`` is the array file of a
+    codebook that the container only names.
 
     Raises
     ------
@@ -129,6 +134,8 @@ def evaluate_named(
         raise ConfigError("--reference must come with --file, the model that is compared with it")
     if integer and file is None:
         raise ConfigError("--integer must come with --file, the container that holds the graph")
+    if rom is not None and file is None:
+        raise ConfigError("--rom must come with --file, the container that names the codebook")
     if integer and activation_bits is not None:
         raise ConfigError("--activation-bits must come without --integer: its activations are int8")
     choose_device(device)
@@ -137,9 +144,9 @@ def evaluate_named(
         _round_activations(subject, activation_bits, None)
         return evaluate(subject, resolve_data(data), device=device)
     if integer:
-        subject = load_integer(file)
+        subject = load_integer(file, rom)
     else:
-        subject = vq.load(file, into=resolve_model(model, pretrained=False))
+        subject = vq.load(file, into=resolve_model(model, pretrained=False), rom=roms_of(rom))
         _round_activations(subject, activation_bits, file)
     compared = resolve_model(model, weights) if reference or weights is not None else None
     return evaluate(subject, resolve_data(data), reference=compared, device=device)

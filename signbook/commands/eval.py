@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from signbook.commands.options import DEVICE, Device, Json, Model
+from signbook.commands.options import DEVICE, Book, Device, Json, Model
 from signbook.commands.printing import print_rows, print_table, save_json, text
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def run(
         int | None,
         typer.Option(help="Round the inputs of the linear layers (FILE's, if given), 2 to 8 bits."),
     ] = None,
+    rom: Book = None,
     device: Device = DEVICE,
     json: Json = None,
 ) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def run(
         reference=reference,
         integer=integer,
         activation_bits=activation_bits,
+        rom=rom,
         device=device,
     )
     _print(f"{file or model} on {data}", found)

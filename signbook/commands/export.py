@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from signbook.commands.defaults import Defaults
-from signbook.commands.options import MODEL_HELP, File, Json
+from signbook.commands.options import MODEL_HELP, Book, File, Json
 from signbook.commands.printing import print_rows, save_json, text
 from vq.errors import ConfigError
 
@@ -44,11 +44,13 @@ def run(
             "--dense-others", help="For transformers: layers that it cannot hold become dense."
         ),
     ] = False,
+    rom: Book = None,
     json: Json = None,
 ) -> dict[str, Any]:
     """Write a container as dense weights, as ONNX, as an accelerator's memory, or repacked."""
     from signbook.files import write_json
     from signbook.packed import FORMATS, export_packed
+    from vq.container.rom import roms_of
     from vq.export import export_dense, export_dram
 
     targets = ("dense", "onnx", "dram", *FORMATS)
@@ -56,15 +58,15 @@ def run(
         raise ConfigError(f"--to must be one of {', '.join(targets)}, not {to!r}")
     files, layers = [out], {}
     if to in FORMATS:
-        layers = export_packed(file, to, out, model=model, dense_others=dense_others)
+        layers = export_packed(file, to, out, model=model, dense_others=dense_others, rom=rom)
         files = layers.pop("files")
     elif to == "dense":
-        export_dense(file, out, dtype=dtype)
+        export_dense(file, out, dtype=dtype, rom=roms_of(rom))
     elif to == "dram":
         files.append(out.with_name(out.name + ".json"))
         write_json(files[1], export_dram(file, out, base=base))
     else:
-        _export_onnx(file, out, model, data)
+        _export_onnx(file, out, model, data, rom)
     written = [{"file": str(path), "bytes": path.stat().st_size} for path in files]
     document: dict[str, Any] = {
         "schema": "signbook.export/1",
@@ -79,16 +81,19 @@ def run(
     return document
 
 
-def _export_onnx(file: Path, out: Path, model: str | None, data: str | None) -> None:
+def _export_onnx(
+    file: Path, out: Path, model: str | None, data: str | None, rom: Path | None
+) -> None:
     """Write a model with the weights of ``file`` and inputs like the first batch of ``data``."""
     import vq
     from signbook.naming import resolve_data, resolve_model
     from vq.calibration.batches import split
+    from vq.container.rom import roms_of
     from vq.export import export_onnx
 
     if model is None or data is None:
         raise ConfigError("--to onnx must come with --model, the architecture, and --data")
-    loaded = vq.load(file, into=resolve_model(model, pretrained=False))
+    loaded = vq.load(file, into=resolve_model(model, pretrained=False), rom=roms_of(rom))
     batch = next(iter(resolve_data(data).batches), None)
     inputs = None if batch is None else split(batch)[0]
     if inputs is None or isinstance(inputs, Mapping):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from signbook.commands.defaults import Defaults
-from signbook.commands.options import Json, Model
+from signbook.commands.options import Book, Json, Model
 from signbook.commands.printing import print_table, save_json
 from vq.errors import ConfigError
 
@@ -29,17 +29,19 @@ def run(
         str, typer.Option(help="How activation scales are chosen: mse, percentile or max.")
     ] = Defaults("vq.integer.build", "add_integer").choice,
     batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 4,
+    rom: Book = None,
     json: Json = None,
 ) -> dict[str, Any]:
     """Store a compressed model's integer graph in its file: int8 activations, int32 sums."""
     from signbook.naming import resolve_data, resolve_model
+    from vq.container.rom import roms_of
     from vq.integer import add_integer
 
     if batches < 1:
         raise ConfigError(f"batches must be at least 1, not {batches}")
     architecture = resolve_model(model, pretrained=False)
     inputs = list(islice(resolve_data(data).batches, batches))
-    integer = add_integer(file, architecture, inputs, out=out, choice=choice)
+    integer = add_integer(file, architecture, inputs, out=out, choice=choice, rom=roms_of(rom))
     document = _document(out or file, integer)
     rows = [{**row, "step": f"{row['step']:.4g}"} for row in document["nodes"]]
     print_table(str(out or file), ("name", "op", "shape", "relu", "macs", "step"), rows)

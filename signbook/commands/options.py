@@ -16,6 +16,7 @@ __all__ = [
     "ROWS_HELP",
     "SEED",
     "Accelerator",
+    "Book",
     "Device",
     "File",
     "Importance",
@@ -78,6 +79,12 @@ Rom = Annotated[
     Path | None,
     typer.Option(
         "--rom", metavar="FILE.npy", help="Codebook in ROM for every layer: [k, d] int8 of numpy."
+    ),
+]
+Book = Annotated[
+    Path | None,
+    typer.Option(
+        "--rom", metavar="FILE.npy", help="Codebook that the file only names: an array of numpy."
     ),
 ]
 _MEASURED = Defaults("hwsim.measure.simulate", "simulate")

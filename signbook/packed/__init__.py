@@ -12,6 +12,7 @@ from signbook.packed.compressed_tensors import CompressedTensors
 from signbook.packed.folder import Stored, read_architecture, write_folder
 from signbook.packed.gptq import Gptq
 from vq.container import Container, Geometry, open_container
+from vq.container.rom import roms_of
 from vq.errors import ConfigError, ContainerError, bulleted
 from vq.integer.store import is_integer_tensor
 
@@ -24,7 +25,13 @@ FORMATS: dict[str, type[CompressedTensors] | type[Gptq]] = {
 
 
 def export_packed(
-    file: Path, to: str, out: Path, *, model: str | None = None, dense_others: bool = False
+    file: Path,
+    to: str,
+    out: Path,
+    *,
+    model: str | None = None,
+    dense_others: bool = False,
+    rom: Path | None = None,
 ) -> dict[str, Any]:
     """Write a container as a folder that transformers reads with another library's help.
 
@@ -40,6 +47,8 @@ def export_packed(
         What the model is; without it, the ``config.json`` beside ``file`` says so.
     dense_others : bool
         Store layers that the format cannot hold as dense fp32 weights; else they are refused.
+    rom : Path, optional
+        Array file of a codebook that the container only names.
 
     Returns
     -------
@@ -54,7 +63,7 @@ def export_packed(
     """
     kind = FORMATS[to]
     architecture = read_architecture(file, model)
-    with open_container(file) as container:
+    with open_container(file, rom=roms_of(rom)) as container:
         layers = [entry.geometry for entry in container.layers]
         weights = {g.name: _dense(container, g) for g in layers}
         kept = [_kept(container, n) for n in container.kept_names if not is_integer_tensor(n)]

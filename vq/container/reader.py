@@ -180,8 +180,14 @@ class Container:
         self._closed = True
         self._data = np.empty(0, np.uint8)
 
-    def verify(self) -> None:
+    def verify(self, *, complete: bool = True) -> None:
         """Check the sha256 of every tensor and decode every layer once.
+
+        Parameters
+        ----------
+        complete : bool
+            Refuse a file that names a codebook in ROM which was not given. Otherwise all but the
+            weights of its layers is checked: their indices, and their padding.
 
         Raises
         ------
@@ -192,7 +198,10 @@ class Container:
             self._bytes(name)
         for entry in self.layers:
             g = entry.geometry
-            self.stream_order(g.name)
+            if g.in_rom and g.codebook not in self._rom and not complete:
+                self._sub_vectors(g, np.zeros((g.k, g.d), np.int8))
+            else:
+                self.stream_order(g.name)
             if g.group:
                 self.group_scales(g.name)
             else:
@@ -227,7 +236,7 @@ class Container:
         if book is None:
             raise ContainerError(
                 f"{self.path}: layer {g.name!r}: codebook {g.codebook} must be supplied, "
-                "it is not in the file"
+                "it is not in the file; give its array file (--rom)"
             )
         digest = hashlib.sha256(book.tobytes()).hexdigest()
         if book.shape != (g.k, g.d) or book.dtype != np.int8 or f"rom:{digest}" != g.codebook:
@@ -291,17 +300,23 @@ class Container:
         Grouped methods give ``code - zero``. The filling of ragged sub-vectors is included.
         """
         g = self._named(name).geometry
-        stream = self._bytes(f"{name}.stream")
+        if g.k:
+            return self._sub_vectors(g, self.codebook(name))
         try:
-            if g.k:
-                return codec.decode_subvectors(g, stream, self.codebook(name)).reshape(-1)
-            codes = codec.decode_codes(g, stream)
+            codes = codec.decode_codes(g, self.stream(name))
         except ContainerError as error:
             raise self._located(error) from None
         if g.method == "int8":
             return codes.view(np.int8)
         zeros = order.spread(self.group_zeros(name), g)
         return (codes.astype(np.int16) - order.to_stream(zeros, g.tile)).astype(np.int8)
+
+    def _sub_vectors(self, g: Geometry, codebook: NDArray[np.int8]) -> NDArray[np.int8]:
+        """Integer weights of an ssvq or vq layer in stream order."""
+        try:
+            return codec.decode_subvectors(g, self.stream(g.name), codebook).reshape(-1)
+        except ContainerError as error:
+            raise self._located(error) from None
 
     def integers(self, name: str) -> NDArray[np.int8]:
         """Integer weights as a matrix, [O, I] int8 (I = taps times channels)."""

@@ -9,12 +9,28 @@ from numpy.typing import NDArray
 
 from vq.errors import ConfigError
 
-__all__ = ["read_rom", "rom_name"]
+__all__ = ["read_rom", "rom_name", "roms_of"]
 
 
 def rom_name(codebook: NDArray[np.int8]) -> str:
     """The name by which layers of a container ask for a codebook: ``rom:<sha256>``."""
     return f"rom:{hashlib.sha256(codebook.tobytes()).hexdigest()}"
+
+
+def roms_of(path: str | os.PathLike[str] | None) -> dict[str, NDArray[np.int8]]:
+    """The codebook of an array file by its name, as readers take what a container only names.
+
+    Empty if ``path`` is None.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`read_rom`.
+    """
+    if path is None:
+        return {}
+    codebook = read_rom(path)
+    return {rom_name(codebook): codebook}
 
 
 def read_rom(path: str | os.PathLike[str]) -> NDArray[np.int8]:

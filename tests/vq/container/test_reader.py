@@ -204,6 +204,24 @@ def test_rom_codebook_must_be_the_right_one(written):
             file.weight("a")
 
 
+def test_all_but_a_missing_codebook_is_verified(written, tmp_path):
+    book = coded().layer.codebook
+    path = written(coded(codebook=book, codebook_name=rom_name(book)))
+    with open_container(path) as file:
+        file.verify(complete=False)
+        with pytest.raises(ContainerError, match=r"codebook rom:\w+ must be supplied"):
+            file.verify()
+    forge = Forge(path.read_bytes())
+    start = forge.start("a.stream")
+    for plane in range(3):
+        forge.data[start + 64 * plane] |= 1  # an index of 7, with k = 5
+    with (
+        open_container(forge.write(tmp_path)) as file,
+        pytest.raises(ContainerError, match=r": layer 'a': index .*7"),
+    ):
+        file.verify(complete=False)
+
+
 def test_rom_codebook_of_ssvq_must_be_non_negative(written, tmp_path):
     good = coded().layer.codebook
     bad = -good

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.rtl.fixed import codebook
-from vq.container.rom import read_rom, rom_name
+from vq.container.rom import read_rom, rom_name, roms_of
 from vq.errors import ConfigError
 
 
@@ -22,6 +22,9 @@ def test_array_files(tmp_path: Path) -> None:
     book = np.asfortranarray(codebook((16, 8)))
     np.save(path, book)
     assert np.array_equal(read_rom(path), book)
+    (name,) = roms_of(path)
+    assert name == rom_name(book) and np.array_equal(roms_of(path)[name], book)
+    assert roms_of(None) == {}
     for wrong in (book[0], book.astype(np.int32)):
         np.save(path, wrong)
         with pytest.raises(ConfigError, match=r"rom\.npy: codebook must be \[k, d\] int8, not \["):
