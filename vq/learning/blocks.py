@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,15 +24,14 @@ from vq.calibration.streams import Runner, Stream, Streams
 from vq.calibration.survey import Survey, survey, without_cache
 from vq.calibration.walk import walk
 from vq.errors import ConfigError, bulleted
-from vq.formats.model import compressed_layers, provenance_of
-from vq.learning.checkpoint import StageCheckpoints, digest_of
+from vq.formats.model import compressed_layers
+from vq.learning.checkpoint import StageCheckpoints, digest_of, marks_of
 from vq.learning.checks import check_models
 from vq.learning.fitting import BlockResult, Fitter, Fitting
 from vq.learning.rates import Rates
 from vq.learning.rules.rule import RuleSettings
 from vq.progress import bar
 from vq.recipe.folding import find_norms
-from vq.version import TOOL
 
 __all__ = ["BlocksResult", "finetune_blocks_"]
 
@@ -82,7 +81,8 @@ def finetune_blocks_(
     behind the last is, too, in its compressed layers. The loss is the mean squared error of the
     block's output in units of the mean square of the teacher's. Both models are in evaluation
     mode, so that dropout rests and batch norms keep their statistics. A block whose error has not
-    fallen in the end stays as it was, and so do tensors that several blocks share.
+    fallen in the end stays as it was, as does one in which anything fails, and so do tensors that
+    several blocks share.
 
     With ``torch.distributed``, every process gives its own batches, equally many, and gradients
     are averaged.
@@ -130,11 +130,12 @@ def finetune_blocks_(
     ResumeError
         If the checkpoints belong to another run or are damaged.
     TrainingError
-        If the loss stops being finite; the block is then as it was.
+        If the loss stops being finite.
     OutputError
         If a checkpoint cannot be written.
     """
-    plan = Fitting(epochs, rates or Rates(), look_ahead, inputs, fixed_signs, tuple(rules), seed)
+    rates = replace(rates or Rates(), alpha=1.0)  # nobody scales latents here
+    plan = Fitting(epochs, rates, look_ahead, inputs, fixed_signs, tuple(rules), seed)
     check_models(model, teacher)
     if resume and checkpoint_dir is None:
         raise ConfigError("checkpoint_dir must be given to resume, not None")
@@ -147,14 +148,11 @@ def finetune_blocks_(
         distributed.require_same("settings and the number of batches", [repr(plan), len(data)])
     store = None
     if checkpoint_dir is not None:
-        marks = {
-            "recipe": provenance_of(model).recipe,
-            "weights": digest_of(model),
+        marks = marks_of(model) | {
             "teacher": digest_of(teacher),
             "data": hashlib.sha256(" ".join(hashes).encode()).hexdigest(),
             "settings": repr(plan),
             "processes": str(distributed.ranks()),
-            "versions": f"{TOOL}, torch {torch.__version__}",
         }
         store = StageCheckpoints(checkpoint_dir, marks, resume=resume)
     names = [layer.name for layer in compressed_layers(model)]

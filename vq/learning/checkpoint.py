@@ -16,8 +16,10 @@ from torch import nn
 from vq.container.writer import atomic_file
 from vq.distributed import is_main
 from vq.errors import ConfigError, OutputError, ResumeError
+from vq.formats.model import provenance_of
+from vq.version import TOOL
 
-__all__ = ["Checkpoints", "StageCheckpoints", "digest_of"]
+__all__ = ["Checkpoints", "StageCheckpoints", "digest_of", "marks_of"]
 
 _KEEP = 2
 _NAME = re.compile(r"step-(\d{10})-([0-9a-f]{16})\.pt")
@@ -208,3 +210,14 @@ def digest_of(model: nn.Module) -> str:
             digest.update(f"{name}{data.dtype}{tuple(data.shape)}".encode())
             digest.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def marks_of(model: nn.Module) -> dict[str, str]:
+    """What training depends on besides its data and settings, by subject."""
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    return {
+        "recipe": provenance_of(model).recipe,
+        "weights": digest_of(model),
+        "requires_grad": f"all but {', '.join(frozen)}" if frozen else "all",
+        "versions": f"{TOOL}, torch {torch.__version__}",
+    }

@@ -13,14 +13,12 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vq import distributed
 from vq.calibration.batches import Batch, as_it_was
 from vq.errors import ConfigError, bulleted
-from vq.formats.model import provenance_of
-from vq.learning.checkpoint import Checkpoints, digest_of
+from vq.learning.checkpoint import Checkpoints, digest_of, marks_of
 from vq.learning.checks import check_models
 from vq.learning.loop import Training, TrainingPlan
 from vq.learning.objective import Distillation, Objective
@@ -31,7 +29,6 @@ from vq.learning.rules.clamping import Clamping
 from vq.learning.rules.refinement import Refinement
 from vq.learning.rules.rule import RuleSettings
 from vq.learning.rules.signs import Freezing, Watching
-from vq.version import TOOL
 
 __all__ = ["FinetuneResult", "Rates", "finetune_"]
 
@@ -223,14 +220,11 @@ def _fingerprint(
 ) -> dict[str, str]:
     """Everything a run depends on but its data, by subject."""
     names = ("seed", "ranks", "checkpoint_steps")
-    return {
-        "recipe": provenance_of(model).recipe,
-        "weights": digest_of(model),
+    return marks_of(model) | {
         "teacher": "none" if teacher is None else digest_of(teacher),
         "settings": repr({key: value for key, value in settings.items() if key not in names}),
         "seed": str(settings["seed"]),
         "ranks": str(settings["ranks"]),
-        "versions": f"{TOOL}, torch {torch.__version__}",
     }
 
 

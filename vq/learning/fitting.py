@@ -112,7 +112,7 @@ class Fitter:
                 with frozen_but(self._model, own), torch.enable_grad():
                     self._train(stage, part, own, goal)
                 after = self._error(stage, goal)
-        except TrainingError:
+        except BaseException:
             part.load_state_dict(start)
             raise
         if not after < before:
@@ -163,6 +163,8 @@ class Fitter:
         plan, count = self._plan, len(self._changed.runner)
         total = plan.epochs * count
         groups = parameter_groups(part, plan.rates, fixed_signs=plan.fixed_signs)
+        if not groups:
+            return
         optimizer = CosineAdam(groups, total)
         rules = Rules(part, [Clamping(), *plan.rules], total, plan.rates)
         # Of its own for every stage, so that a resumed run needs no state of it.

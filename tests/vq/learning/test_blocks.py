@@ -80,6 +80,11 @@ def test_another_run_is_not_resumed(tmp_path):
             vq.finetune_blocks_(
                 fresh, data, taught_by, epochs=1, checkpoint_dir=tmp_path, **settings
             )
+    fresh[0].bias.requires_grad_(False)
+    with pytest.raises(ResumeError, match="but its requires_grad differs"):
+        vq.finetune_blocks_(
+            fresh, vectors(), teacher, epochs=1, checkpoint_dir=tmp_path, resume=True
+        )
 
 
 def test_modes_flags_and_the_teacher_stay_as_they_were():

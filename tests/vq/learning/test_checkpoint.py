@@ -176,6 +176,10 @@ def test_another_run_is_refused_and_told_apart(tmp_path):
         resume(compressed(), seed=4)
     with pytest.raises(ResumeError, match="its teacher differs"):
         resume(compressed(), teacher=Net())
+    kept = compressed()
+    kept.fc1.bias.requires_grad_(False)
+    with pytest.raises(ResumeError, match="its requires_grad differs"):
+        resume(kept)
     other = Net()
     vq.compress_(other, Recipe({"fc1": SSVQ(d=8, k=16)}))
     with pytest.raises(ResumeError, match="its recipe, weights differ; give what it was started"):

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -145,6 +146,44 @@ def test_a_loss_that_diverges_leaves_the_block_as_it_was():
         vq.finetune_blocks_(model, vectors(), teacher, rates=Rates(rest=1e25))
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_any_error_leaves_the_block_as_it_was():
+    class Breaks(Pull):
+        def after_step(self, step):
+            if step == 2:
+                raise KeyboardInterrupt
+
+    model, teacher = compressed(chain)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(KeyboardInterrupt):
+        vq.finetune_blocks_(model, vectors(), teacher, rules=[Breaks()])
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_block_in_which_nothing_learns_stays_as_it_is(tmp_path):
+    np.save(tmp_path / "book.npy", np.arange(1, 17, dtype=np.int8).reshape(4, 4))
+    model = nn.Sequential(nn.Linear(12, 12, bias=False), nn.Linear(12, 12))
+    teacher = copy.deepcopy(model)
+    fixed = vq.SSVQ(codebook=str(tmp_path / "book.npy"))
+    vq.compress_(model, vq.Recipe({"0": fixed, "1": vq.SSVQ(d=4, k=4)}))
+    before = model[0].weight.detach().clone()
+    found = vq.finetune_blocks_(model, vectors(), teacher, epochs=2, fixed_signs=True)
+    assert torch.equal(model[0].weight, before)
+    assert found.blocks[0].before == found.blocks[0].after
+    assert found.blocks[1].after < found.blocks[1].before
+
+
+def test_alpha_is_of_no_effect():
+    found = []
+    for alpha in (1.0, 8.0):
+        model, teacher = compressed(chain)
+        refinement = vq.Refinement(interval_steps=2, margin=0.0, until=1.0)
+        vq.finetune_blocks_(
+            model, vectors(), teacher, epochs=4, rates=Rates(alpha=alpha), rules=[refinement]
+        )
+        found.append([layer.lookup.indices for layer in compressed_layers(model)])
+    assert all(map(torch.equal, *found))
 
 
 def test_padding_does_not_count():
