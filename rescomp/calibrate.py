@@ -64,7 +64,7 @@ def default_recipe(model: nn.Module, bits: int, *, group: int = 128, zeros: bool
     """
     if bits != 8 and bits not in _KINDS:
         raise ConfigError(f"bits must be 2, 3, 4 or 8, not {bits!r}")
-    method: Any = Int8() if bits == 8 else _KINDS[bits](group=group, zeros=zeros)
+    kind: Any = Int8() if bits == 8 else _KINDS[bits](group=group, zeros=zeros)
     layers = {n: m for n, m in candidates(model) if op_of(m) is not None}
     embedded = {id(m.weight) for m in layers.values() if isinstance(m, nn.Embedding)}
     head = getattr(model, "get_output_embeddings", lambda: None)()
@@ -75,7 +75,7 @@ def default_recipe(model: nn.Module, bits: int, *, group: int = 128, zeros: bool
     ]
     if not chosen:
         raise ConfigError("model must hold a linear layer or a convolution, not none")
-    return Recipe(dict.fromkeys(chosen, method))
+    return Recipe(dict.fromkeys(chosen, kind))
 
 
 @torch.inference_mode(mode=False)
@@ -138,7 +138,7 @@ def quantize_(
     RecipeError
         If the recipe does not fit the model.
     UnsupportedLayerError
-        If it selects a layer that cannot be quantised, or another method than the four.
+        If it selects a layer that cannot be quantised, or another format than the four.
     WeightError
         If a selected weight is not finite.
     ConfigError

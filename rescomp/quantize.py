@@ -105,7 +105,7 @@ def quantize_matrix(
     Raises
     ------
     UnsupportedLayerError
-        If the layer's method is not int8, int4, int3 or int2.
+        If the layer's format is not int8, int4, int3 or int2.
     WeightError
         If the weight is not finite, or too large for fp16 scales.
     ConfigError

@@ -84,7 +84,7 @@ def compress_(
         of batch norms are measured again on them after compression.
     importance : "inputs", "gradients" or mapping of layer name to tensor, optional
         How much an error of each weight matters, shaped like the weight. The first two are
-        measured on ``calibration`` (:mod:`vq.calibration.batches`). Layers that are
+        measured on ``calibration`` (:mod:`vq.calibration.importance`). Layers that are
         not named, and all layers by default, weigh their errors alike.
     loss : callable
         ``loss(model(inputs), targets)``, for "gradients".

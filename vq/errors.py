@@ -6,7 +6,7 @@
     ├── ConfigError            a setting, name or argument is impossible          (ValueError)
     │   ├── RecipeError        a recipe does not fit itself or the model
     │   ├── ResumeError        a checkpoint that does not belong to this run
-    │   └── UnsupportedLayerError   a layer that no method here can compress
+    │   └── UnsupportedLayerError   a layer that no format here can store
     ├── WeightError            weights that cannot be compressed (NaN, infinite)  (ValueError)
     ├── ContainerError         a file that is not a valid container               (ValueError)
     ├── OutputError            a place that cannot be written                     (OSError)
@@ -51,7 +51,7 @@ class ResumeError(ConfigError):
 
 
 class UnsupportedLayerError(ConfigError):
-    """A recipe selects a layer that no method can compress."""
+    """A recipe selects a layer that no format can store."""
 
 
 class WeightError(SignbookError, ValueError):

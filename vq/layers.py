@@ -35,7 +35,7 @@ def candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def op_of(module: nn.Module) -> str | None:
-    """Name of the operation in the container, or None if no method supports the module."""
+    """Name of the operation in the container, or None if no format can store its weight."""
     if _is_transposed(module):
         return "linear_t"
     return next((op for kind, op in _OPS.items() if isinstance(module, kind)), None)
@@ -48,7 +48,7 @@ def _is_transposed(module: nn.Module) -> bool:
 
 
 def check_supported(selected: Mapping[str, nn.Module]) -> None:
-    """Refuse layers that no method can compress, all of them in one error.
+    """Refuse layers that no format can store, all of them in one error.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Choose a method for every layer: measure what each would cost, then spend a budget best."""
+"""Choose a format for every layer: measure what each would cost, then spend a budget best."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _BUCKETS = 8192
 
 @dataclass(frozen=True)
 class Choice:
-    """One method for one layer, and what it does.
+    """One format for one layer, and what it does.
 
     Attributes
     ----------
@@ -53,17 +53,17 @@ def sensitivity(
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, list[Choice]]:
-    """Measure how much each method hurts each layer, one layer at a time.
+    """Measure how much each format hurts each layer, one layer at a time.
 
     Parameters
     ----------
     model : nn.Module
         Unchanged afterwards.
-    methods : mapping of pattern to methods
+    methods : mapping of pattern to formats
         Candidates for the layers that a pattern selects; patterns as in :class:`vq.Recipe`. A
-        method that does not fit a layer is left out for it; None is the choice to keep it.
+        format that does not fit a layer is left out for it; None is the choice to keep it.
     score : callable
-        Loss of a model on held-out data, lower is better. Called once per layer and method.
+        Loss of a model on held-out data, lower is better. Called once per layer and format.
     seed : int
     progress : bool
         Show a progress bar when standard error is a terminal.
@@ -75,7 +75,7 @@ def sensitivity(
     Raises
     ------
     RecipeError
-        If a pattern matches nothing, or no method fits a layer.
+        If a pattern matches nothing, or no format fits a layer.
     ConfigError
         If the score is not a finite number.
     """

@@ -216,23 +216,23 @@ class _Codebook(Format):
 
     def compress(self, layers: Sequence[Original], clusterer: Clusterer) -> "list[Compressed]":
         """Cluster the layers together, or fit each of them to the fixed codebook."""
-        from vq.formats import codebook_weights, fitting
+        from vq.formats import codebook_weights, starts
 
         kind = codebook_weights.SignSplit if self.sign_bits else codebook_weights.PlainVQ
         book = None if self.book is None else self.book.integers
         if self.book is None:
-            starts = fitting.cluster(layers, self.k, clusterer, magnitudes=bool(self.sign_bits))
+            found = starts.cluster(layers, self.k, clusterer, magnitudes=bool(self.sign_bits))
         elif book is None:
             raise ConfigError(
                 f"codebook {self.book.name} must be given by its file to compress with, not only "
                 "by name; write codebook: PATH, or rom:PATH"
             )
         else:
-            starts = [
-                fitting.fit(layer, book, clusterer, magnitudes=bool(self.sign_bits))
+            found = [
+                starts.fit(layer, book, clusterer, magnitudes=bool(self.sign_bits))
                 for layer in layers
             ]
-        return [kind(x.geometry, x.weight, s) for x, s in zip(layers, starts, strict=True)]
+        return [kind(x.geometry, x.weight, s) for x, s in zip(layers, found, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from vq.errors import ConfigError, bulleted
 from vq.learning.checkpoint import Checkpoints, digest_of, marks_of
 from vq.learning.checks import check_models
 from vq.learning.loop import Training, TrainingPlan
-from vq.learning.objective import Distillation, Objective
+from vq.learning.objective import BatchLoss, Distillation
 from vq.learning.randomness import seeded
 from vq.learning.rates import Rates
 from vq.learning.record import FinetuneResult
@@ -156,7 +156,7 @@ def finetune_(
         "seed": seed,
         "ranks": distributed.ranks(),
     }
-    objective = Objective(loss, teacher, distillation)
+    objective = BatchLoss(loss, teacher, distillation)
     checkpoints = None
     if distributed.ranks() > 1:
         distributed.require_same("weights to train", digest_of(model))

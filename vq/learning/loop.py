@@ -17,7 +17,7 @@ from vq.errors import ConfigError, TrainingError
 from vq.formats.model import compressed_layers
 from vq.learning import randomness
 from vq.learning.checkpoint import Checkpoints
-from vq.learning.objective import Objective
+from vq.learning.objective import BatchLoss
 from vq.learning.rates import CosineAdam, Rates, parameter_groups, scale_latents_
 from vq.learning.record import FinetuneResult, RunLog, entry
 from vq.learning.rules.driver import Rules
@@ -60,7 +60,7 @@ class Training:
         Compressed.
     loader : iterable of batches
     plan : TrainingPlan
-    objective : Objective
+    objective : BatchLoss
     checkpoints : Checkpoints or None
     tensorboard : path or None
         Folder for scalars.
@@ -73,7 +73,7 @@ class Training:
         model: nn.Module,
         loader: Iterable[Batch],
         plan: TrainingPlan,
-        objective: Objective,
+        objective: BatchLoss,
         checkpoints: Checkpoints | None,
         tensorboard: str | os.PathLike[str] | None,
         settings: dict[str, Any],

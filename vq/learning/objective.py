@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vq.calibration.batches import Batch, call_model, split, to_device
 from vq.errors import ConfigError
 
-__all__ = ["Distillation", "Objective", "soft_cross_entropy"]
+__all__ = ["BatchLoss", "Distillation", "soft_cross_entropy"]
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -55,7 +55,7 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> 
     )
 
 
-class Objective:
+class BatchLoss:
     """Loss of a model on one batch.
 
     Batches are those of :mod:`vq.calibration.batches`. If one has no targets and the model

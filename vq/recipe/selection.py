@@ -77,7 +77,7 @@ def select(model: nn.Module, recipe: Recipe, *, skip_misfits: bool = False) -> S
         If a pattern matches nothing, a format does not fit its layer, no norm takes over its
         scale, or tied layers get different formats. All misfits are in one error.
     UnsupportedLayerError
-        If a selected module is of a kind that no method compresses.
+        If a selected module is of a kind that no format can store.
     ConfigError
         If a selected layer is compressed already.
     """

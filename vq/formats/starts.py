@@ -1,4 +1,4 @@
-"""Codebooks for weights: found by clustering, or given, and then all else is fitted to them."""
+"""What codebook weights start with: a codebook that is found by clustering, or a fixed one."""
 
 from collections.abc import Sequence
 

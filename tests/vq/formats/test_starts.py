@@ -7,9 +7,9 @@ import torch
 from vq import SSVQ, VQ
 from vq.clustering.cluster import KMeans
 from vq.formats.codebook_weights import PlainVQ, SignSplit
-from vq.formats.fitting import fit
 from vq.formats.format import Original
 from vq.formats.integers import book_step
+from vq.formats.starts import fit
 
 RNG = np.random.default_rng(0)
 BOOK = RNG.integers(0, 128, (32, 4)).astype(np.int8)
