@@ -175,7 +175,7 @@ def our_columns(weight: Tensor, factor: Tensor, grid: Grid, order: Tensor, g: Ge
     rows = weight.T.contiguous()
     grids = ColumnGrids(g, grid, rows, order.tolist(), None)
     feedback = factor / factor.diagonal()[:, None]
-    return solve_columns(rows, rows, feedback, None, grids, GPTQ().rule()).T
+    return solve_columns(rows, rows, feedback, None, grids, GPTQ().correction()).T
 
 
 def equal(a: Tensor, b: Tensor) -> float:

@@ -1,7 +1,7 @@
 """Scalar quantisers that codebook methods are compared with: RTN, GPTQ, GPTAQ, ResComp, QEP.
 
 :func:`quantize_` does a whole model on calibration data, :func:`quantize_matrix` one weight. One
-solver (:mod:`rescomp.solver`) serves them all; a method is the rule by which it corrects the
+solver (:mod:`rescomp.solver`) serves them all; a method is how it corrects the
 columns that are still free. Codes and scales are those of the container's int8, int4, int3 and
 int2 layers. The names below are imported when they are first used.
 """

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rescomp.methods import Method, Rule
+from rescomp.methods import Correction, Method
 from vq.calibration.batches import Batch, split
 from vq.calibration.statistics import Statistics, is_finite
 from vq.container import Geometry
@@ -67,7 +67,7 @@ def check_statistics(statistics: Statistics, g: Geometry) -> None:
 
 
 def check_needs(
-    statistics: Statistics | None, rule: Rule, method: Method, g: Geometry
+    statistics: Statistics | None, correction: Correction, method: Method, g: Geometry
 ) -> Statistics:
     """Return the statistics if they hold what a method needs; warn of too few tokens."""
     if statistics is None:
@@ -75,7 +75,7 @@ def check_needs(
             f"layer {g.name!r}: statistics must be given for {method.name}, not None; only rtn "
             "works without"
         )
-    if rule.cross and statistics.cross is None:
+    if correction.cross and statistics.cross is None:
         raise ConfigError(
             f"layer {g.name!r}: statistics must hold cross for {method.name}, not None; gather "
             "them with cross=True"

@@ -1,4 +1,4 @@
-"""The methods: each is a rule for correcting the columns that are still free.
+"""The methods: each corrects the columns that are still free in its own way.
 
 Columns of a weight [O, I] are rounded one after another. ``w`` is a column just before it is
 rounded, ``r`` what it is rounded to, ``o`` the same column of the original weight. With
@@ -16,14 +16,25 @@ from typing import ClassVar
 
 from vq.errors import ConfigError
 
-__all__ = ["FOEM", "GPTAQ", "GPTAQR", "GPTQ", "GPTQR", "MODES", "QEP", "RTN", "Method", "Rule"]
+__all__ = [
+    "FOEM",
+    "GPTAQ",
+    "GPTAQR",
+    "GPTQ",
+    "GPTQR",
+    "MODES",
+    "QEP",
+    "RTN",
+    "Correction",
+    "Method",
+]
 
 #: What the ResComp term sees outside a block: the weight before rounding, or the rounded one.
 MODES = ("allw", "org")
 
 
 @dataclass(frozen=True)
-class Rule:
+class Correction:
     """Numbers of the update above, and whether it needs the cross term ``D``.
 
     In mode "org", columns outside the block of the present one see ``r`` in place of ``w`` in
@@ -51,7 +62,7 @@ class RTN:
 
     name: ClassVar[str] = "rtn"
 
-    def rule(self) -> Rule | None:
+    def correction(self) -> Correction | None:
         """Nothing is corrected."""
         return None
 
@@ -62,9 +73,9 @@ class GPTQ:
 
     name: ClassVar[str] = "gptq"
 
-    def rule(self) -> Rule:
+    def correction(self) -> Correction:
         """The rounding error alone."""
-        return Rule()
+        return Correction()
 
 
 @dataclass(frozen=True)
@@ -84,9 +95,9 @@ class GPTAQ:
     def __post_init__(self) -> None:
         _check(self.name, alpha=self.alpha)
 
-    def rule(self) -> Rule:
+    def correction(self) -> Correction:
         """Each column's own share of the asymmetry."""
-        return Rule(asymmetry=self.alpha, cross=True)
+        return Correction(asymmetry=self.alpha, cross=True)
 
 
 @dataclass(frozen=True)
@@ -109,9 +120,9 @@ class GPTQR:
     def __post_init__(self) -> None:
         _check(self.name, self.mode, alpha2=self.alpha2)
 
-    def rule(self) -> Rule:
+    def correction(self) -> Correction:
         """The rounding error and a share of the drift."""
-        return Rule(drift=self.alpha2, mode=self.mode)
+        return Correction(drift=self.alpha2, mode=self.mode)
 
 
 @dataclass(frozen=True)
@@ -127,9 +138,9 @@ class GPTAQR:
     def __post_init__(self) -> None:
         _check(self.name, self.mode, alpha=self.alpha, alpha2=self.alpha2)
 
-    def rule(self) -> Rule:
+    def correction(self) -> Correction:
         """Rounding error, asymmetry and drift."""
-        return Rule(asymmetry=self.alpha, drift=self.alpha2, mode=self.mode, cross=True)
+        return Correction(asymmetry=self.alpha, drift=self.alpha2, mode=self.mode, cross=True)
 
 
 @dataclass(frozen=True)
@@ -147,9 +158,9 @@ class FOEM:
     def __post_init__(self) -> None:
         _check(self.name, beta=self.beta)
 
-    def rule(self) -> Rule:
+    def correction(self) -> Correction:
         """The rounding error and a share of the drift."""
-        return Rule(drift=self.beta)
+        return Correction(drift=self.beta)
 
 
 @dataclass(frozen=True)
@@ -167,9 +178,9 @@ class QEP:
     def __post_init__(self) -> None:
         _check(self.name, beta=self.beta)
 
-    def rule(self) -> Rule:
+    def correction(self) -> Correction:
         """A new target, then the rounding error alone."""
-        return Rule(exact=self.beta, cross=True)
+        return Correction(exact=self.beta, cross=True)
 
 
 Method = RTN | GPTQ | GPTAQ | GPTQR | GPTAQR | FOEM | QEP

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rescomp.factor import cross_term_, inverse_factor, transposed_times
 from rescomp.levels import ColumnGrids
-from rescomp.methods import Rule
+from rescomp.methods import Correction
 from rescomp.settings import DAMPING_MAX, Settings
 from rescomp.solver import solve_columns
 from vq.calibration.statistics import Statistics, is_finite
@@ -44,7 +44,7 @@ class Solution:
 
 
 def solve(
-    weight: Tensor, g: Geometry, rule: Rule, statistics: Statistics, settings: Settings
+    weight: Tensor, g: Geometry, correction: Correction, statistics: Statistics, settings: Settings
 ) -> Solution:
     """Run the solver, with more damping as long as its result is not finite.
 
@@ -53,7 +53,7 @@ def solve(
     ConfigError
         If no damping up to the mean diagonal suffices.
     """
-    problem = _Problem.of(weight, g, rule, statistics, settings)
+    problem = _Problem.of(weight, g, correction, statistics, settings)
     damping = settings.damping
     while True:
         found = problem.solve(damping)
@@ -85,7 +85,7 @@ class _Problem:
     """
 
     g: Geometry
-    rule: Rule
+    correction: Correction
     settings: Settings
     original: Tensor
     hessian: Tensor
@@ -96,13 +96,20 @@ class _Problem:
 
     @classmethod
     def of(
-        cls, weight: Tensor, g: Geometry, rule: Rule, statistics: Statistics, settings: Settings
+        cls,
+        weight: Tensor,
+        g: Geometry,
+        correction: Correction,
+        statistics: Statistics,
+        settings: Settings,
     ) -> "_Problem":
         def local(matrix: Tensor) -> Tensor:
             return matrix.to(weight.device, settings.dtype)
 
         hessian = local(statistics.hessian)
-        cross = local(statistics.cross) if rule.cross and statistics.cross is not None else None
+        cross = (
+            local(statistics.cross) if correction.cross and statistics.cross is not None else None
+        )
         energy = hessian.diagonal()
         dead = energy == 0
         original = local(weight).T.contiguous()
@@ -115,14 +122,14 @@ class _Problem:
         if settings.activation_order:
             order = torch.argsort(energy, descending=True, stable=True)
             original = original[order]
-        return cls(g, rule, settings, original, hessian, cross, grid, order, int(dead.sum()))
+        return cls(g, correction, settings, original, hessian, cross, grid, order, int(dead.sum()))
 
     def solve(self, damping: float) -> tuple[Tensor, Grid] | None:
         """Integers [O, I] int8 and their grid; None if more damping is needed."""
         factor = inverse_factor(self.hessian, damping, self.order)
         if factor is None:
             return None
-        rule, settings = self.rule, self.settings
+        correction, settings = self.correction, self.settings
         current, loop_cross = self._target(factor)
         factor.div_(factor.diagonal().clone()[:, None])
         grids = ColumnGrids(self.g, self.grid, current, self.order.tolist(), settings.clip)
@@ -132,7 +139,7 @@ class _Problem:
             factor,
             loop_cross,
             grids,
-            rule,
+            correction,
             leaf=settings.leaf,
             org_block=settings.org_block,
         )
@@ -144,18 +151,18 @@ class _Problem:
 
     def _target(self, factor: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the columns start from, and the cross term that is left for the solver."""
-        rule, target = self.rule, self.original.clone()
+        correction, target = self.correction, self.original.clone()
         if self.cross is None:
             return target, None
         cross = self.cross.index_select(0, self.order).index_select(1, self.order)
-        if rule.exact:
+        if correction.exact:
             shift = factor @ (cross.T @ self.original)
-            target.add_(transposed_times(factor, shift), alpha=rule.exact)
-        if not (rule.asymmetry or rule.drift):
+            target.add_(transposed_times(factor, shift), alpha=correction.exact)
+        if not (correction.asymmetry or correction.drift):
             return target, None
         cross_term_(cross, factor)
-        if rule.asymmetry != rule.drift or self.grid is None:
+        if correction.asymmetry != correction.drift or self.grid is None:
             return target, cross
         # Both shares make drift * W P, whatever is rounded: one product, now. Groups that are
         # fitted on the way see a column as it is in its turn, so theirs is added in turn, too.
-        return target.add_(transposed_times(cross, self.original), alpha=rule.drift), None
+        return target.add_(transposed_times(cross, self.original), alpha=correction.drift), None

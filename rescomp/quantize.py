@@ -117,12 +117,12 @@ def quantize_matrix(
     check_weight(weight, geometry)
     if statistics is not None:
         check_statistics(statistics, geometry)
-    rule = method.rule()
-    if rule is None:
+    correction = method.correction()
+    if correction is None:
         found = _round(weight, geometry, settings)
     else:
-        given = check_needs(statistics, rule, method, geometry)
-        found = solve(weight, geometry, rule, given, settings)
+        given = check_needs(statistics, correction, method, geometry)
+        found = solve(weight, geometry, correction, given, settings)
     report = Report(found.damping, found.dead, 0 if statistics is None else statistics.tokens)
     quantized = Quantized(geometry, found.integers, found.grid, report)
     if statistics is None or not settings.measure:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rescomp.levels import ColumnGrids
-from rescomp.methods import Rule
+from rescomp.methods import Correction
 from vq.errors import ConfigError
 
 __all__ = ["solve_columns"]
@@ -23,7 +23,7 @@ def solve_columns(
     feedback: Tensor,
     cross: Tensor | None,
     grids: ColumnGrids,
-    rule: Rule,
+    correction: Correction,
     *,
     leaf: int = 32,
     org_block: int = 128,
@@ -39,9 +39,9 @@ def solve_columns(
     feedback : [I, I] upper
         ``U`` with every row divided by its diagonal (:mod:`rescomp.factor`).
     cross : [I, I] strictly upper, or None
-        ``P``; None where ``current`` holds the cross term already, or the rule has none.
+        ``P``; None where ``current`` holds the cross term already, or the correction has none.
     grids : ColumnGrids
-    rule : Rule
+    correction : Correction
     leaf : int
         Columns that are worked off one by one; matters to speed only.
     org_block : int
@@ -56,7 +56,7 @@ def solve_columns(
     ConfigError
         If groups that are fitted on the way and blocks of mode "org" do not nest.
     """
-    solver = _Solver(current, original, feedback, cross, grids, rule, leaf, org_block)
+    solver = _Solver(current, original, feedback, cross, grids, correction, leaf, org_block)
     solver.solve(0, len(current))
     return solver.levels
 
@@ -69,20 +69,20 @@ class _Solver:
         feedback: Tensor,
         cross: Tensor | None,
         grids: ColumnGrids,
-        rule: Rule,
+        correction: Correction,
         leaf: int,
         org_block: int,
     ) -> None:
         self.current, self.original = current, original
         self.feedback, self.cross = feedback, cross
-        self.grids, self.rule = grids, rule
+        self.grids, self.correction = grids, correction
         self.levels = torch.empty_like(current)
         #: What a solved column passes on by ``feedback``, and by ``cross``.
         self.errors = torch.empty_like(current)
         self.shares = torch.empty_like(current if cross is not None else current[:0])
         count = len(current)
         self.group = min(grids.width, count) if grids.dynamic else 0
-        self.org = min(org_block, count) if rule.mode == "org" else 0
+        self.org = min(org_block, count) if correction.mode == "org" else 0
         least, most = sorted((self.group, self.org))
         if least and most < count and most % least:
             raise ConfigError(
@@ -122,7 +122,7 @@ class _Solver:
 
     def _solve_leaf(self, start: int, end: int) -> None:
         errors, levels = self.errors, self.levels
-        drift = self.rule.drift
+        drift = self.correction.drift
         for q in range(start, end):
             weight, done = self.current[q], slice(start, q)
             if q > start:
@@ -140,14 +140,16 @@ class _Solver:
 
     def _share(self, q: int, weight: Tensor) -> None:
         """``asymmetry * weight + drift * (original - weight)``."""
-        share = torch.mul(weight, self.rule.asymmetry - self.rule.drift, out=self.shares[q])
-        if self.rule.drift:
-            share.add_(self.original[q], alpha=self.rule.drift)
+        share = torch.mul(
+            weight, self.correction.asymmetry - self.correction.drift, out=self.shares[q]
+        )
+        if self.correction.drift:
+            share.add_(self.original[q], alpha=self.correction.drift)
 
     def _settle(self, start: int, end: int) -> None:
         """Let columns after a block of mode "org" see rounded weights."""
         for q in range(start, end):
             rounded = self.levels[q] * self.grids.scale_of(q)
-            self.errors[q].add_(self.current[q] - rounded, alpha=self.rule.drift)
+            self.errors[q].add_(self.current[q] - rounded, alpha=self.correction.drift)
             if self.cross is not None:
                 self._share(q, rounded)

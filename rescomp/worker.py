@@ -77,10 +77,10 @@ class Worker:
         self._activations = activations
         self._weights = Weights([])
         self._found: dict[str, Quantized] = {}
-        rule = method.rule()
+        correction = method.correction()
         self.streams: Streams | None = None
-        if rule is not None or settings.measure:
-            compares = settings.measure or (rule is not None and rule.cross)
+        if correction is not None or settings.measure:
+            compares = settings.measure or (correction is not None and correction.cross)
             reference = Stream(runner, self._unquantised) if compares else None
             self.streams = Streams(Stream(runner), reference, alike=activations is None)
 
