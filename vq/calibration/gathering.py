@@ -70,7 +70,7 @@ class Gatherer:
                 handle
                 for name, layer in wanted.items()
                 if name not in seen
-                for handle in _listen(layer, partial(new.note, name))
+                for handle in _listen(layer.modules, partial(new.note, name))
             ]
             with _removing(handles), self.off():
                 self.streams.changed.run(stage, batch)
@@ -105,34 +105,35 @@ class Gatherer:
             for batch in range(len(changed.runner)):
                 expected: list[list[Tensor]] = []
                 if reference is not None:
-                    _each_call(reference, stage, group, batch, expected.append)
+                    self._each_call(reference, stage, group, batch, expected.append)
                 sums = _Sums(first.name, statistics, None if reference is None else expected)
-                _each_call(changed, stage, group, batch, sums.add)
+                self._each_call(changed, stage, group, batch, sums.add)
                 sums.finish()
         for one in statistics:
             _sum_over_ranks(one)
         return statistics
 
+    def _each_call(
+        self,
+        stream: Stream,
+        stage: Stage,
+        group: Group,
+        batch: int,
+        take: Callable[[list[Tensor]], None],
+    ) -> None:
+        """Hand the rows of every call in a run to ``take``."""
+        mask = stream.runner.mask(batch)
+        # A loop may take as many turns as its inputs are long.
+        alike = stage.place is not None or stream.runner.alike(batch, group.batch)
 
-def _each_call(
-    stream: Stream,
-    stage: Stage,
-    group: Group,
-    batch: int,
-    take: Callable[[list[Tensor]], None],
-) -> None:
-    """Hand the rows of every call in a run to ``take``."""
-    mask = stream.runner.mask(batch)
-    # A loop may take as many turns as its inputs are long.
-    alike = stage.place is not None or stream.runner.alike(batch, group.batch)
+        def heard(module: nn.Module, x: Tensor) -> None:
+            take([rows.clone() for rows in rows_of(module, x, mask)])
+            if group.calls == 1 and alike:
+                leave()
 
-    def heard(module: nn.Module, x: Tensor) -> None:
-        take([rows.clone() for rows in rows_of(module, x, mask)])
-        if group.calls == 1 and alike:
-            leave()
-
-    with _removing(_listen(group.layers[0], heard)):
-        stream.run(stage, batch)
+        modules = _twins(group.layers[0], self.streams.changed.runner.model, stream.runner.model)
+        with _removing(_listen(modules, heard)):
+            stream.run(stage, batch)
 
 
 class _Key(NamedTuple):
@@ -198,13 +199,21 @@ def is_looked_up(layer: Selected) -> bool:
     return layer.geometry.op == "embedding"
 
 
-def _listen(layer: Selected, heard: Callable[[nn.Module, Tensor], None]) -> list[Any]:
+def _twins(layer: Selected, home: nn.Module, model: nn.Module) -> Sequence[nn.Module]:
+    """Modules of a model that stand where those of a layer do in the model it was selected in."""
+    if model is home:
+        return layer.modules
+    held = set(layer.modules)
+    return [model.get_submodule(name) for name, module in home.named_modules() if module in held]
+
+
+def _listen(modules: Sequence[nn.Module], heard: Callable[[nn.Module, Tensor], None]) -> list[Any]:
     """Call ``heard(module, input)`` before each of a layer's modules runs."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         heard(module, args[0] if args else next(iter(kwargs.values())))
 
-    return [m.register_forward_pre_hook(hook, with_kwargs=True) for m in layer.modules]
+    return [m.register_forward_pre_hook(hook, with_kwargs=True) for m in modules]
 
 
 @contextmanager
