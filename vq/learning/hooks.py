@@ -116,7 +116,8 @@ def lightning_callback(*settings: RuleSettings, rates: Rates | None = None) -> A
             self.rules.close()
 
         def state_dict(self) -> dict[str, Any]:
-            return self.rules.state_dict()
+            # A trainer that has only validated may write a checkpoint, too.
+            return self.rules.state_dict() if hasattr(self, "rules") else self._loaded
 
         def load_state_dict(self, state: dict[str, Any]) -> None:
             self._loaded = state

@@ -185,6 +185,12 @@ class TestLightning:
     def test_batches_that_add_up_make_one_step(self, run):
         assert run(small(), accumulate_grad_batches=4)[0].state_dict()["step"] == STEPS // 4
 
+    def test_a_checkpoint_before_any_training_holds_what_was_loaded(self, run):
+        callback = hooks.lightning_callback(*SETTINGS)
+        assert callback.state_dict() == {}
+        callback.load_state_dict({"step": 3})
+        assert callback.state_dict() == {"step": 3}
+
     def test_a_run_without_an_end_is_refused(self, run):
         with pytest.raises(ConfigError, match="total_steps must be positive and finite, not inf"):
             run(small(), epochs=-1)
