@@ -1,18 +1,12 @@
 """Memory while a model is quantised: two hidden states per token, whatever the model's depth."""
 
-import sys
-from pathlib import Path
-
 import torch
 
 import vq
+from bench.live_tensors import LiveTensors
 from rescomp import GPTAQR, Settings, quantize_
 from rescomp.factor import inverse_factor
 from tests.rescomp.models import llama
-
-sys.path.append(str(Path(__file__).parents[3] / "bench"))
-
-from live_tensors import LiveTensors
 
 HIDDEN = 64
 

@@ -15,7 +15,7 @@ copies are the codewords themselves.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -176,10 +176,11 @@ class Refiner(Rule):
 
     def _points(self, layer: CompressedLayer) -> tuple[Tensor, Tensor]:
         """Where training wants the sub-vectors, and which coordinates count; both [N, d]."""
-        g = layer.weight.geometry
+        g, weight = layer.weight.geometry, layer.module.weight
+        assert isinstance(weight, Tensor)
         real = torch.ones(())
         if g.N * g.d != g.weights:  # the filling of ragged sub-vectors is no weight of the model
-            real = self._cut(torch.ones_like(cast(Tensor, layer.module.weight)), layer)
+            real = self._cut(torch.ones_like(weight), layer)
         if layer.latent is None:
             points = self._cut(self._copies[id(layer)], layer)
             return points, real.to(points).expand_as(points)
