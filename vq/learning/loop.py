@@ -91,7 +91,6 @@ class Training:
                 "model must hold something to train, not nothing; plain VQ with a fixed codebook "
                 "and no biases or norms stays as it is"
             )
-        scale_latents_(compressed_layers(model), plan.rates.alpha)
         total = plan.total_steps
         self._optimizer = CosineAdam(groups, total)
         self._rules = Rules(model, plan.rules, total, plan.rates)
@@ -116,6 +115,8 @@ class Training:
             with distributed.together():
                 if distributed.is_main():
                     self._open_logs()
+            if not self._result.steps:  # a checkpoint's are scaled already
+                scale_latents_(compressed_layers(self._model), self._plan.rates.alpha)
             show = progress and distributed.is_main()
             self._remember()
             self._model.train()

@@ -1,6 +1,7 @@
 """The loop: steps of several batches, precision, and what happens when a loss is not finite."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -30,6 +31,17 @@ def test_accumulated_batches_equal_one_large_batch():
     assert a.steps == b.steps == 10
     assert a.losses == pytest.approx(b.losses, rel=1e-5)
     assert_close(model, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", ["rules", "tensorboard"])
+def test_a_run_that_cannot_start_leaves_the_model_as_it_was(wrong, monkeypatch, tmp_path):
+    model, _ = plain()
+    before = copy.deepcopy(model.state_dict())
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    settings = {"rules": [vq.Freezing()]} if wrong == "rules" else {"tensorboard": tmp_path}
+    with pytest.raises(ConfigError, match=r"two are 'signs'|package 'tensorboard' must be"):
+        vq.finetune_(model, batches(), epochs=1, rates=vq.Rates(alpha=3.0), **settings)
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
 
 
 def test_the_last_step_of_an_epoch_may_hold_fewer_batches():

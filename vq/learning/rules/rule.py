@@ -30,6 +30,7 @@ class Run:
     total_steps : int
         Optimiser steps of the whole run.
     rates : Rates
+        Of which ``alpha`` multiplies the latents once all rules have started.
     """
 
     model: nn.Module
