@@ -15,18 +15,20 @@ PACKAGES = ("vq", "rescomp", "rtl", "hwsim", "signbook")
 
 #: Plain files that each room of a package, or that room alone, may import.
 COMMON = {
-    "vq": "vq/errors vq/version vq/progress vq/layers vq/distributed vq/native",
+    "vq": "vq/text vq/errors vq/version vq/progress vq/layers vq/distributed vq/native",
     "vq/container": "vq/errors",
+    "vq/text": "vq/errors",
     "rescomp": "vq/errors vq/version vq/progress vq/layers vq/distributed",
     "rtl": "rtl/config rtl/accelerator_config rtl/descriptor rtl/program rtl/rom rtl/settings "
     "vq/container",
-    "hwsim": "hwsim/defaults vq/errors vq/version vq/native",
+    "hwsim": "hwsim/defaults vq/text vq/errors vq/version vq/native",
     "signbook": "signbook/extras signbook/files signbook/hints signbook/tasks "
     "vq/errors vq/progress",
 }
 #: What else the files of each room may import: a room, with the rooms inside, or a file
 #: (docs/architecture.md draws this). A package's own line is for the files beside its rooms.
 ARROWS = {
+    "vq/text": "",
     "vq/container": "",
     "vq/formats": "vq/container",
     "vq/clustering": "vq/formats vq/container",

@@ -9,6 +9,7 @@ from hwsim.memory.checks import problems_of
 from hwsim.memory.device import Control, Device, Rail, Structure, Timing
 from hwsim.memory.mapping import FIELDS
 from vq.errors import ConfigError, bulleted
+from vq.text.files import read_text
 
 __all__ = ["device_of_text", "read_ini"]
 
@@ -17,6 +18,11 @@ _INTEGER = re.compile(r"[0-9]{1,15}")
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _HBM = ("HBM", "HBM2")
 _PROTOCOLS = ("DDR3", "DDR4", "LPDDR", "LPDDR3", "LPDDR4", *_HBM)
+#: Keys of the device files and of the system files of DRAMsim2, which have no sections.
+_DRAMSIM2 = (
+    "NUM_BANKS", "NUM_ROWS", "NUM_COLS", "REFRESH_PERIOD", "NUM_CHANS", "JEDEC_DATA_BUS_BITS",
+    "TRANS_QUEUE_DEPTH", "CMD_QUEUE_DEPTH", "ADDRESS_MAPPING_SCHEME",
+)  # fmt: skip
 _BY_DIRECTION = ("tRCDRD", "tRCDWR")
 #: Keys behind the names of :func:`problems_of` that are no keys themselves.
 _KEYS = {
@@ -123,24 +129,18 @@ def read_ini(path: str | Path) -> Device:
         If the file cannot be read, is no such file, or its values are missing or contradict each
         other. All problems are in one message, with line and key.
     """
-    subject = f"memory file {str(path)!r}"
-    try:
-        with Path(path).open("rb") as stream:
-            raw = stream.read(_SIZE_LIMIT_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{subject} must be readable, not {error.strerror or error!r}") from error
-    if len(raw) > _SIZE_LIMIT_BYTES:
-        raise ConfigError(f"{subject} must be at most {_SIZE_LIMIT_BYTES} bytes long, not longer")
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{subject} must be text, not {raw[:16]!r}") from error
+    text = read_text(path, f"memory file {str(path)!r}", limit_bytes=_SIZE_LIMIT_BYTES)
     return device_of_text(text, Path(path).stem, str(path))
 
 
 def device_of_text(text: str, name: str, path: str) -> Device:
     """Read a device from the text of such a file; ``path`` is what errors call it."""
     file = _File(text)
+    if foreign := next((key for key in _DRAMSIM2 if file.has("", key)), None):
+        raise ConfigError(
+            f"memory file {path!r}: must be in the syntax of DRAMsim3, not of DRAMsim2, whose key "
+            f"{foreign} it has; take the file of such a device from DRAMsim3's configs folder"
+        )
     protocol = file.one_of("dram_structure", "protocol", _PROTOCOLS, "DDR3").upper()
     # Keys of one that is not known here would be missing for no reason.
     if protocol not in _PROTOCOLS:

@@ -4,12 +4,10 @@ import hashlib
 import itertools
 import os
 import re
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
-
-import yaml
 
 from hwsim.defaults import DEFAULT_MEMORY
 from hwsim.memory import absolute_memory, parse_memory
@@ -18,6 +16,8 @@ from hwsim.sweep.evaluate import Work
 from hwsim.workloads import recipe_of, workload
 from rtl import AcceleratorConfig
 from vq.container import ConfigError, SignbookError, bulleted, open_container
+from vq.text.document import parse_yaml
+from vq.text.files import read_text
 
 __all__ = ["ENGINES", "Point", "Space", "read_space"]
 
@@ -217,14 +217,10 @@ def read_space(path: str | os.PathLike[str]) -> dict[str, Any]:
     ConfigError
         If it cannot be read, or is no mapping.
     """
-    try:
-        document = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"space {path}: must be a readable file, but {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"space {path}: must be valid YAML, but {error}") from None
+    subject = f"space {path}"
+    document = parse_yaml(read_text(path, subject), subject)
     if not isinstance(document, dict):
-        raise ConfigError(f"space {path}: must map axes to values, not be {document!r}")
+        raise ConfigError(f"{subject}: must map axes to values, not be {reprlib.repr(document)}")
     return document
 
 

@@ -2,7 +2,8 @@
 
 The first line that is not empty names the columns. A row ends with a comma, which that tool needs;
 columns behind the known ones are ignored. Nothing is padded there: sizes are those of the padded
-input, and windows that reach beyond it count (the quotient is rounded up).
+input, and windows that reach beyond it count (the quotient is rounded up). That tool reads columns
+by their place: tables such as DeepBench's, which name the width twice, hold height, then width.
 """
 
 import csv
@@ -16,6 +17,7 @@ from pathlib import Path
 from hwsim.workloads.layer import WorkloadLayer
 from hwsim.workloads.network import Workload
 from vq.container import ConfigError, atomic_file, bulleted
+from vq.text.files import read_text
 
 __all__ = ["read_topology", "write_topology"]
 
@@ -53,10 +55,7 @@ def read_topology(path: str | os.PathLike[str]) -> Workload:
         If the file cannot be read as such a table: every problem with its line and column.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: must be a readable text file, but {error}") from None
+    text = read_text(path, str(path))
     reader = csv.reader(text.split("\n"), skipinitialspace=True, strict=True)
     try:
         lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader]
@@ -92,6 +91,10 @@ def _header(path: Path, line: int, cells: Sequence[str]) -> tuple[bool, dict[str
     """Whether rows are M, N, K; and at which columns a sparsity or a batch lies."""
     names = [re.sub(r"[^a-z]+", " ", cell.lower()).strip() for cell in cells]
     gemm = names[1:4] == ["m", "n", "k"]
+    for pair in (slice(1, 3), slice(3, 5)):
+        sides = names[pair]
+        if len(set(sides)) == 1 and sides[0] in _CONV:  # one side's name for both: see above
+            names[pair] = [sides[0].split()[0] + side for side in (" height", " width")]
     if not gemm:
         for column, want in enumerate(_CONV, 1):
             given = names[column] if column < len(names) else ""

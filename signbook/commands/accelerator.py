@@ -1,5 +1,6 @@
 """Settings of an accelerator from a file and from a command line."""
 
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,14 +57,12 @@ def read_settings(
 
 
 def _read(file: Path) -> dict[str, Any]:
-    import yaml
+    from vq.text.document import parse_yaml
+    from vq.text.files import read_text
 
-    try:
-        document = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"accelerator {file}: must be a readable file, but {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"accelerator {file}: must be valid YAML, but {error}") from None
-    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
-        raise ConfigError(f"accelerator {file}: must map settings to values, not be {document!r}")
+    subject = f"accelerator {file}"
+    document = parse_yaml(read_text(file, subject), subject)
+    if not isinstance(document, dict):
+        given = reprlib.repr(document)
+        raise ConfigError(f"{subject}: must map settings to values, not be {given}")
     return document

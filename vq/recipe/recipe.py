@@ -4,17 +4,19 @@ import difflib
 import fnmatch
 import os
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pydantic
-import yaml
 
 from vq.errors import ConfigError, RecipeError, bulleted
 from vq.formats.format import Format
 from vq.formats.registry import FORMATS, format_named
+from vq.text.document import parse_yaml
+from vq.text.files import read_text
 
 __all__ = ["Recipe"]
 
@@ -96,14 +98,8 @@ class Recipe:
         text, where, folder = str(source), "recipe", Path()
         if "\n" not in text:
             where = f"recipe {text}"
-            try:
-                text, folder = Path(source).read_text(), Path(source).parent
-            except (OSError, UnicodeDecodeError) as error:
-                raise RecipeError(f"{where}: must be a readable file, but {error}") from None
-        try:
-            document = yaml.load(text, _UniqueKeys)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{where}: must be valid YAML, but {error}") from None
+            text, folder = read_text(source, where, error=RecipeError), Path(source).parent
+        document = parse_yaml(text, where, error=RecipeError)
         return cls.from_json(document, folder)
 
     @classmethod
@@ -118,7 +114,8 @@ class Recipe:
             With every problem at once.
         """
         if not isinstance(document, Mapping):
-            raise RecipeError(f"recipe must map patterns to methods, not be {document!r}")
+            given = reprlib.repr(document)
+            raise RecipeError(f"recipe must map patterns to methods, not be {given}")
         problems: list[str] = []
         rules = {
             str(key): _read_rule(str(key), value, Path(folder), problems)
@@ -157,26 +154,6 @@ class Recipe:
             winner = next((key for key in ranked if _matches(key, name)), None)
             chosen[name] = None if winner is None else self.rules[winner]
         return chosen
-
-
-class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML that refuses a key given twice; the plain loader would silently take the last."""
-
-
-def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    found: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in found:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} is given twice", key_node.start_mark
-            )
-        found[key] = loader.construct_object(value_node, deep=True)
-    return found
-
-
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 
 def _read_rule(key: str, value: object, folder: Path, problems: list[str]) -> Format | None:

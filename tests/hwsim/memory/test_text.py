@@ -66,7 +66,7 @@ def test_a_path_for_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("dram:ideal", r"^memory must be one of ddr4-2400, .*, not 'ideal'"),
         ("ddr4-24000", r"not 'ddr4-24000' \(did you mean 'ddr4-2400'\?\)$"),
         ("dram:ini=device.txt", r"ini must be a file that ends in \.ini, not 'device\.txt'$"),
-        ("nowhere.ini", r"^memory file 'nowhere\.ini' must be readable, not 'No such file"),
+        ("nowhere.ini", r"^memory file 'nowhere\.ini': must be a readable file, but No such"),
         ("hbm2:clock=3", r"not 'clock' \(did you mean 'clock_mhz'\?\)$"),
         ("hbm2:clock_mhz=0", r"^memory clock_mhz must be above 0, not 0$"),
         ("hbm2:clock_mhz=-1", r"- clock_mhz must be a number above 0, not '-1'"),

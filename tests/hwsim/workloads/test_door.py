@@ -29,7 +29,7 @@ def test_files(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"no container")
     with pytest.raises(ContainerError, match=r"bad\.safetensors"):
         workload(str(tmp_path / "bad.safetensors"))
-    with pytest.raises(ConfigError, match=r"absent\.csv: must be a readable text file"):
+    with pytest.raises(ConfigError, match=r"absent\.csv: must be a readable file"):
         workload(str(tmp_path / "absent.csv"))
     (tmp_path / "net.onnx").write_bytes(b"")
     with pytest.raises(ConfigError, match="which is a file of another kind"):

@@ -50,6 +50,29 @@ def test_convolutions(tmp_path: Path) -> None:
     assert (fc.op, fc.rows, fc.inputs, fc.outputs) == ("linear", 5, 40, 12)
 
 
+@pytest.mark.parametrize(
+    ("names", "size", "kernel"),
+    [
+        ("IFMAP Width, IFMAP Width, Filter Height, Filter Width", (40, 20), (5, 3)),
+        ("IFMAP Height, IFMAP Height, Filter Height, Filter Width", (40, 20), (5, 3)),
+        ("ifmap width,ifmap width,filter width,filter width", (40, 20), (5, 3)),
+        ("IFMAP_Height, IFMAP_Width, Filter Width, Filter Width", (40, 20), (5, 3)),
+    ],
+)
+def test_one_side_named_for_both(tmp_path: Path, names: str, size: object, kernel: object) -> None:
+    text = f"Layer, {names}, Channels, Num Filter, Strides,\nconv, 40, 20, 5, 3, 1, 32, 2,\n"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "net.csv").write_bytes(text.encode(encoding))
+        (layer,) = read_topology(tmp_path / "net.csv").layers
+        assert ((layer.height, layer.width), layer.kernel) == (size, kernel)
+
+
+def test_sides_that_are_swapped_are_refused(tmp_path: Path) -> None:
+    swapped = CONV.replace("IFMAP Height, IFMAP Width", "IFMAP Width, IFMAP Height")
+    with pytest.raises(ConfigError, match=r"line 1, column 2: must be named 'ifmap height', or "):
+        read(tmp_path, f"{swapped}\nconv, 40, 20, 5, 3, 1, 32, 2,\n")
+
+
 def test_matrix_products(tmp_path: Path) -> None:
     workload = read(tmp_path, "Layer,M,N,K,Batch\nL0, 196,192,768,\n1,2,3,4,5\n")
     first, second = workload.layers
@@ -116,8 +139,10 @@ def test_what_is_no_topology_is_refused(tmp_path: Path, text: str, message: str)
 
 def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00")
-    for path in (tmp_path / "x.csv", tmp_path / "absent.csv", tmp_path):
-        with pytest.raises(ConfigError, match="must be a readable text file, but"):
+    with pytest.raises(ConfigError, match=r"x\.csv: must be text in UTF-8, not b"):
+        read_topology(tmp_path / "x.csv")
+    for path in (tmp_path / "absent.csv", tmp_path):
+        with pytest.raises(ConfigError, match=r": must be a readable file, but (No such|Is a)"):
             read_topology(path)
 
 

@@ -32,7 +32,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
     [
         ("- rows\n", r"a.yaml: must map settings to values, not be \['rows'\]$"),
         ("", r"a.yaml: must map settings to values, not be None$"),
-        ("1: 2\n", r"a.yaml: must map settings to values"),
+        ("1: 2\n", r"^accelerator configuration has 1 problem:\n- key must be .* not '1'$"),
         ("{", r"a.yaml: must be valid YAML, but "),
         ("row: 16\n", r"did you mean 'rows'"),
         ("rows: 16.5\n", r"rows must be an integer, not 16.5"),
