@@ -1,15 +1,18 @@
 """The command line: its commands by name, each imported when it is asked for."""
 
+import errno
 import functools
 import importlib
+import io
+import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from vq.errors import SignbookError
+from vq.errors import OutputError, SignbookError
 
 __all__ = ["app", "main"]
 
@@ -17,6 +20,9 @@ _NAMES = (
     "demo", "plan", "compress", "finetune", "quantize", "inspect", "eval", "integer", "export",
     "rtl", "simulate", "estimate", "sweep", "report",
 )  # fmt: skip
+
+#: What the system says of a stream that takes no more.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
 
 
 class _Commands(Mapping[str, Any]):
@@ -60,18 +66,37 @@ def _signbook() -> None:
     """Sign-splitting vector quantisation, from checkpoint to clock cycle."""
 
 
+def _require_output() -> None:
+    """Refuse a closed standard output: the next file that is opened would take its place."""
+    if sys.stdout is None:
+        raise OutputError("standard output: must be open, if only to /dev/null, not closed")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that its encoding does not have
+
+
+def _fail(error: Exception) -> NoReturn:
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"[bold red]error:[/] {type(error).__name__}: ", end=""
+    )
+    print(error, file=sys.stderr)
+    raise SystemExit(1) from None
+
+
 def main() -> None:
     """Run a command. Exit 0: fine. 1: an error that Signbook names, in one line. 2: usage."""
     try:
+        _require_output()
         app()
     except SignbookError as error:
-        from rich.console import Console
-
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"[bold red]error:[/] {type(error).__name__}: ", end=""
-        )
-        print(error, file=sys.stderr)
-        raise SystemExit(1) from None
+        _fail(error)
+    except OSError as error:
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            raise
+        # What is still in the buffer is lost; Python would try again at its end, and say so.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail(OutputError(f"standard output: must take what is printed, but {error.strerror}"))
     except KeyboardInterrupt:
         print("interrupted; every file that is there is complete", file=sys.stderr)
         raise SystemExit(1) from None

@@ -33,13 +33,13 @@ def bar(description: str, total: int, *, enabled: bool = True) -> Iterator[Advan
     )
 
     columns = (
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description:<28}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("eta"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),  # names of layers, which have brackets
     )
     with Progress(*columns, console=Console(stderr=True)) as display:
         task = display.add_task(description, total=total, note="")

@@ -51,8 +51,8 @@ def run(
         "layers": layer_rows(result),
         "kept": result.kept,
     }
-    print_compressed(document)
     save_json(json, document)
+    print_compressed(document)
     return document
 
 

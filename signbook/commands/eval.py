@@ -55,9 +55,9 @@ def run(
         rom=rom,
         device=device,
     )
-    _print(f"{file or model} on {data}", found)
     document = found.document(with_reference=reference)
     save_json(json, document)
+    _print(f"{file or model} on {data}", found)
     return document
 
 

@@ -74,10 +74,10 @@ def run(
         "written": written,
         **layers,
     }
+    save_json(json, document)
     print_rows(
         f"{to} of {file}", [(row["file"], text(row["bytes"])) for row in document["written"]]
     )
-    save_json(json, document)
     return document
 
 

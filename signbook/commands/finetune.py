@@ -143,10 +143,10 @@ def run(
     if blocks is not None:
         document["blockwise"] = blocks.to_json()
     write_json(out / "run.json", document)
+    save_json(json, document)
     print_compressed(document)
     if blocks is not None:
         print_table("block by block", ("name", "before", "after"), blocks.to_json()["blocks"])
     if losses := record.losses:
         print_rows("training", [("loss, first epoch", text(losses[0])), ("last", text(losses[-1]))])
-    save_json(json, document)
     return document

@@ -22,9 +22,9 @@ _COLUMNS = (
 def run(file: File, json: Json = None) -> dict[str, Any]:
     """Show what a container holds and account for every byte."""
     document = inspect_file(file)
+    save_json(json, document)
     print_table(str(file), _COLUMNS, document["layers"])
     print_totals(document)
-    save_json(json, document)
     return document
 
 

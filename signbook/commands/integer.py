@@ -43,9 +43,9 @@ def run(
     inputs = list(islice(resolve_data(data).batches, batches))
     integer = add_integer(file, architecture, inputs, out=out, choice=choice, rom=roms_of(rom))
     document = _document(out or file, integer)
+    save_json(json, document)
     rows = [{**row, "step": f"{row['step']:.4g}"} for row in document["nodes"]]
     print_table(str(out or file), ("name", "op", "shape", "relu", "macs", "step"), rows)
-    save_json(json, document)
     return document
 
 

@@ -74,7 +74,8 @@ def shown(title: str, first: str, methods: Sequence[str]) -> Iterator["Progress"
 
 
 def print_measured(title: str, document: dict[str, Any], json: Path | None) -> None:
-    """Print a measurement, and write it where ``--json`` says."""
+    """Write a measurement where ``--json`` says, and print it."""
+    save_json(json, document)
     heading, layers = layer_rows(document)
     print_table(f"{title}: {heading}", list(layers[0]), layers)
     runs = run_rows(document)
@@ -82,4 +83,3 @@ def print_measured(title: str, document: dict[str, Any], json: Path | None) -> N
     if rest := rest_rows(document):
         print_table("not run by the accelerator", list(rest[0]), rest)
     print_rows("ratios", summary_rows(document))
-    save_json(json, document)

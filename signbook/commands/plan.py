@@ -24,10 +24,10 @@ def run(
 
     planned = vq.plan(resolve_model(model, weights), vq.Recipe.from_yaml(recipe), seed=seed)
     document = _document(planned)
+    save_json(json, document)
     print_table(f"{model} by {recipe}", _COLUMNS, document["layers"])
     print_table("skipped", ("name", "reason"), document["skipped"])
     print_totals(document)
-    save_json(json, document)
     return document
 
 

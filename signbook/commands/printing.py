@@ -20,6 +20,8 @@ __all__ = [
 ]
 
 _WARNINGS = 3
+#: Columns of text are not narrower than this, if their texts are not.
+_FOLDED = 16
 
 
 def text(value: object) -> str:
@@ -31,27 +33,59 @@ def text(value: object) -> str:
 
 def print_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:
     """Print names and values."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_header=False)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    _print(title, None, rows, [False, False])
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the columns of rows that have their names."""
+    numeric = [any(isinstance(row[column], int | float) for row in rows) for column in columns]
+    _print(title, columns, [[text(row[column]) for column in columns] for row in rows], numeric)
+
+
+def _print(
+    title: str, header: Sequence[str] | None, rows: Sequence[Sequence[str]], numeric: Sequence[bool]
+) -> None:
+    """Print a table, every text as it is: names may look like the console's markup.
+
+    Off a terminal, each row is one line, as wide as it must be. In a terminal long texts fold,
+    figures never do; where not even that fits, each row becomes a list.
+    """
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        numeric = bool(rows) and isinstance(rows[0][column], int | float)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(text(row[column]) for column in columns))
-    Console().print(table)
+    console = Console(highlight=False)
+    lines = [[_visible(cell) for cell in row] for row in ([header] if header else []) + [*rows]]
+    widths = [max((cell_len(line[i]) for line in lines), default=0) for i in range(len(numeric))]
+    least = [w if n else min(w, _FOLDED) for w, n in zip(widths, numeric, strict=True)]
+    frame = 1 + 3 * len(widths)
+    if not console.is_terminal:
+        console.width = frame + sum(widths)
+    console.print(Text(_visible(title), style="table.title"), soft_wrap=True)
+    if frame + sum(least) > console.width:
+        for row in lines[1:] if header else lines:
+            console.print(Text(row[0], style="bold"), soft_wrap=True)
+            for name, cell in zip((header or row)[1:], row[1:], strict=True):
+                console.print(Text(f"  {name if header else ''} {cell}"), soft_wrap=True)
+        return
+    table = Table(show_header=header is not None)
+    for name, width, number in zip(header or [""] * len(widths), least, numeric, strict=True):
+        table.add_column(
+            Text(name),
+            justify="right" if number else "left",
+            overflow="fold",
+            no_wrap=number,
+            min_width=width,
+        )
+    for row in lines[1:] if header else lines:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def _visible(cell: str) -> str:
+    """A text on one line: what would not show, or move the cursor, becomes Python's escape."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in cell)
 
 
 def print_totals(document: Mapping[str, Any]) -> None:

@@ -168,8 +168,8 @@ def run(
             "seconds": time.perf_counter() - start,
         }
         write_json(out / "quantize.json", document)
-    _print(document, damping)
     save_json(json, document)
+    _print(document, damping)
     return document
 
 

@@ -43,16 +43,21 @@ def run(
     kind = StreamerConfig if weights_only else AcceleratorConfig
     values, _ = read_settings(accelerator, settings, rom)  # Verilog has no clock rate
     config = kind.from_mapping(values)
-    typer.echo(write_verilog(config, make_folder(out) / f"{top_of(config)}.v"))
+    written = write_verilog(config, make_folder(out) / f"{top_of(config)}.v")
     if not (report and isinstance(config, AcceleratorConfig)):
+        typer.echo(written)
         return
     from rich.console import Console
+    from rich.text import Text
 
     from rtl.build.report import CORE, area_report, area_table, clock_report, clock_table
 
     with Console(stderr=True).status("synthesis") as status:
-        area = area_report(config, progress=status.update)
-        typer.echo(area_table(area))
-        clock = clock_report(config, core=CORE, progress=status.update)
-    typer.echo(clock_table(clock))
+
+        def show(step: str) -> None:
+            status.update(Text(step))
+
+        area = area_report(config, progress=show)
+        clock = clock_report(config, core=CORE, progress=show)
     save_json(json, area | clock)
+    typer.echo(f"{written}\n{area_table(area)}\n{clock_table(clock)}")

@@ -107,11 +107,11 @@ def run(
                 progress=lambda row: advance(1, note=row["status"]),
             )
         _require_some(out, document)
+    save_json(json, document)
     if table := _front(document):
         print_table("front: " + ", ".join(document["objectives"]), list(table[0]), table)
     counts = [(s, sum(row["status"] == s for row in document["rows"])) for s in _STATUSES]
     print_rows("points", [(status, text(count)) for status, count in counts])
-    save_json(json, document)
     return document
 
 

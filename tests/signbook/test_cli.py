@@ -1,6 +1,8 @@
 """The command line: exit status, one-line errors, and how little of it a command imports."""
 
 import importlib
+import os
+import re
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import typer
 
 from signbook.cli import app
 from tests.signbook.runner import run
+from tests.test_architecture import ROOT
 
 COMMANDS = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -56,3 +59,50 @@ def test_usage_errors_exit_with_2():
     assert run("demo", "--seed", "-1").returncode == 2
     done = run("plam")
     assert done.returncode == 2 and "Did you mean 'plan'?" in done.stderr
+
+
+TOY = """
+from torch import nn
+
+def brackets():
+    model = nn.Sequential()
+    model.add_module("fc[/relu]", nn.Linear(16, 32))
+    model.add_module("out[red]", nn.Linear(32, 8))
+    return model
+"""
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    (tmp_path / "bracketed.py").write_text(TOY)
+    (tmp_path / "[q].yaml").write_text("'*': {method: ssvq, d: 4, k: 8}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return ("plan", "py:bracketed:brackets", "--recipe", "[q].yaml", "--json", "[j].json")
+
+
+def test_names_and_paths_are_no_markup(toy):
+    done = run(*toy)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("py:bracketed:brackets by [q].yaml\n")
+    assert "│ fc[/relu] │" in done.stdout and "│ out[red]  │" in done.stdout
+    done = run("inspect", "a[/b].safetensors")
+    assert done.stderr.startswith("error: ContainerError: a[/b].safetensors: must be a readable")
+
+
+FULL = (
+    r"^error: OutputError: standard output: must take what is printed, but No space left on .*\n$"
+)
+CLOSED = r"^error: OutputError: standard output: must be open, if only to /dev/null, not closed\n$"
+
+
+@pytest.mark.parametrize(("redirection", "message"), [(">/dev/full", FULL), (">&-", CLOSED)])
+def test_an_output_that_takes_nothing_is_one_line(toy, tmp_path, redirection, message):
+    command = f'"{sys.executable}" -c "from signbook.cli import main; main()" "$@" {redirection}'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for arguments in (toy, ["--help"]):
+        done = subprocess.run(
+            ["sh", "-c", command, "sh", *arguments], capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 1 and re.match(message, done.stderr), done.stderr
+    assert (tmp_path / "[j].json").exists() == (message == FULL), "the document comes first"
