@@ -1,8 +1,10 @@
 """Fill a model from a checkpoint file, without ever running code that the file brings."""
 
 import pickle
+import re
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -17,6 +19,10 @@ __all__ = ["ReadsCheckpoint", "fit", "load_weights", "read_state"]
 
 M = TypeVar("M", bound=nn.Module)
 _SHOWN = 8
+#: Where programs that train keep the state dictionary among other things.
+_INSIDE = ("state_dict", "model_state_dict", "model")
+#: Names that data-parallel training, Lightning and ``torch.compile`` put before those of a model.
+_PREFIXES = ("module.", "model.", "_orig_mod.")
 
 
 @runtime_checkable
@@ -33,6 +39,7 @@ def load_weights(model: M, path: str | Path) -> M:
 
     A ``*.safetensors`` file holds the model's own state dictionary. Any other file is read as
     the model says (see :class:`ReadsCheckpoint`), else as a torch file with ``weights_only=True``.
+    The prefixes ``module.``, ``model.`` and ``_orig_mod.`` may differ from the model's.
 
     Raises
     ------
@@ -48,14 +55,24 @@ def load_weights(model: M, path: str | Path) -> M:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a safetensors or torch file as a state dictionary on the CPU.
 
-    A torch file may hold the dictionary under the key ``state_dict``; the prefix ``module.``
-    that data-parallel training leaves is removed.
+    A torch file may hold the dictionary under the key ``state_dict`` (so do Lightning's),
+    ``model_state_dict`` or ``model``. Names are as they are in the file.
 
     Raises
     ------
     ConfigError
         If the file is missing, damaged, or holds anything but tensors.
     """
+    if path.name.endswith(".index.json"):
+        raise ConfigError(
+            f"{path}: weights must be one file, not the index of several; "
+            "name the model hf:FOLDER, which reads them all"
+        )
+    if path.is_dir():
+        raise ConfigError(
+            f"{path}: weights must be one file, not a folder; one of transformers is a model, "
+            "hf:FOLDER"
+        )
     if not path.is_file():
         raise ConfigError(f"{path}: weights must be a readable file, not absent; see --weights")
     if path.suffix == ".safetensors":
@@ -64,15 +81,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise ConfigError(f"{path}: must be a whole safetensors file, but {error}") from error
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what it is, is said below
+            found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, OSError, EOFError, RuntimeError,
             ValueError, KeyError, AttributeError, IndexError) as error:  # fmt: skip
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ConfigError(
-            f"{path}: must be a whole torch file of tensors only, but {reason}"
+            f"{path}: must be a whole torch file of tensors only, {_instead(path)}"
         ) from error
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
+    if isinstance(found, Mapping):
+        found = next((found[k] for k in _INSIDE if isinstance(found.get(k), Mapping)), found)
     if not isinstance(found, Mapping) or not found:
         raise ConfigError(f"{path}: must hold a state dictionary, not {type(found).__name__}")
     for name, value in found.items():
@@ -80,13 +97,69 @@ def read_state(path: Path) -> dict[str, Tensor]:
             raise ConfigError(
                 f"{path}: entry {name!r} must be a tensor, not {type(value).__name__}"
             )
-    if all(name.startswith("module.") for name in found):
-        return {name.removeprefix("module."): value for name, value in found.items()}
     return dict(found)
+
+
+def _instead(path: Path) -> str:
+    """What a file is that torch cannot read as tensors, and what to do."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            start = file.read(2)
+        kind = "a pickle of another program" if start[:1] == b"\x80" else "not one of torch"
+        return f"but it is damaged or {kind}; write it by torch.save(model.state_dict(), PATH)"
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if any(name.endswith("/constants.pkl") for name in names):
+            return "not a TorchScript program; save the state_dict() of the original model"
+        lightning = any(
+            b"pytorch-lightning_version" in archive.read(name)
+            for name in names
+            if name.endswith("/data.pkl")
+        )
+    try:
+        objects = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # any file may come here, and torch names no errors
+        objects = []
+    if not objects:
+        return "but it is damaged; fetch or write it again"
+    made = f"not objects of {', '.join(sorted(objects)[:_SHOWN])}, whose code is never run"
+    if lightning:
+        return f"{made}; save the 'state_dict' of this Lightning checkpoint alone"
+    return f"{made}; save model.state_dict() instead of the model"
+
+
+def _renamed(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name the tensors of a file as the model does, as far as only wrappers' prefixes differ.
+
+    The names that fit best are taken, those of the file if they fit as well as any.
+    """
+    best, most = dict(state), -1
+    for names in _namings(list(state), wanted):
+        named = dict(zip(names, state.values(), strict=True))
+        fits = sum(n in wanted and wanted[n].shape == t.shape for n, t in named.items())
+        if fits > most and len(named) == len(state):
+            best, most = named, fits
+    return best
+
+
+def _namings(names: list[str], wanted: Collection[str]) -> Iterator[list[str]]:
+    """Names as they are; without prefixes, one more at a time; with those that the model has."""
+    yield names
+    shorter = names
+    while found := next((p for p in _PREFIXES if any(n.startswith(p) for n in shorter)), None):
+        shorter = [name.removeprefix(found) for name in shorter]
+        yield shorter
+    inner = [re.sub(r"(^|\.)_orig_mod\.", r"\1", name) for name in names]  # layers compiled alone
+    yield inner
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in wanted):
+            yield from ([prefix + name for name in given] for given in (names, shorter, inner))
 
 
 def fit(model: M, state: Mapping[str, Tensor], path: Path) -> M:
     """Load ``state`` into ``model``; every tensor must have its place and its shape.
+
+    Prefixes that wrappers give names are resolved against those that the model has.
 
     Raises
     ------
@@ -94,6 +167,7 @@ def fit(model: M, state: Mapping[str, Tensor], path: Path) -> M:
         With every misfit at once; the model is then unchanged.
     """
     wanted = model.state_dict()
+    state = _renamed(state, wanted)
     optional = {name for name in wanted if name.endswith(".num_batches_tracked")}
     problems = [
         f"tensor {n!r} must be in the file" for n in wanted.keys() - state.keys() - optional

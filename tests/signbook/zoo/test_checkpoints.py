@@ -1,11 +1,13 @@
 """Files that are wrong, damaged or hostile are refused, and the model stays as it was."""
 
 import os
+import pickle
 import struct
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from signbook.zoo.checkpoints import load_weights, read_state
 from signbook.zoo.ddpm import ddpm
@@ -40,6 +42,118 @@ def test_own_weights_return_from_safetensors(tmp_path, factory):
     torch.manual_seed(1)
     loaded = load_weights(factory(), tmp_path / "w.safetensors")
     assert equal(loaded.state_dict(), original.state_dict())
+
+
+class Holder(nn.Module):
+    """A model that has a submodule of one of the prefixes' names."""
+
+    def __init__(self, name):
+        super().__init__()
+        setattr(self, name, nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)))
+
+
+NAMINGS = {
+    "as they are": lambda n: n,
+    "data parallel": lambda n: f"module.{n}",
+    "Lightning": lambda n: f"model.{n}",
+    "compiled": lambda n: f"_orig_mod.{n}",
+    "compiled in Lightning": lambda n: f"model._orig_mod.{n}",
+    "data parallel around compiled": lambda n: f"module._orig_mod.{n}",
+    "a compiled layer": lambda n: n.replace(".0.", ".0._orig_mod."),
+    "the inner model": lambda n: n.partition(".")[2],
+}
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("own", ["module", "model", "_orig_mod"])
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_prefixes_are_resolved_against_the_model(tmp_path, naming, own, suffix):
+    original, path = Holder(own), tmp_path / f"w{suffix}"
+    state = {NAMINGS[naming](n): t for n, t in original.state_dict().items()}
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    assert equal(load_weights(Holder(own), path).state_dict(), original.state_dict())
+
+
+def test_prefixes_of_a_part_leave_the_rest_its_names(tmp_path):
+    original = nn.Sequential(nn.Linear(3, 4))
+    state = {f"model.{n}": t for n, t in original.state_dict().items()}
+    save_file(state | {"loss.weight": torch.ones(2)}, tmp_path / "w.safetensors")
+    with pytest.raises(
+        ConfigError, match=r"has 1 problem:\n- tensor 'loss.weight' must be in the model$"
+    ):
+        load_weights(nn.Sequential(nn.Linear(3, 4)), tmp_path / "w.safetensors")
+    two = {"model.0.weight": torch.ones(4, 3), "0.weight": torch.ones(4, 3)}
+    save_file(two | {"0.bias": torch.ones(4)}, tmp_path / "w.safetensors")
+    with pytest.raises(ConfigError, match=r"- tensor 'model.0.weight' must be in the model$"):
+        load_weights(nn.Sequential(nn.Linear(3, 4)), tmp_path / "w.safetensors")
+
+
+def lightning(state, **others):
+    return {"pytorch-lightning_version": "2.5", "epoch": 1, "state_dict": state} | others
+
+
+@pytest.mark.parametrize("wrap", [lightning, lambda s: {"model_state_dict": s, "epoch": 1},
+                                  lambda s: {"model": s, "optimizer": {"state": {}}}])  # fmt: skip
+def test_checkpoints_of_trainers_hold_their_state_inside(tmp_path, wrap):
+    original = nn.Sequential(nn.Linear(3, 4))
+    torch.save(wrap({f"model.{n}": t for n, t in original.state_dict().items()}), tmp_path / "w")
+    loaded = load_weights(nn.Sequential(nn.Linear(3, 4)), tmp_path / "w")
+    assert equal(loaded.state_dict(), original.state_dict())
+
+
+class Settings:
+    pass
+
+
+ONLY = r": must be a whole torch file of tensors only, "
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (
+            lambda model, path: torch.save(model, path),
+            rf"{ONLY}not objects of .*torch\.nn\.modules\.linear\.Linear.*, whose code is never "
+            r"run; save model\.state_dict\(\) instead of the model$",
+        ),
+        (
+            lambda model, path: torch.save(lightning(model.state_dict(), hp=Settings()), path),
+            rf"{ONLY}not objects of .*Settings, whose code is never run; "
+            "save the 'state_dict' of this Lightning checkpoint alone$",
+        ),
+        (
+            lambda model, path: torch.jit.save(torch.jit.trace(model, torch.ones(1, 3)), path),
+            rf"{ONLY}not a TorchScript program; save the state_dict\(\) of the original model$",
+        ),
+        (
+            lambda model, path: path.write_bytes(pickle.dumps(model.state_dict())),
+            rf"{ONLY}but it is damaged or a pickle of another program; write it by torch\.save",
+        ),
+        (
+            lambda model, path: path.write_text("weights"),
+            rf"{ONLY}but it is damaged or not one of torch; write it by torch\.save",
+        ),
+        (
+            lambda model, path: path.mkdir(),
+            r": weights must be one file, not a folder; one of transformers is a model, hf:FOLDER$",
+        ),
+    ],
+)
+def test_files_of_other_kinds_are_explained(tmp_path, write, message):
+    path = tmp_path / "w.ckpt"
+    write(nn.Sequential(nn.Linear(3, 4)), path)
+    with pytest.raises(ConfigError, match=rf"^{path}{message}"):
+        load_weights(nn.Sequential(nn.Linear(3, 4)), path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
+def test_index_files_are_explained(tmp_path, name):
+    (tmp_path / name).write_text('{"weight_map": {}}')
+    with pytest.raises(
+        ConfigError, match=rf"{name}: weights must be one file, not the index of several; name the"
+    ):
+        read_state(tmp_path / name)
 
 
 def test_missing_file(tmp_path):
