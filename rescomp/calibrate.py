@@ -15,9 +15,9 @@ from rescomp.resume import fingerprint_of
 from rescomp.settings import Settings
 from rescomp.worker import LayerReport, Progress, Worker, off
 from vq.activations.tokens import ActivationQuantizer
-from vq.calibration.batches import Batch, as_it_was, fingerprint, split
+from vq.calibration.batches import Batch, as_it_was, each, fingerprint, split
 from vq.calibration.memory import enough_memory
-from vq.calibration.stages import stages_of
+from vq.calibration.stages import Stage, stages_of
 from vq.calibration.streams import Runner
 from vq.calibration.survey import survey, without_cache
 from vq.calibration.walk import walk
@@ -27,8 +27,10 @@ from vq.distributed import gather, require_same, together
 from vq.errors import ConfigError, UnsupportedLayerError, WeightError, bulleted
 from vq.formats.model import set_provenance
 from vq.formats.scalar import Int2, Int3, Int4, Int8
+from vq.formats.whole import whole
 from vq.layers import candidates, op_of
 from vq.learning.checkpoint import StageCheckpoints
+from vq.recipe.planning import check_storable
 from vq.recipe.recipe import Recipe
 from vq.recipe.selection import Selected, select
 from vq.version import TOOL
@@ -82,7 +84,7 @@ def default_recipe(model: nn.Module, bits: int, *, group: int = 128, zeros: bool
 @torch.no_grad()
 def quantize_(
     model: nn.Module,
-    batches: Iterable[Batch],
+    batches: Iterable[Batch] | None,
     recipe: Recipe | int,
     method: Method | None = None,
     *,
@@ -105,15 +107,20 @@ def quantize_(
     With ``torch.distributed``, every process gives its own batches; statistics are summed, layers
     shared out, and all end with the same model.
 
-    If it fails on the way, layers that are done stay quantised: load the model anew, and continue
-    with ``resume``.
+    Whatever fails, Ctrl-C among it, the model stays as it was, and with ``checkpoint_dir`` the same
+    call goes on with ``resume``. Until the end, the unquantised weights of finished blocks are
+    in a temporary file.
+
+    A layer that tokens reach at first, but not once others are rounded (an expert), is rounded to
+    nearest, with a warning that names it.
 
     Parameters
     ----------
     model : nn.Module
-    batches : iterable of batches
+    batches : iterable of batches or None
         Inputs, or (inputs, targets); inputs are a tensor, a tuple or a mapping. Tokens where a
-        mapping's ``attention_mask`` [B, T] is 0 do not count.
+        mapping's ``attention_mask`` [B, T] is 0 do not count. Rounding to nearest only measures
+        with them, and needs none.
     recipe : Recipe or int
         Of int8, int4, int3 and int2; a number of bits is :func:`default_recipe`.
     method : Method, optional
@@ -149,16 +156,22 @@ def quantize_(
     OutputError
         If a checkpoint cannot be written.
     """
-    method, settings, data = method or RTN(), settings or Settings(), list(batches)
+    method, settings = method or RTN(), settings or Settings()
     check_method(method)
+    solves = method.correction() is not None
+    given = () if batches is None else batches
+    data = list(each(given)) if solves else list(given)
     if resume and checkpoint_dir is None:
         raise ConfigError("checkpoint_dir must be given to resume, not None")
     rules = recipe if isinstance(recipe, Recipe) else default_recipe(model, recipe)
     selection = select(model, rules)
     _check(selection.layers)
+    check_storable(model, selection)
     check_length(model, data)
     with together():
-        data_hash = fingerprint(split(batch)[0] for batch in data)
+        data_hash = (
+            fingerprint(split(batch)[0] for batch in data) if data else Provenance().calibration
+        )
     hashes = gather(data_hash)
     joined = hashlib.sha256(" ".join(hashes).encode()).hexdigest()
     calibration = data_hash if len(hashes) == 1 else joined
@@ -167,15 +180,20 @@ def quantize_(
         marks = fingerprint_of(model, calibration, rules, method, settings)
         marks["activations"] = repr(activations)
         store = StageCheckpoints(checkpoint_dir, marks, resume=resume)
-    with as_it_was(model), without_cache(model), enough_memory():
+    names = [layer.name for layer in selection.layers]
+    stages, runner = [Stage("model", tuple(names))], None
+    with whole(model) as before, as_it_was(model), without_cache(model), enough_memory():
         model.eval()
-        with together(), off(activations):
-            seen = survey(model, data, [layer.name for layer in selection.layers])
-        blocks = [] if seen.chain is None else list(seen.chain.names)
-        require_same("blocks that the data show", blocks)
-        runner = Runner(model, data, seen.chain, offload=offload)
-        worker = Worker(runner, selection.layers, method, settings, activations, progress)
-        stages = stages_of([layer.name for layer in selection.layers], seen)
+        if solves or (settings.measure and data):
+            with together(), off(activations):
+                seen = survey(model, data, names, all_run=solves)
+            blocks = [] if seen.chain is None else list(seen.chain.names)
+            require_same("blocks that the data show", blocks)
+            stages, runner = (
+                stages_of(names, seen),
+                Runner(model, data, seen.chain, offload=offload),
+            )
+        worker = Worker(runner, before, selection.layers, method, settings, activations, progress)
         walk(stages, worker, worker.streams, store)
     set_provenance(model, Provenance(TOOL, canonical_json(rules.to_json()), seed, calibration))
     reports = [worker.reports[layer.name] for layer in selection.layers]

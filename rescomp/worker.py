@@ -1,9 +1,12 @@
 """What is done to each stage of a model: gather statistics, solve, put the codes in place."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+
+from torch import nn
 
 from rescomp.apply import replace_weight
 from rescomp.methods import RTN, Method
@@ -19,6 +22,8 @@ from vq.calibration.streams import Runner, Stream, Streams
 from vq.calibration.weights import Weights
 from vq.container import Geometry
 from vq.distributed import gather, is_main, rank, ranks, require_same, together
+from vq.errors import ConfigError
+from vq.formats.whole import Before
 from vq.layers import matrix_of, weight_of
 from vq.recipe.selection import Selected
 
@@ -36,7 +41,8 @@ class LayerReport:
     ----------
     geometry : Geometry
     method : str
-        What chose its codes: "rtn" for embeddings, whose rows no input mixes.
+        What chose its codes: "rtn" for embeddings, whose rows no input mixes, and for layers that
+        no token reaches once those before them are rounded.
     report : Report
         Of a convolution in groups: sums of the errors, the greatest damping.
     """
@@ -64,7 +70,8 @@ class Worker:
 
     def __init__(
         self,
-        runner: Runner,
+        runner: Runner | None,
+        before: Before,
         layers: list[Selected],
         method: Method,
         settings: Settings,
@@ -72,6 +79,7 @@ class Worker:
         progress: Progress | None,
     ) -> None:
         self.reports: dict[str, LayerReport] = {}
+        self._before = before
         self._layers = {layer.name: layer for layer in layers}
         self._method, self._settings, self._progress = method, settings, progress
         self._activations = activations
@@ -79,7 +87,7 @@ class Worker:
         self._found: dict[str, Quantized] = {}
         correction = method.correction()
         self.streams: Streams | None = None
-        if correction is not None or settings.measure:
+        if runner is not None and (correction is not None or settings.measure):
             compares = settings.measure or (correction is not None and correction.cross)
             reference = Stream(runner, self._unquantised) if compares else None
             self.streams = Streams(Stream(runner), reference, alike=activations is None)
@@ -97,7 +105,12 @@ class Worker:
         self._weights = Weights(layers)
         yield
         for layer in layers:
+            weight = layer.modules[0].weight
+            assert isinstance(weight, nn.Parameter)
+            self._before.put_away(weight)
             replace_weight(layer.modules, self._found.pop(layer.name))
+            self._before.drop(weight)
+        self._weights = Weights([])
 
     def do(self, stage: Stage) -> dict[str, Any]:
         """Choose the codes of a stage's layers and use them from then on."""
@@ -113,8 +126,18 @@ class Worker:
         self._put(stage, self._solve([x for x in layers if x.name not in grouped], None))
         for group in groups:
             assert gatherer is not None
-            self._put(stage, self._solve(group.layers, gatherer.gather(stage, group)))
+            self._put(stage, self._solve(group.layers, self._gather(gatherer, stage, group)))
         return {"layers": {name: pack(self._found[name]) for name in stage.layers}}
+
+    def _gather(self, gatherer: Gatherer, stage: Stage, group: Group) -> list[Statistics] | None:
+        """Statistics of layers; None if no token reaches them any more."""
+        try:
+            statistics = gatherer.gather(stage, group)
+        except ConfigError:
+            if self._method.correction() is not None:
+                raise
+            return None  # rounding to nearest would only have measured with them
+        return statistics if statistics[0].tokens else None
 
     def use(self, stage: Stage, state: Mapping[str, Any]) -> None:
         """Use the codes that an earlier run has chosen."""
@@ -131,7 +154,7 @@ class Worker:
             for layer in layers[rank() :: ranks()]:
                 g, original = layer.geometry, self._weights.original(layer.name)
                 matrix = matrix_of(original, g.op, g.axis).float()
-                method = RTN() if is_looked_up(layer) else self._method
+                method = RTN() if statistics is None else self._method
                 own[layer.name] = quantize_parts(matrix, g, method, statistics, self._settings)
         if ranks() == 1:
             return own
@@ -145,7 +168,19 @@ class Worker:
             decoded = weight_of(one.weight, g.shape, g.op, g.axis)
             self._weights.put(name, decoded.to(original.device, original.dtype).contiguous())
             self._found[name] = one
-            method = RTN.name if is_looked_up(self._layers[name]) else self._method.name
+            method = self._method.name if one.report.tokens else RTN.name
+            if self._method.correction() is not None and not one.report.tokens:
+                self._warn(self._layers[name])
             self.reports[name] = LayerReport(g, method, one.report)
             if self._progress is not None and is_main():
                 self._progress(len(self.reports), len(self._layers), name)
+
+    def _warn(self, layer: Selected) -> None:
+        """Say that a layer was rounded to nearest, unless it is one that always is."""
+        if not is_looked_up(layer) and is_main():
+            warnings.warn(
+                f"layer {layer.name!r}: no token reached it once those before it were rounded, "
+                f"so that it was rounded to nearest, not by {self._method.name}; give more data, "
+                "or keep it by the recipe",
+                stacklevel=2,
+            )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from vq.calibration.batches import Batch, fingerprint
+from vq.calibration.batches import Batch, fingerprint, repeatable
 from vq.calibration.importance import input_second_moments, squared_gradients
 from vq.calibration.norms import reestimate_norms_
 from vq.clustering.cluster import KMeans
@@ -19,8 +19,10 @@ from vq.errors import ConfigError, WeightError, bulleted
 from vq.formats.format import Original
 from vq.formats.model import set_provenance
 from vq.formats.weights import Compressed
+from vq.formats.whole import whole
 from vq.progress import track
 from vq.recipe.folding import fold_
+from vq.recipe.planning import check_storable
 from vq.recipe.recipe import Recipe
 from vq.recipe.selection import Selected, select
 from vq.version import TOOL
@@ -70,7 +72,8 @@ def compress_(
     Every selected ``module.weight`` becomes a parametrisation whose tensors can be trained
     (:func:`vq.finetune_`, or any loop) and stored without loss (:func:`vq.save`). Weights that
     modules share stay shared. Where a norm takes over a layer's scale, that norm and the layer's
-    bias change too (:mod:`vq.recipe.folding`). If anything is wrong, the model stays as it was.
+    bias change too (:mod:`vq.recipe.folding`). Whatever fails, Ctrl-C among it, the model stays as
+    it was.
 
     Layers are clustered one after another on all cores; beside the model, memory holds a few
     copies of the largest layer (or of the layers that share one codebook).
@@ -80,8 +83,8 @@ def compress_(
     model : nn.Module
     recipe : Recipe
     calibration : iterable of batches, optional
-        Inputs, or (inputs, targets). Iterated more than once, so not a generator. The statistics
-        of batch norms are measured again on them after compression.
+        Inputs, or (inputs, targets). Iterated more than once; those of a generator are kept. The
+        statistics of batch norms are measured again on them after compression.
     importance : "inputs", "gradients" or mapping of layer name to tensor, optional
         How much an error of each weight matters, shaped like the weight. The first two are
         measured on ``calibration`` (:mod:`vq.calibration.importance`). Layers that are
@@ -103,30 +106,35 @@ def compress_(
     WeightError
         If a selected weight holds NaN or infinity, or numbers too large for an fp16 group scale.
     ConfigError
-        If a selected layer is compressed already, an importance does not fit its layer, or the
-        calibration data are missing, empty or not finite.
+        If a selected layer is compressed already, an importance does not fit its layer, a tensor
+        of the model cannot be stored, or the calibration data are missing, empty, not finite or
+        not what the model and the loss accept.
     """
     selection = select(model, recipe)
+    check_storable(model, selection)
     _check_weights(selection.layers)
-    data_hash = _NO_DATA if calibration is None else fingerprint(calibration)
-    costs = _importance(model, importance, calibration, loss)
-    _check_importance(selection.layers, costs)
-    ready: dict[str, Compressed] = {}
-    errors: dict[str, float] = {}
-    for group in track(selection.codebook_groups(), "clustering", enabled=progress):
-        for layer, compressed in zip(group, compress_group(group, costs, seed), strict=True):
-            ready[layer.name] = compressed
-            errors[layer.name] = _relative_error(compressed, layer.weight)
-    codebooks: dict[str, nn.Parameter] = {}
-    for layer in selection.layers:
-        compressed = ready[layer.name]
-        scale = compressed.norm_scale()
-        if layer.norm is not None and scale is not None:
-            fold_(layer.modules[0], layer.norm, scale)
-        _replace(layer, compressed, codebooks)
     if calibration is not None:
-        reestimate_norms_(model, calibration)
-    set_provenance(model, Provenance(TOOL, canonical_json(recipe.to_json()), seed, data_hash))
+        calibration = repeatable(calibration)
+    with whole(model):
+        data_hash = _NO_DATA if calibration is None else fingerprint(calibration)
+        costs = _importance(model, importance, calibration, loss)
+        _check_importance(selection.layers, costs)
+        ready: dict[str, Compressed] = {}
+        errors: dict[str, float] = {}
+        for group in track(selection.codebook_groups(), "clustering", enabled=progress):
+            for layer, compressed in zip(group, compress_group(group, costs, seed), strict=True):
+                ready[layer.name] = compressed
+                errors[layer.name] = _relative_error(compressed, layer.weight)
+        codebooks: dict[str, nn.Parameter] = {}
+        for layer in selection.layers:
+            compressed = ready[layer.name]
+            scale = compressed.norm_scale()
+            if layer.norm is not None and scale is not None:
+                fold_(layer.modules[0], layer.norm, scale)
+            _replace(layer, compressed, codebooks)
+        if calibration is not None:
+            reestimate_norms_(model, calibration)
+        set_provenance(model, Provenance(TOOL, canonical_json(recipe.to_json()), seed, data_hash))
     results = [LayerResult(layer.geometry, errors[layer.name]) for layer in selection.layers]
     return CompressResult(results, selection.kept)
 

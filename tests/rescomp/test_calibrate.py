@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+import warnings
 
 import pytest
 import torch
@@ -441,7 +442,9 @@ def test_an_error_that_only_mentions_memory_is_one_of_the_data(monkeypatch):
         return x.to(memory_format=torch.channels_last)
 
     monkeypatch.setattr(nn.LayerNorm, "forward", shape)
-    with pytest.raises(ConfigError, match=r"^model must accept the .* RuntimeError: required rank"):
+    with pytest.raises(
+        ConfigError, match=r"^model must accept calibration .* RuntimeError: required rank"
+    ):
         quantize_(chain(), vectors(), 4, GPTQ())
 
 
@@ -460,7 +463,9 @@ def test_bad_input_is_refused():
         quantize_(chain(), [], 4, GPTQ())
     with pytest.raises(ConfigError, match=r"at least one layer, not none"):
         quantize_(chain(), data, Recipe({"*": None}), GPTQ())
-    with pytest.raises(ConfigError, match=r"^model must accept the calibration data, but raises"):
+    with pytest.raises(
+        ConfigError, match=r"^model must accept calibration batch 1, float32 \[8, 5\],"
+    ):
         quantize_(chain(), vectors(width=5), 4, GPTQ())
     with pytest.raises(ConfigError, match=r"must hold a linear layer or a convolution, not none"):
         quantize_(nn.Sequential(nn.Embedding(4, 4)), [torch.zeros(3, 3).long()], 4)
@@ -494,3 +499,107 @@ def test_tokens_are_masked_where_rows_are_joined():
     recipe = Recipe({"*": Int8(), "embed": None})
     result = quantize_(Joined(), masked(), recipe, GPTQ())
     assert [layer.report.tokens for layer in result.layers] == [4 * (10 + 7 + 4), 4 * 3]
+
+
+class Experts(nn.Module):
+    """Experts of which each token sees one, by what the layer before has made of it."""
+
+    def __init__(self, seed, count=6):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embed, self.head = nn.Linear(16, 16), nn.Linear(16, 8)
+        self.gate = nn.Linear(16, count, bias=False)
+        self.experts = nn.ModuleList(nn.Linear(16, 16) for _ in range(count))
+
+    def forward(self, x):
+        x = self.embed(x).flatten(0, -2)
+        weights, chosen = self.gate(x).softmax(-1).max(-1)
+        out = x.clone()
+        for number, expert in enumerate(self.experts):
+            if bool((rows := chosen == number).any()):
+                out[rows] += weights[rows, None] * expert(x[rows])
+        return self.head(out)
+
+
+def routed(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, 3, 16, generator=generator) for _ in range(2)]
+
+
+INT2 = Recipe({"*": vq.Int2(group=16)})
+
+
+@pytest.mark.filterwarnings("ignore:layer .* statistics should")
+def test_experts_that_tokens_stop_reaching_are_rounded_to_nearest_and_named():
+    lost = refused = 0
+    for seed in range(12):
+        model = Experts(seed)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                found = quantize_(
+                    model, routed(seed), INT2, GPTQ(), settings=Settings(measure=False)
+                )
+            except ConfigError as error:
+                assert re.match(
+                    r"layers must run on the calibration data, but 'experts", str(error)
+                )
+                assert isinstance(model.embed.weight, nn.Parameter)
+                refused += 1
+                continue
+        nearest = [layer.geometry.name for layer in found.layers if layer.method == "rtn"]
+        texts = [str(each.message) for each in caught]
+        named = [t for t in texts if re.match(r"layer 'experts.\d': no token reached it once", t)]
+        assert [re.findall("'(.*?)'", text)[0] for text in named] == nearest
+        lost += len(nearest)
+    assert lost and refused
+
+
+@pytest.mark.parametrize("measure", [True, False])
+@pytest.mark.parametrize("data", [None, (), "routed", "generator"])
+def test_rounding_to_nearest_needs_no_data_and_refuses_no_expert(data, measure):
+    batches = {"routed": routed(1), "generator": iter(routed(1))}.get(data, data)
+    alone = Experts(1)
+    model = copy.deepcopy(alone)
+    found = quantize_(model, batches, INT2, RTN(), settings=Settings(measure=measure))
+    assert {layer.method for layer in found.layers} == {"rtn"} and len(found.layers) == 9
+    quantize_(alone, None, INT2, settings=Settings(measure=False))
+    assert all(map(torch.equal, model.state_dict().values(), alone.state_dict().values()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_run_that_fails_leaves_the_model_and_can_be_tried_again(tmp_path, dtype):
+    class Stop(BaseException):
+        pass
+
+    def stop(done, total, name):
+        if done == total:
+            raise Stop
+
+    model = chain().to(dtype)
+    before = copy.deepcopy(model)
+    data = [batch.to(dtype) for batch in vectors()]
+    settings = {"checkpoint_dir": tmp_path, "settings": Settings(measure=False)}
+    with pytest.raises(Stop):
+        quantize_(model, data, 4, GPTQ(), progress=stop, **settings)
+    assert list(model.state_dict()) == list(before.state_dict())
+    assert all(map(torch.equal, model.state_dict().values(), before.state_dict().values()))
+    quantize_(model, data, 4, GPTQ(), resume=True, **settings)
+    quantize_(before, data, 4, GPTQ(), settings=settings["settings"])
+    assert all(map(torch.equal, model.state_dict().values(), before.state_dict().values()))
+
+
+def test_a_batch_that_a_later_block_refuses_is_named():
+    class Picky(nn.Module):
+        def forward(self, x):
+            if len(x) == 3:
+                raise RuntimeError("three")
+            return x
+
+    model = nn.Sequential(nn.Linear(12, 12), nn.Linear(12, 12), Picky())
+    data = [torch.randn(8, 12), torch.randn(3, 12)]
+    with pytest.raises(
+        ConfigError,
+        match=r"^model must accept calibration batch 2, float32 \[3, 12\], but .*: three",
+    ):
+        quantize_(nn.Sequential(model, nn.Linear(12, 4)), data, 4, GPTQ())

@@ -6,14 +6,15 @@ tuples, so that both mean the same. A model whose one argument is a list gets it
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vq.errors import ConfigError
+from vq.calibration.memory import is_out_of_memory
+from vq.errors import ConfigError, SignbookError
 
 __all__ = [
     "Batch",
@@ -21,7 +22,11 @@ __all__ = [
     "call_model",
     "device_of",
     "each",
+    "feed",
     "fingerprint",
+    "on_batch",
+    "repeatable",
+    "shapes_of",
     "split",
     "tensors_of",
     "to_device",
@@ -37,20 +42,112 @@ def split(batch: Batch) -> tuple[Any, Any]:
     return batch, None
 
 
-def each(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Iterate over calibration data.
+def each(batches: Iterable[Batch], what: str = "calibration") -> Iterator[Batch]:
+    """Iterate over data.
+
+    Parameters
+    ----------
+    batches : iterable of batches
+    what : str
+        What the data are for, as errors say it.
 
     Raises
     ------
     ConfigError
-        If there is no batch.
+        If there is no batch, one holds nothing, or the data themselves raise an error.
     """
-    empty = True
-    for batch in batches:
-        empty = False
+    number = 0
+    try:
+        iterator = iter(batches)
+    except TypeError:
+        raise ConfigError(
+            f"{what} data must be batches to iterate over, not {type(batches).__name__}"
+        ) from None
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            break
+        except Exception as error:  # datasets are the user's code
+            if _is_own(error):
+                raise
+            raise ConfigError(
+                f"{what} data must give batch {number + 1}, not raise {_reason(error)}"
+            ) from error
+        number += 1
+        sizes = [tensor.numel() for tensor in tensors_of(batch)]
+        if (sizes and not any(sizes)) or (isinstance(batch, tuple | list | Mapping) and not batch):
+            raise ConfigError(f"{what} batch {number} must not be empty, and is {shapes_of(batch)}")
         yield batch
-    if empty:
-        raise ConfigError("calibration data must hold at least one batch, not none")
+    if not number:
+        raise ConfigError(f"{what} data must hold at least one batch, not none")
+
+
+def repeatable(batches: Iterable[Batch]) -> Iterable[Batch]:
+    """Batches that can be iterated over more than once; those of a generator are kept."""
+    return list(each(batches)) if isinstance(batches, Iterator) else batches
+
+
+@contextmanager
+def on_batch(number: int, batch: Batch, what: str = "calibration") -> Iterator[None]:
+    """Name the batch in an error of what is done with it.
+
+    Parameters
+    ----------
+    number : int
+        From 1.
+    batch : Batch
+    what : str
+        What the data are for.
+
+    Raises
+    ------
+    ConfigError
+        For all that is not Signbook's own error, or memory that runs out.
+    """
+    try:
+        yield
+    except Exception as error:  # models, losses and what batches hold are the user's
+        if _is_own(error):
+            raise
+        raise ConfigError(
+            f"model must accept {what} batch {number}, {shapes_of(batch)}, "
+            f"but raises {_reason(error)}"
+        ) from error
+
+
+def feed(batches: Iterable[Batch], work: Callable[[Batch], object]) -> None:
+    """Call ``work`` with every batch; its errors name the batch (:func:`on_batch`).
+
+    Raises
+    ------
+    ConfigError
+        As :func:`each` and :func:`on_batch`.
+    """
+    for number, batch in enumerate(each(batches), 1):
+        with on_batch(number, batch):
+            work(batch)
+
+
+def shapes_of(item: Any) -> str:
+    """What a batch holds, in few words: dtypes and shapes of tensors, kinds of all else."""
+    if isinstance(item, Tensor):
+        return f"{str(item.dtype).removeprefix('torch.')} {list(item.shape)}"
+    if isinstance(item, Mapping):
+        return "{" + ", ".join(f"{key}: {shapes_of(value)}" for key, value in item.items()) + "}"
+    if isinstance(item, tuple | list):
+        return "(" + ", ".join(map(shapes_of, item)) + ")"
+    return type(item).__name__
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether an error says by itself what is wrong."""
+    return isinstance(error, SignbookError) or is_out_of_memory(error)
+
+
+def _reason(error: Exception) -> str:
+    """Kind of an error and the first line of its text."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def tensors_of(item: Any) -> Iterator[Tensor]:
@@ -87,8 +184,7 @@ def fingerprint(batches: Iterable[Batch]) -> str:
             for part in item:
                 add(part)
 
-    for batch in each(batches):
-        add(batch)
+    feed(batches, add)
     return digest.hexdigest()
 
 

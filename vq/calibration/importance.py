@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vq.calibration.batches import Batch, as_it_was, call_model, device_of, each, split, to_device
+from vq.calibration.batches import Batch, as_it_was, call_model, device_of, feed, split, to_device
 from vq.errors import ConfigError
 from vq.layers import candidates, op_of
 
@@ -31,18 +31,22 @@ def squared_gradients(
     """
     weights = {n: m.weight for n, m in candidates(model) if isinstance(m.weight, nn.Parameter)}
     sums = {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}
+
+    def add(batch: Batch) -> None:
+        inputs, targets = split(batch)
+        if targets is None:
+            raise ConfigError("calibration batches must be (inputs, targets) to compute a loss")
+        value = loss(call_model(model, inputs), to_device(targets, device_of(model)))
+        grads = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
+        for name, grad in zip(sums, grads, strict=True):
+            if grad is not None:
+                sums[name] += grad.float().square()
+
     with as_it_was(model):
         model.eval()
         for weight in weights.values():
             weight.requires_grad_(True)
-        for inputs, targets in map(split, each(batches)):
-            if targets is None:
-                raise ConfigError("calibration batches must be (inputs, targets) to compute a loss")
-            value = loss(call_model(model, inputs), to_device(targets, device_of(model)))
-            grads = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
-            for name, grad in zip(sums, grads, strict=True):
-                if grad is not None:
-                    sums[name] += grad.float().square()
+        feed(batches, add)
     return _finite(sums, "gradient")
 
 
@@ -75,8 +79,7 @@ def input_second_moments(model: nn.Module, batches: Iterable[Batch]) -> dict[str
     try:
         with as_it_was(model):
             model.eval()
-            for inputs, _ in map(split, each(batches)):
-                call_model(model, inputs)
+            feed(batches, lambda batch: call_model(model, split(batch)[0]))
     finally:
         for handle in handles:
             handle.remove()

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from vq.calibration.batches import Batch, as_it_was, call_model, each, split
+from vq.calibration.batches import Batch, as_it_was, call_model, feed, split
 from vq.errors import ConfigError
 
 __all__ = ["reestimate_norms_"]
@@ -31,8 +31,7 @@ def reestimate_norms_(model: nn.Module, batches: Iterable[Batch]) -> int:
                 norm.reset_running_stats()
                 norm.momentum = None  # the plain average of all batches
                 norm.train()
-            for inputs, _ in map(split, each(batches)):
-                call_model(model, inputs)
+            feed(batches, lambda batch: call_model(model, split(batch)[0]))
             for norm in norms:
                 for name, statistic in norm.named_buffers():
                     if not torch.isfinite(statistic).all():

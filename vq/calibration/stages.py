@@ -34,10 +34,11 @@ class Stage:
 def stages_of(layers: Sequence[str], seen: Survey) -> list[Stage]:
     """Parts of a model in the order they run, up to the last of ``layers``.
 
-    Blocks before that are there also where they hold no such layer.
+    Blocks before that are there also where they hold no such layer. Layers that never ran come
+    last.
     """
     order = {name: i for i, name in enumerate(seen.order)}
-    ordered = sorted(layers, key=order.__getitem__)
+    ordered = sorted(layers, key=lambda layer: order.get(layer, len(order)))
     if seen.chain is None:
         return [Stage("model", tuple(ordered))]
     names, end = seen.chain.names, len(seen.chain.names)

@@ -13,9 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vq.calibration.batches import Batch, device_of, split, tensors_of, to_device
+from vq.calibration.batches import (
+    Batch,
+    call_model,
+    device_of,
+    on_batch,
+    split,
+    tensors_of,
+    to_device,
+)
 from vq.calibration.stages import Stage
-from vq.calibration.survey import Chain, arguments, hidden_of, run_model
+from vq.calibration.survey import Chain, arguments, hidden_of
 
 __all__ = ["Boundary", "Context", "Runner", "Stream", "Streams", "leave"]
 
@@ -94,8 +102,8 @@ class Runner:
         assert self.chain is not None
         for batch in range(len(self)):
             contexts: list[Context] = []
-            with _entering(self.chain, found.hidden, contexts), _leaving():
-                run_model(self.model, self.inputs(batch))
+            with _entering(self.chain, found.hidden, contexts), self._running(batch):
+                call_model(self.model, self.inputs(batch))
             found.hidden[batch] = self.keep(found.hidden[batch])
             found.contexts.append(contexts)
         return found
@@ -108,16 +116,16 @@ class Runner:
         The hidden state before the first block or behind a block; the model's output where no
         block is left; None if a hook has stopped the run (:func:`leave`).
         """
-        with _leaving():
+        with self._running(batch):
             if self.chain is None:
-                return run_model(self.model, self.inputs(batch))
+                return call_model(self.model, self.inputs(batch))
             if stage.name == "start":
                 return self._before_blocks(batch)
             assert boundary is not None
             hidden = boundary.hidden[batch].to(self.device)
             if stage.place is None:
                 with _skipping(self.chain, hidden):
-                    return run_model(self.model, self.inputs(batch))
+                    return call_model(self.model, self.inputs(batch))
             hidden = hidden.clone()  # blocks may work in place, and this one runs again
             contexts = boundary.contexts[batch]
             behind = stage.place + 1 + ahead
@@ -133,13 +141,19 @@ class Runner:
         found: list[Tensor] = []
         assert self.chain is not None
         with _stopping(self.chain.blocks[0], found), _leaving():
-            run_model(self.model, self.inputs(batch))
+            call_model(self.model, self.inputs(batch))
         return found[0] if found else None
 
     def advance(self, stage: Stage, boundary: Boundary) -> None:
         """Take a boundary behind a block, batch by batch."""
         for batch in range(len(self)):
             boundary.hidden[batch] = self.keep(self.run(stage, batch, boundary))
+
+    @contextmanager
+    def _running(self, batch: int) -> Iterator[None]:
+        """A run that may be left, and whose errors name the batch."""
+        with on_batch(batch + 1, self.batches[batch]), _leaving():
+            yield
 
     def keep(self, hidden: Tensor) -> Tensor:
         """What is kept of a hidden state between runs."""

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from vq.calibration.batches import Batch, call_model, split, tensors_of
-from vq.calibration.memory import is_out_of_memory
-from vq.errors import ConfigError, SignbookError
+from vq.calibration.batches import Batch, call_model, on_batch, split, tensors_of
+from vq.errors import ConfigError
 from vq.layers import candidates, op_of
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "Survey",
     "arguments",
     "hidden_of",
-    "run_model",
     "survey",
     "without_cache",
 ]
@@ -75,25 +73,6 @@ def hidden_of(output: Any) -> Any:
     return output[0] if isinstance(output, tuple | list) and output else output
 
 
-def run_model(model: nn.Module, inputs: Any) -> Any:
-    """Call the model.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot take the inputs.
-    """
-    try:
-        return call_model(model, inputs)
-    except (RuntimeError, TypeError, IndexError, ValueError, KeyError) as error:
-        if isinstance(error, SignbookError) or is_out_of_memory(error):
-            raise
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(
-            f"model must accept the calibration data, but raises {type(error).__name__}: {reason}"
-        ) from error
-
-
 def arguments(
     args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -118,13 +97,20 @@ def without_cache(model: nn.Module) -> Iterator[None]:
             config.use_cache = True
 
 
-def survey(model: nn.Module, batches: Sequence[Batch], wanted: Collection[str]) -> Survey:
+def survey(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    wanted: Collection[str],
+    *,
+    all_run: bool = True,
+) -> Survey:
     """Run the first batch, and further ones until every wanted layer has run.
 
     Raises
     ------
     ConfigError
-        If layers of ``wanted`` never run, or the model cannot take a batch.
+        If layers of ``wanted`` never run, unless ``all_run`` is False, or the model cannot take a
+        batch.
     """
     layers = {name: m for name, m in candidates(model) if op_of(m) is not None}
     shared: dict[int, str] = {}  # the first layer that holds a weight
@@ -141,7 +127,8 @@ def survey(model: nn.Module, batches: Sequence[Batch], wanted: Collection[str]) 
     ]
     try:
         for i, batch in enumerate(batches):
-            run_model(model, split(batch)[0])
+            with on_batch(i + 1, batch):
+                call_model(model, split(batch)[0])
             if i == 0:
                 first = list(log)
                 for watch in watches:
@@ -154,7 +141,7 @@ def survey(model: nn.Module, batches: Sequence[Batch], wanted: Collection[str]) 
         for watch in watches:
             watch.close()
     missing = [name for name in wanted if name not in set(log)]
-    if missing:
+    if missing and all_run:
         raise ConfigError(
             f"layers must run on the calibration data, but {', '.join(map(repr, missing))} never "
             "did; keep them by the recipe, or give data that reach them"
@@ -162,8 +149,10 @@ def survey(model: nn.Module, batches: Sequence[Batch], wanted: Collection[str]) 
     # What is looked up is not calibrated, so that it may run in many places.
     single = {name for name in wanted if op_of(layers[name]) != "embedding"}
     chain, places = _choose(watches, first, single)
-    if chain is not None and _passes_by(model, chain, split(batches[0])[0]):
-        chain, places = None, {}
+    if chain is not None:
+        with on_batch(1, batches[0]):
+            if _passes_by(model, chain, split(batches[0])[0]):
+                chain, places = None, {}
     if chain is not None:  # those that only a later batch reached
         for i, block in enumerate(chain.blocks):
             held = set(block.modules())
@@ -244,7 +233,7 @@ def _contexts(model: nn.Module, chain: Chain, inputs: Any) -> list[Tensor]:
 
     handles = [b.register_forward_pre_hook(note, with_kwargs=True) for b in chain.blocks]
     try:
-        run_model(model, inputs)
+        call_model(model, inputs)
     finally:
         for handle in handles:
             handle.remove()

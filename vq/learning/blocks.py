@@ -17,14 +17,15 @@ import torch
 from torch import nn
 
 from vq import distributed
-from vq.calibration.batches import Batch, as_it_was, fingerprint, split
+from vq.calibration.batches import Batch, as_it_was, each, fingerprint, split
 from vq.calibration.memory import enough_memory
 from vq.calibration.stages import stages_of
 from vq.calibration.streams import Runner, Stream, Streams
 from vq.calibration.survey import Survey, survey, without_cache
 from vq.calibration.walk import walk
-from vq.errors import ConfigError, bulleted
+from vq.errors import ConfigError, TrainingError, bulleted
 from vq.formats.model import compressed_layers
+from vq.formats.whole import whole
 from vq.learning.checkpoint import StageCheckpoints, digest_of, marks_of
 from vq.learning.checks import check_models
 from vq.learning.fitting import BlockResult, Fitter, Fitting
@@ -139,7 +140,7 @@ def finetune_blocks_(
     check_models(model, teacher)
     if resume and checkpoint_dir is None:
         raise ConfigError("checkpoint_dir must be given to resume, not None")
-    data = list(batches)
+    data = list(each(batches))
     with distributed.together():
         data_hash = fingerprint(split(batch)[0] for batch in data)
     hashes = distributed.gather(data_hash)
@@ -157,12 +158,13 @@ def finetune_blocks_(
         store = StageCheckpoints(checkpoint_dir, marks, resume=resume)
     names = [layer.name for layer in compressed_layers(model)]
     with ExitStack() as stack:
-        for each in (model, teacher):
-            stack.enter_context(as_it_was(each))
-            stack.enter_context(without_cache(each))
-            each.eval()
+        stack.enter_context(whole(model, trained=True, but=(TrainingError,)))
+        for one in (model, teacher):
+            stack.enter_context(as_it_was(one))
+            stack.enter_context(without_cache(one))
+            one.eval()
         with distributed.together(), enough_memory():
-            seen, plain = (survey(each, data, names) for each in (model, teacher))
+            seen, plain = (survey(one, data, names) for one in (model, teacher))
         blocks = _blocks(seen)
         distributed.require_same("blocks that the data show", blocks)
         if blocks != _blocks(plain):

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from vq import distributed
 from vq.calibration.batches import Batch, as_it_was
-from vq.errors import ConfigError, bulleted
+from vq.errors import ConfigError, TrainingError, bulleted
+from vq.formats.whole import whole
 from vq.learning.checkpoint import Checkpoints, digest_of, marks_of
 from vq.learning.checks import check_models
 from vq.learning.loop import Training, TrainingPlan
@@ -57,6 +58,9 @@ def finetune_(
     progress: bool = True,
 ) -> FinetuneResult:
     """Train a model that :func:`vq.compress_` has compressed, in place.
+
+    Whatever fails, Ctrl-C among it, the model is as it was given, so that a second try works and
+    ``resume`` goes on; only after a training that diverges it is in its last good state.
 
     Adam with a cosine learning rate that ends at zero. Under ``torchrun``, the processes train
     one model on their own shares of the data (docs/training.md).
@@ -112,8 +116,8 @@ def finetune_(
     Raises
     ------
     ConfigError
-        If the model holds no compressed layer, the loader no batch, a setting is impossible, or
-        TensorBoard is missing.
+        If the model holds no compressed layer, the loader no batch, a setting is impossible,
+        TensorBoard is missing, or the model or the loss does not accept a batch.
     ResumeError
         If the checkpoint belongs to another run, or none is whole.
     TrainingError
@@ -167,6 +171,7 @@ def finetune_(
             if not resume:
                 checkpoints.require_none()
     with ExitStack() as stack:
+        stack.enter_context(whole(model, trained=True, but=(TrainingError,)))
         stack.enter_context(seeded(None if seed is None else seed + distributed.rank()))
         if teacher is not None:
             stack.enter_context(as_it_was(teacher))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vq import distributed
-from vq.calibration.batches import Batch, device_of
+from vq.calibration.batches import Batch, device_of, each, on_batch
 from vq.errors import ConfigError, TrainingError
 from vq.formats.model import compressed_layers
 from vq.learning import randomness
@@ -169,11 +169,6 @@ class Training:
             if result.steps % _NOTE_STEPS == 0:
                 self._note = self._noted(loss)
             advance(note=self._note)
-        if not self._done:
-            raise ConfigError(
-                f"loader must hold batches in every epoch, not none in epoch {self._epoch + 1}; "
-                "a generator is empty after the first"
-            )
         told = self._rules.telemetry()
         result.add_epoch(math.fsum(self._losses) / len(self._losses), told)
         with distributed.together():
@@ -192,7 +187,7 @@ class Training:
             set_epoch = getattr(getattr(self._loader, sampler, None), "set_epoch", None)
             if callable(set_epoch):
                 set_epoch(self._epoch)
-        batches = islice(iter(self._loader), self._plan.batches)
+        batches = islice(each(self._loader, "training"), self._plan.batches)
         if self._random is not None:
             # Loaders cannot jump: draw again what was done, then forget what that changed.
             for _ in islice(batches, self._done):
@@ -208,7 +203,8 @@ class Training:
         total = torch.zeros((), device=self._device)
         for i, batch in enumerate(group):
             last = i == len(group) - 1
-            with nullcontext() if last else distributed.unsynchronised(wrapped):
+            here = on_batch(self._done + i + 1, batch, "training")
+            with here, nullcontext() if last else distributed.unsynchronised(wrapped):
                 with torch.autocast(self._device.type, torch.bfloat16, enabled=plan.amp == "bf16"):
                     loss = self._objective(wrapped, batch, self._device) / len(group)
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -3,17 +3,19 @@
 import math
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from vq.clustering.cluster import KMeans
 from vq.container import LayerAccount, Provenance, account, plan_file
 from vq.container.header import canonical_json
+from vq.errors import ConfigError, bulleted
 from vq.formats.kept import dtype_tag, tied_tensors
 from vq.recipe.recipe import Recipe
 from vq.recipe.selection import Selection, select
 from vq.version import TOOL
 
-__all__ = ["Plan", "Skipped", "plan"]
+__all__ = ["Plan", "Skipped", "check_storable", "plan"]
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,40 @@ def plan(model: nn.Module, recipe: Recipe, *, seed: int = 0) -> Plan:
     )
 
 
+def check_storable(model: nn.Module, selection: Selection) -> None:
+    """Refuse, before any work, a model that no file could hold once it is compressed.
+
+    Raises
+    ------
+    ConfigError
+        If a tensor to keep cannot be stored.
+    ContainerError
+        If names of tensors collide.
+    """
+    plan_file([layer.geometry for layer in selection.layers], _kept(model, selection), Provenance())
+
+
 def _kept(model: nn.Module, selection: Selection) -> dict[str, tuple[str, tuple[int, ...]]]:
     compressed = {id(module.weight) for layer in selection.layers for module in layer.modules}
-    return {
-        names[0]: (dtype_tag(tensor), tuple(tensor.shape))
-        for names, tensor in tied_tensors(model.state_dict(keep_vars=True))
-        if id(tensor) not in compressed
-    }
+    found, problems = {}, []
+    for names, tensor in tied_tensors(model.state_dict(keep_vars=True)):
+        if id(tensor) in compressed:
+            continue
+        if not isinstance(tensor, Tensor):  # what a module adds by get_extra_state
+            problems.append(f"{names[0]!r} must be a tensor, not {type(tensor).__name__}")
+        elif tensor.layout != torch.strided:
+            problems.append(f"tensor {names[0]!r} must be dense, not {tensor.layout}")
+        else:
+            try:
+                found[names[0]] = dtype_tag(tensor), tuple(tensor.shape)
+            except ConfigError as error:
+                problems.append(f"tensor {names[0]!r}: {error}")
+    if problems:
+        raise ConfigError(
+            bulleted("model to store", problems)
+            + "\nleave them out of the state_dict (register_buffer(..., persistent=False))"
+        )
+    return found
 
 
 def _skipped(model: nn.Module, selection: Selection) -> list[Skipped]:

@@ -141,5 +141,7 @@ class Once:
 
 
 def test_a_loader_that_runs_dry_is_named():
-    with pytest.raises(ConfigError, match="loader must hold batches in every epoch, not none in"):
+    with pytest.raises(
+        ConfigError, match=r"^training data must hold at least one batch, not none$"
+    ):
         vq.finetune_(plain()[0], Once(), epochs=2)
