@@ -3,13 +3,14 @@
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from signbook.meters import embedding_of
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, Task
+from vq.calibration.batches import each, on_batch
 from vq.learning.objective import Distillation
 
 __all__ = [
@@ -48,7 +49,7 @@ class Objective:
 
     def calibration(self, count: int = _CALIBRATION_BATCHES) -> list[Any]:
         """The first batches of a pass over the data, the same ones for every use."""
-        return list(itertools.islice(self.batches, count))
+        return list(itertools.islice(each(self.batches), count))
 
     def distillation(self) -> Distillation:
         """How a teacher enters the loss; where there are no targets, it is the loss."""
@@ -121,12 +122,16 @@ def calibration_of(task: Task, count: int) -> list[tuple[Any, None]]:
     Padded rows of tokens become batches of their own, without the padding: it is no text, and a
     model need not know what to mask.
     """
-    if isinstance(task, Embedding):
-        return [(inputs, None) for inputs in itertools.islice(task.batches, count)]
-    if isinstance(task, LanguageModelling):
-        texts = itertools.islice(task.batches, count)
-        return [(rows, None) for tokens, scored in texts for rows in _unpadded(tokens, scored)]
-    return [(inputs, None) for inputs, _ in itertools.islice(task.batches, count)]
+    found: list[tuple[Any, None]] = []
+    for number, batch in enumerate(itertools.islice(each(task.batches), count), 1):
+        with on_batch(number, batch):
+            if isinstance(task, Embedding):
+                found.append((batch, None))
+                continue
+            inputs, second = cast("tuple[Any, Any]", batch)
+            rows = _unpadded(inputs, second) if isinstance(task, LanguageModelling) else [inputs]
+            found += [(some, None) for some in rows]
+    return found
 
 
 def _unpadded(tokens: Tensor, scored: Tensor) -> Iterator[Tensor]:

@@ -1,5 +1,6 @@
 """Cluster the layers of a model and replace their weights by compressed ones."""
 
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -125,6 +126,7 @@ def compress_(
             for layer, compressed in zip(group, compress_group(group, costs, seed), strict=True):
                 ready[layer.name] = compressed
                 errors[layer.name] = _relative_error(compressed, layer.weight)
+                _warn_of_padding(layer, compressed)
         codebooks: dict[str, nn.Parameter] = {}
         for layer in selection.layers:
             compressed = ready[layer.name]
@@ -189,6 +191,20 @@ def _relative_error(compressed: Compressed, weight: Tensor) -> float:
     decoded = compressed.approximation(weight).float()
     norm = weight.float().square().sum().clamp_min(1e-30)
     return float((decoded - weight.float()).square().sum() / norm)
+
+
+def _warn_of_padding(layer: Selected, compressed: Compressed) -> None:
+    """Say where the padding of an embedding was zero and is not any more."""
+    for module in layer.modules:
+        row = getattr(module, "padding_idx", None)
+        if row is None or bool(layer.weight[row].any()):
+            continue
+        if bool(compressed.approximation(layer.weight)[row].any()):
+            warnings.warn(
+                f"layer {layer.name!r}: row {row}, its padding, was zero and is not any more, as "
+                "no codeword is zero; store it in int8 or int4, or keep it by the recipe",
+                stacklevel=3,
+            )
 
 
 def _check_weights(layers: list[Selected]) -> None:

@@ -27,22 +27,23 @@ def run(
     from torch import nn
 
     import vq
-    from signbook.files import FILE_NAME, make_folder
+    from signbook.files import FILE_NAME, output_folder
     from signbook.naming import resolve_data, resolve_model
     from signbook.objectives import objective_of
 
-    make_folder(out)
-    network = resolve_model(model, weights)
-    objective = None if data is None else objective_of(resolve_data(data))
-    result = vq.compress_(
-        network,
-        vq.Recipe.from_yaml(recipe),
-        calibration=None if objective is None else objective.calibration(),
-        importance=importance,
-        loss=nn.functional.cross_entropy if objective is None else objective.loss,
-        seed=seed,
-    )
-    file = vq.save(network, out / FILE_NAME)
+    outputs = [("--out", out / FILE_NAME), ("--json", json)]
+    with output_folder(out, outputs, [model, weights, recipe, data]):
+        network = resolve_model(model, weights)
+        objective = None if data is None else objective_of(resolve_data(data))
+        result = vq.compress_(
+            network,
+            vq.Recipe.from_yaml(recipe),
+            calibration=None if objective is None else objective.calibration(),
+            importance=importance,
+            loss=nn.functional.cross_entropy if objective is None else objective.loss,
+            seed=seed,
+        )
+        file = vq.save(network, out / FILE_NAME)
     document = {
         "schema": "signbook.compress/1",
         "file": str(out / FILE_NAME),

@@ -61,6 +61,9 @@ def run(
     """
     from hwsim import estimate, estimate_workload
     from hwsim.workloads import workload
+    from signbook.files import check_outputs
+
+    check_outputs([("--json", json)], [target, recipe, accelerator, rom, memory])
 
     setup = setup_of(accelerator, settings, rom, memory, methods)
     if not target.endswith(_FILE):

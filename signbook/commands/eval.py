@@ -43,6 +43,9 @@ def run(
     r20.vq.safetensors --data py:signbook.data:cifar10_exact
     """
     from signbook.evaluation import evaluate_named
+    from signbook.files import check_outputs
+
+    check_outputs([("--json", json)], [model, data, weights, file, rom])
 
     found = evaluate_named(
         model,

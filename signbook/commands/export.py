@@ -48,8 +48,9 @@ def run(
     json: Json = None,
 ) -> dict[str, Any]:
     """Write a container as dense weights, as ONNX, as an accelerator's memory, or repacked."""
-    from signbook.files import write_json
+    from signbook.files import check_outputs, refuse_inputs, write_json
     from signbook.packed import FORMATS, export_packed
+    from signbook.packed.folder import WEIGHTS
     from vq.container.rom import roms_of
     from vq.export import export_dense, export_dram
 
@@ -57,6 +58,13 @@ def run(
     if to not in targets:
         raise ConfigError(f"--to must be one of {', '.join(targets)}, not {to!r}")
     files, layers = [out], {}
+    sources = [file, model, data, rom]
+    if to in FORMATS:
+        refuse_inputs([("--out", out / name) for name in (WEIGHTS, "config.json")], sources)
+        check_outputs([("--json", json)], sources)
+    else:
+        beside = out.with_name(out.name + ".json") if to == "dram" else None
+        check_outputs([("--out", out), ("--out", beside), ("--json", json)], sources)
     if to in FORMATS:
         layers = export_packed(file, to, out, model=model, dense_others=dense_others, rom=rom)
         files = layers.pop("files")

@@ -74,75 +74,76 @@ def run(
     """Cluster, train codebooks and signs, and write one container; resumable."""
     import vq
     from signbook.evaluation import choose_device
-    from signbook.files import FILE_NAME, make_folder, write_json
+    from signbook.files import FILE_NAME, output_folder, write_json
     from signbook.naming import resolve_data, resolve_model
     from signbook.objectives import Embedded, objective_of
 
     if epochs < 1 and not blockwise:
         raise ConfigError(f"--epochs must be positive without --blockwise, not {epochs}")
-    make_folder(out)
-    objective = objective_of(resolve_data(data))
-    if objective.needs_teacher and not teacher and epochs:
-        raise ConfigError(f"data {data} hold no targets, so --teacher must be given")
-    place = choose_device(device)
-    network = resolve_model(model, weights).to(place)
-    original = resolve_model(model, weights).to(place) if teacher or blockwise else None
-    if original is not None:
-        original.load_state_dict(network.state_dict())
-    result = vq.compress_(
-        network,
-        vq.Recipe.from_yaml(recipe),
-        calibration=objective.calibration(),
-        importance=importance,
-        loss=objective.loss,
-        seed=seed,
-    )
-    rates = vq.Rates(rate_signs, rate_codebooks, rate_rest)
-    blocks = None
-    if blockwise and original is not None:
-        blocks = vq.finetune_blocks_(
+    outputs = [("--out", out / name) for name in (FILE_NAME, "run.json")]
+    with output_folder(out, [*outputs, ("--json", json)], [model, weights, recipe, data]):
+        objective = objective_of(resolve_data(data))
+        if objective.needs_teacher and not teacher and epochs:
+            raise ConfigError(f"data {data} hold no targets, so --teacher must be given")
+        place = choose_device(device)
+        network = resolve_model(model, weights).to(place)
+        original = resolve_model(model, weights).to(place) if teacher or blockwise else None
+        if original is not None:
+            original.load_state_dict(network.state_dict())
+        result = vq.compress_(
             network,
-            objective.calibration(_BLOCKWISE_BATCHES),
-            original,
-            rates=rates,
-            fixed_signs=fixed_signs,
-            checkpoint_dir=out / "checkpoints" / "blocks",
-            resume=resume,
-            seed=seed,
-        )
-    taught, taught_by = network, original if teacher else None
-    if taught_by is not None and objective.needs_teacher:
-        taught, taught_by = Embedded(network), Embedded(taught_by)
-    record = vq.FinetuneResult()
-    if epochs:
-        record = vq.finetune_(
-            taught,
-            objective.batches,
-            epochs=epochs,
-            rates=rates,
+            vq.Recipe.from_yaml(recipe),
+            calibration=objective.calibration(),
+            importance=importance,
             loss=objective.loss,
-            teacher=taught_by,
-            distillation=objective.distillation() if teacher else None,
-            fixed_signs=fixed_signs,
-            amp=amp,
-            accumulate=accumulate,
-            checkpoint_dir=out / "checkpoints",
-            resume=resume,
-            tensorboard=out / "tensorboard" if tensorboard else None,
             seed=seed,
         )
-    file = vq.save(network, out / FILE_NAME)
-    document = {
-        "schema": "signbook.finetune/1",
-        "file": str(out / FILE_NAME),
-        "file_bytes": file.file_bytes,
-        "bits_per_weight": result.bits_per_weight,
-        "layers": layer_rows(result),
-        "run": record.to_json(),
-    }
-    if blocks is not None:
-        document["blockwise"] = blocks.to_json()
-    write_json(out / "run.json", document)
+        rates = vq.Rates(rate_signs, rate_codebooks, rate_rest)
+        blocks = None
+        if blockwise and original is not None:
+            blocks = vq.finetune_blocks_(
+                network,
+                objective.calibration(_BLOCKWISE_BATCHES),
+                original,
+                rates=rates,
+                fixed_signs=fixed_signs,
+                checkpoint_dir=out / "checkpoints" / "blocks",
+                resume=resume,
+                seed=seed,
+            )
+        taught, taught_by = network, original if teacher else None
+        if taught_by is not None and objective.needs_teacher:
+            taught, taught_by = Embedded(network), Embedded(taught_by)
+        record = vq.FinetuneResult()
+        if epochs:
+            record = vq.finetune_(
+                taught,
+                objective.batches,
+                epochs=epochs,
+                rates=rates,
+                loss=objective.loss,
+                teacher=taught_by,
+                distillation=objective.distillation() if teacher else None,
+                fixed_signs=fixed_signs,
+                amp=amp,
+                accumulate=accumulate,
+                checkpoint_dir=out / "checkpoints",
+                resume=resume,
+                tensorboard=out / "tensorboard" if tensorboard else None,
+                seed=seed,
+            )
+        file = vq.save(network, out / FILE_NAME)
+        document = {
+            "schema": "signbook.finetune/1",
+            "file": str(out / FILE_NAME),
+            "file_bytes": file.file_bytes,
+            "bits_per_weight": result.bits_per_weight,
+            "layers": layer_rows(result),
+            "run": record.to_json(),
+        }
+        if blocks is not None:
+            document["blockwise"] = blocks.to_json()
+        write_json(out / "run.json", document)
     save_json(json, document)
     print_compressed(document)
     if blocks is not None:

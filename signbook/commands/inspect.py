@@ -21,6 +21,9 @@ _COLUMNS = (
 
 def run(file: File, json: Json = None) -> dict[str, Any]:
     """Show what a container holds and account for every byte."""
+    from signbook.files import check_outputs
+
+    check_outputs([("--json", json)], [file])
     document = inspect_file(file)
     save_json(json, document)
     print_table(str(file), _COLUMNS, document["layers"])

@@ -33,12 +33,15 @@ def run(
     json: Json = None,
 ) -> dict[str, Any]:
     """Store a compressed model's integer graph in its file: int8 activations, int32 sums."""
+    from signbook.files import check_outputs
     from signbook.naming import resolve_data, resolve_model
     from vq.container.rom import roms_of
     from vq.integer import add_integer
 
     if batches < 1:
         raise ConfigError(f"batches must be at least 1, not {batches}")
+    own = ("--file", file) if out is None else ("--out", out)
+    check_outputs([own, ("--json", json)], [model, data, rom, None if out is None else file])
     architecture = resolve_model(model, pretrained=False)
     inputs = list(islice(resolve_data(data).batches, batches))
     integer = add_integer(file, architecture, inputs, out=out, choice=choice, rom=roms_of(rom))

@@ -20,7 +20,10 @@ def run(
 ) -> dict[str, Any]:
     """Predict a compression: exact bytes, what is skipped and why, about how long and how large."""
     import vq
+    from signbook.files import check_outputs
     from signbook.naming import resolve_model
+
+    check_outputs([("--json", json)], [model, weights, recipe])
 
     planned = vq.plan(resolve_model(model, weights), vq.Recipe.from_yaml(recipe), seed=seed)
     document = _document(planned)

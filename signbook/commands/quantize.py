@@ -35,8 +35,11 @@ _SOLVER = Defaults("rescomp.settings", "Settings")
 
 def run(
     model: Model,
-    data: Annotated[str, typer.Option(help="Calibration data: py:package.module:factory.")],
     out: Out,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Calibration data: py:package.module:factory. rtn does without."),
+    ] = None,
     method: Annotated[
         str, typer.Option(help="rtn, gptq, gptaq, gptq-r, gptaq-r, qep (exa) or foem.")
     ] = "gptq",
@@ -108,7 +111,7 @@ def run(
     import rescomp
     import vq
     from signbook.evaluation import choose_device
-    from signbook.files import FILE_NAME, make_folder, write_json
+    from signbook.files import FILE_NAME, output_folder, write_json
     from signbook.naming import resolve_data, resolve_model
     from signbook.objectives import calibration_of
     from vq.progress import bar
@@ -123,18 +126,22 @@ def run(
         measure=measure,
     )
     chosen = method_named(method, alpha=alpha, alpha2=alpha2, beta=beta, mode=mode)
+    if data is None and not isinstance(chosen, rescomp.RTN):
+        raise ConfigError(f"--data must be given for {method}, not left out; only rtn needs none")
     layout = _Layout(bits, group, asymmetric, recipe)
     if batches < 1:
         raise ConfigError(f"--batches must be positive, not {batches}")
-    make_folder(out)
-    with resumable(out, "block"), warnings_in_short():
+    outputs = [("--out", out / name) for name in (FILE_NAME, "quantize.json")]
+    named = [model, weights, recipe, data]
+    folder = output_folder(out, [*outputs, ("--json", json)], named)
+    with folder, resumable(out, "block"), warnings_in_short():
         torch.manual_seed(seed)
         network = resolve_model(model, weights).to(choose_device(device))
         if rotate:
             _rotate(network, seed)
         rules = layout.recipe_for(network)
         layers = [layer.name for layer in select(network, rules).layers]
-        calibration = calibration_of(resolve_data(data), batches)
+        calibration = None if data is None else calibration_of(resolve_data(data), batches)
         rounded = _rounded(network, layers, activation_bits)
         with bar("quantising", len(layers)) as advance:
             result = rescomp.quantize_(

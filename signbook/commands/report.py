@@ -18,7 +18,10 @@ def run(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")],
 ) -> None:
     """Write one HTML page about any number of documents: plots, tables, and no other file."""
+    from signbook.files import check_outputs
     from signbook.report import write_report
+
+    check_outputs([("--out", out)], documents)
 
     write_report(documents, out)
     typer.echo(f"report: {out}")

@@ -34,15 +34,18 @@ def run(
 ) -> None:
     """Generate the accelerator as Verilog, with a manifest and a map of its registers."""
     from rtl import AcceleratorConfig, StreamerConfig, top_of, write_verilog
-    from signbook.files import make_folder
+    from signbook.files import check_outputs, make_folder, refuse_inputs
 
     if weights_only and report:
         raise ConfigError("--report must stand without --weights-only: it reports on accelerators")
     if json is not None and not report:
         raise ConfigError("--json must stand beside --report: it is where the report goes")
+    check_outputs([("--json", json)], [accelerator, rom])
     kind = StreamerConfig if weights_only else AcceleratorConfig
     values, _ = read_settings(accelerator, settings, rom)  # Verilog has no clock rate
     config = kind.from_mapping(values)
+    files = [f"{top_of(config)}.v", f"{top_of(config)}.json"]
+    refuse_inputs([("--out", out / name) for name in files], [accelerator, rom])
     written = write_verilog(config, make_folder(out) / f"{top_of(config)}.v")
     if not (report and isinstance(config, AcceleratorConfig)):
         typer.echo(written)

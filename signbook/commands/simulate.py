@@ -47,6 +47,9 @@ def run(
     For example: simulate model.vq.safetensors --memory ddr4-2400 --set clock_mhz=800 --methods
     int8,int4 --check
     """
+    from signbook.files import check_outputs
+
+    check_outputs([("--json", json)], [file, accelerator, rom, memory])
     setup = setup_of(accelerator, settings, rom, memory, methods)
     document = stream(file, setup, rows=rows, check=check)
     print_measured(f"{file}, RTL", document, json)

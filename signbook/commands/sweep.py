@@ -82,7 +82,10 @@ def run(
     --memory ddr4-2400 --memory lpddr5-6400. Whatever stops it, --resume goes on.
     """
     from hwsim.sweep import sweep
+    from signbook.files import check_outputs
     from vq.progress import bar
+
+    check_outputs([("--json", json)], [space, *(targets or ()), *(recipe or ()), *(memory or ())])
 
     with resumable(out, "point"):
         axes = {

@@ -227,3 +227,17 @@ def test_assigning_to_a_compressed_weight_is_refused():
 def test_a_bare_layer_is_refused():
     with pytest.raises(ConfigError, match=r"^model must contain its layers, not be one"):
         vq.compress_(nn.Linear(64, 16), Recipe({"*": SSVQ()}))
+
+
+@pytest.mark.parametrize("rule", [SSVQ(d=4, k=8), VQ(d=4, k=8), vq.Int8(), vq.Int4(group=8)])
+def test_padding_that_is_no_longer_zero_is_named(rule):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(40, 16, padding_idx=3), nn.Linear(16, 4))
+    if rule.takes_codes:  # zero is one of their levels
+        vq.compress_(model, Recipe({"0": rule}), progress=False)
+        assert not model[0].weight[3].any()
+        return
+    with pytest.warns(
+        UserWarning, match=r"^layer '0': row 3, its padding, was zero and is not any"
+    ):
+        vq.compress_(model, Recipe({"0": rule}), progress=False)

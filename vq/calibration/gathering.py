@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from vq.calibration.batches import shapes_of
 from vq.calibration.inputs import geometry_key, paired, parts_of, rows_of
 from vq.calibration.stages import Stage
 from vq.calibration.statistics import Statistics
@@ -106,7 +107,9 @@ class Gatherer:
                 expected: list[list[Tensor]] = []
                 if reference is not None:
                     self._each_call(reference, stage, group, batch, expected.append)
-                sums = _Sums(first.name, statistics, None if reference is None else expected)
+                given = f"batch {batch + 1}, {shapes_of(changed.runner.batches[batch])},"
+                wanted = None if reference is None else expected
+                sums = _Sums(first.name, given, statistics, wanted)
                 self._each_call(changed, stage, group, batch, sums.add)
                 sums.finish()
         for one in statistics:
@@ -162,9 +165,14 @@ class _Sums:
     """Adds the calls of one run to statistics, each beside the same call of the other model."""
 
     def __init__(
-        self, layer: str, statistics: list[Statistics], expected: list[list[Tensor]] | None
+        self,
+        layer: str,
+        batch: str,
+        statistics: list[Statistics],
+        expected: list[list[Tensor]] | None,
     ) -> None:
-        self._layer, self._statistics, self._expected = layer, statistics, expected
+        self._layer, self._batch = layer, batch
+        self._statistics, self._expected = statistics, expected
         self._count = 0
 
     def add(self, rows: list[Tensor]) -> None:
@@ -180,7 +188,7 @@ class _Sums:
                 sums.add(x, y)
             except ConfigError as error:
                 raise ConfigError(
-                    f"layer {self._layer!r}: {error}; look at the data and the weights"
+                    f"layer {self._layer!r}: {error}; look at {self._batch} and the weights"
                 ) from error
 
     def finish(self) -> None:

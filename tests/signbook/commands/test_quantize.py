@@ -140,7 +140,7 @@ def test_interrupted_runs_go_on(tmp_path):
     model += "?stop=false"
     done = run("quantize", model, "--data", DATA, "--out", out, "--resume")
     assert done.returncode == 0, done.stderr
-    quantize.run(model, DATA, tmp_path / "whole")
+    quantize.run(model, data=DATA, out=tmp_path / "whole")
     files = [folder / "model.vq.safetensors" for folder in (out, tmp_path / "whole")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
@@ -189,7 +189,9 @@ def test_recipes_and_equal_seeds(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text('"*": {method: int4, group: 16}\n"5": {method: int8}\n"0": null\n')
     for folder, method in (("a", "exa"), ("b", "qep")):
-        document = quantize.run(MODEL, DATA, tmp_path / folder, method=method, recipe=recipe)
+        document = quantize.run(
+            MODEL, data=DATA, out=tmp_path / folder, method=method, recipe=recipe
+        )
         assert document["method"] == method
         assert {x["solver"] for x in document["layers"]} == {method}
     assert [x["method"] for x in document["layers"]] == ["int4", "int8"]
@@ -197,7 +199,7 @@ def test_recipes_and_equal_seeds(tmp_path):
     files = [(tmp_path / folder / "model.vq.safetensors").read_bytes() for folder in "ab"]
     assert files[0] == files[1]
     with pytest.raises(ConfigError, match=r"^--recipe must stand without --bits, --group and"):
-        quantize.run(MODEL, DATA, tmp_path / "c", recipe=recipe, bits=3)
+        quantize.run(MODEL, data=DATA, out=tmp_path / "c", recipe=recipe, bits=3)
 
 
 def test_activations_are_rounded_in_calibration_and_evaluation(tmp_path):
@@ -206,7 +208,9 @@ def test_activations_are_rounded_in_calibration_and_evaluation(tmp_path):
     found = {}
     for bits in (None, 2):
         out = tmp_path / str(bits)
-        document = quantize.run(MODEL, DATA, out, method="exa", recipe=recipe, activation_bits=bits)
+        document = quantize.run(
+            MODEL, data=DATA, out=out, method="exa", recipe=recipe, activation_bits=bits
+        )
         found[bits] = document["layers"][0]
         file = out / "model.vq.safetensors"
         settings = {"file": file, "reference": True}
@@ -219,8 +223,8 @@ def test_activations_are_rounded_in_calibration_and_evaluation(tmp_path):
     recipe.write_text('"0": {method: int8}\n')
     settings = {"recipe": recipe, "activation_bits": 4}
     with pytest.raises(ConfigError, match=r"^--activation-bits must come with linear layers to q"):
-        quantize.run(MODEL, DATA, tmp_path / "conv", **settings)
-    quantize.run(MODEL, DATA, tmp_path / "conv", recipe=recipe)
+        quantize.run(MODEL, data=DATA, out=tmp_path / "conv", **settings)
+    quantize.run(MODEL, data=DATA, out=tmp_path / "conv", recipe=recipe)
     conv = tmp_path / "conv" / "model.vq.safetensors"
     with pytest.raises(ConfigError, match=r"^--activation-bits must come with linear layers to r"):
         evaluate_named(MODEL, DATA, file=conv, activation_bits=4)
@@ -238,7 +242,13 @@ def test_a_real_model(tmp_path):
     for method in ("rtn", "gptq", "exa"):
         out = tmp_path / method
         document = quantize.run(
-            name, f"{data}?skip=40&limit=16", out, method=method, bits=3, group=32, weights=weights
+            name,
+            data=f"{data}?skip=40&limit=16",
+            out=out,
+            method=method,
+            bits=3,
+            group=32,
+            weights=weights,
         )
         assert len(document["layers"]) == 35 and document["kept"] == ["embed"]
         model = vq.load(out / "model.vq.safetensors", into=resolve_model(name))
@@ -249,7 +259,7 @@ def test_a_real_model(tmp_path):
 def test_bad_input_is_one_error(tmp_path):
     def error(**settings):
         with pytest.raises(SignbookError) as caught:
-            quantize.run(MODEL, DATA, tmp_path / "x", **settings)
+            quantize.run(MODEL, data=DATA, out=tmp_path / "x", **settings)
         return str(caught.value)
 
     assert error(bits=5) == "bits must be 2, 3, 4 or 8, not 5"
@@ -265,8 +275,10 @@ def test_bad_input_is_one_error(tmp_path):
 def test_rotation_refuses_tied_models(tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(ConfigError, match=r"^--rotate must be given a model whose output layer"):
-        quantize.run(f"py:{HERE}:tied", f"py:{HERE}:letters", tmp_path, rotate=True)
-    document = quantize.run(f"py:{HERE}:untied", f"py:{HERE}:letters", tmp_path, rotate=True)
+        quantize.run(f"py:{HERE}:tied", data=f"py:{HERE}:letters", out=tmp_path, rotate=True)
+    document = quantize.run(
+        f"py:{HERE}:untied", data=f"py:{HERE}:letters", out=tmp_path, rotate=True
+    )
     assert document["settings"]["rotated"] is True
     same = vq.load(tmp_path / "model.vq.safetensors", into=untied())
     task = letters()
@@ -322,3 +334,53 @@ def test_a_real_encoder():
         found = evaluate(model, test, reference=minilm())
         cosine[method.name] = found.metrics["embedding_cosine"]
     assert cosine["gptq"] > cosine["rtn"] + 0.03
+
+
+def test_rounding_to_nearest_needs_no_data(tmp_path):
+    options = (MODEL, "--bits", "8", "--out", tmp_path)
+    assert "--data must be given for gptq, not left out; only rtn" in refused("quantize", *options)
+    done = run("quantize", *options, "--method", "rtn")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "quantize.json").exists()
+
+
+class Wrong:
+    """Data whose second batch has a form that no model takes."""
+
+    def __init__(self, second):
+        self.second = second
+
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        yield torch.randn(4, 3, 6, 6), torch.zeros(4).long()
+        if self.second is None:
+            raise OSError("gone")
+        yield self.second
+
+
+def wrong(kind):
+    bad = {
+        "width": (torch.randn(4, 3, 9, 9), torch.zeros(4).long()),
+        "dtype": (torch.ones(4, 3, 6, 6).long(), torch.zeros(4).long()),
+        "text": ("text", 1),
+        "triple": (1, 2, 3),
+        "empty": (torch.randn(0, 3, 6, 6), torch.zeros(0).long()),
+        "raises": None,
+    }
+    return Classification(Wrong(bad[kind]))
+
+
+@pytest.mark.parametrize("kind", ["width", "dtype", "text", "triple", "empty", "raises"])
+def test_data_of_a_wrong_form_are_one_error_that_names_the_batch(kind, tmp_path):
+    data = f"py:{HERE}:wrong?kind={kind}"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("'*': {method: int8}\n")
+    options = (MODEL, "--data", data, "--out", tmp_path / "out")
+    assert "batch 2" in refused("quantize", *options, "--bits", "8")
+    assert "batch 2" in refused("finetune", *options, "--recipe", recipe)
+    assert "batch 2" in refused(
+        "compress", *options, "--recipe", recipe, "--importance", "gradients"
+    )
+    assert not list(tmp_path.rglob("*.safetensors"))
