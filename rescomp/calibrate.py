@@ -21,13 +21,13 @@ from vq.calibration.stages import Stage, stages_of
 from vq.calibration.streams import Runner
 from vq.calibration.survey import survey, without_cache
 from vq.calibration.walk import walk
+from vq.calibration.whole import whole
 from vq.container import Provenance, account
 from vq.container.header import canonical_json
 from vq.distributed import gather, require_same, together
 from vq.errors import ConfigError, UnsupportedLayerError, WeightError, bulleted
 from vq.formats.model import set_provenance
 from vq.formats.scalar import Int2, Int3, Int4, Int8
-from vq.formats.whole import whole
 from vq.layers import candidates, op_of
 from vq.learning.checkpoint import StageCheckpoints
 from vq.recipe.planning import check_storable

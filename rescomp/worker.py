@@ -20,10 +20,10 @@ from vq.calibration.stages import Stage
 from vq.calibration.statistics import Statistics
 from vq.calibration.streams import Runner, Stream, Streams
 from vq.calibration.weights import Weights
+from vq.calibration.whole import Before
 from vq.container import Geometry
 from vq.distributed import gather, is_main, rank, ranks, require_same, together
 from vq.errors import ConfigError
-from vq.formats.whole import Before
 from vq.layers import matrix_of, weight_of
 from vq.recipe.selection import Selected
 

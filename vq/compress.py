@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from vq.calibration.batches import Batch, fingerprint, repeatable
 from vq.calibration.importance import input_second_moments, squared_gradients
 from vq.calibration.norms import reestimate_norms_
+from vq.calibration.whole import whole
 from vq.clustering.cluster import KMeans
 from vq.container import Geometry, Provenance, account
 from vq.container.header import canonical_json
@@ -20,7 +21,6 @@ from vq.errors import ConfigError, WeightError, bulleted
 from vq.formats.format import Original
 from vq.formats.model import set_provenance
 from vq.formats.weights import Compressed
-from vq.formats.whole import whole
 from vq.progress import track
 from vq.recipe.folding import fold_
 from vq.recipe.planning import check_storable

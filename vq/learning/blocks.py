@@ -23,9 +23,9 @@ from vq.calibration.stages import stages_of
 from vq.calibration.streams import Runner, Stream, Streams
 from vq.calibration.survey import Survey, survey, without_cache
 from vq.calibration.walk import walk
+from vq.calibration.whole import whole
 from vq.errors import ConfigError, TrainingError, bulleted
 from vq.formats.model import compressed_layers
-from vq.formats.whole import whole
 from vq.learning.checkpoint import StageCheckpoints, digest_of, marks_of
 from vq.learning.checks import check_models
 from vq.learning.fitting import BlockResult, Fitter, Fitting

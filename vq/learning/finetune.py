@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from vq import distributed
 from vq.calibration.batches import Batch, as_it_was
+from vq.calibration.whole import whole
 from vq.errors import ConfigError, TrainingError, bulleted
-from vq.formats.whole import whole
 from vq.learning.checkpoint import Checkpoints, digest_of, marks_of
 from vq.learning.checks import check_models
 from vq.learning.loop import Training, TrainingPlan

@@ -12,8 +12,8 @@ import vq
 from tests.vq.models import Net, batches, unchanged
 from vq import SSVQ, Recipe
 from vq.calibration.batches import on_batch
+from vq.calibration.whole import Before, whole
 from vq.errors import ConfigError, OutputError
-from vq.formats.whole import Before, whole
 
 RECIPE = Recipe({"fc*": SSVQ(d=4, k=8)})
 
