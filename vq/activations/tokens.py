@@ -1,7 +1,8 @@
 """Activations in a few bits: every token is rounded on a grid of its own, as it comes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -53,6 +54,10 @@ def _positive(scale: Tensor) -> Tensor:
 class ActivationQuantizer:
     """Rounds the inputs of linear layers while it is on; on from the start.
 
+    A layer is rounded where torch calls it. A run of the model that leaves layers out although what
+    holds them runs, such as one that takes a layer's weight without calling it, is refused; experts
+    that no token has reached are not.
+
     Parameters
     ----------
     model : nn.Module
@@ -66,7 +71,8 @@ class ActivationQuantizer:
     Raises
     ------
     ConfigError
-        If a setting is impossible, or the model has no such layer.
+        If a setting is impossible, or the model has no such layer; from a run of the model, if no
+        rounding takes place in it.
     UnsupportedLayerError
         If a layer is not linear: the inputs of a convolution are no tokens.
     """
@@ -98,10 +104,23 @@ class ActivationQuantizer:
         ]
         if problems:
             raise UnsupportedLayerError(bulleted("activations to round", problems))
+        self._owners = {name: _owner(name, known) for name in names}
+        self._rounded: set[str] = (
+            set()
+        )  # layers that have been called; of their owners, _ran
+        self._ran: set[str] = set()
         # Before all other hooks: those that look on see what the layer sees.
         self._handles = [
-            known[name].register_forward_pre_hook(self._round, prepend=True) for name in names
+            known[name].register_forward_pre_hook(
+                partial(self._round, name), prepend=True, with_kwargs=True
+            )
+            for name in names
         ]
+        self._handles += [
+            known[owner].register_forward_pre_hook(partial(self._note, owner))
+            for owner in {owner for owner, _ in self._owners.values()}
+        ]
+        self._handles.append(model.register_forward_hook(self._check))
 
     def __repr__(self) -> str:
         return (
@@ -109,11 +128,41 @@ class ActivationQuantizer:
             f"symmetric={self.symmetric}, clip={self.clip})"
         )
 
-    def _round(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def _round(
+        self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if not self._is_on:
             return None
-        x, *rest = args
-        return (round_tokens(x, self.bits, symmetric=self.symmetric, clip=self.clip), *rest)
+        self._rounded.add(name)
+        x, *rest = (*args, *kwargs.values())  # a linear layer has one input, by place or by name
+        x = round_tokens(x, self.bits, symmetric=self.symmetric, clip=self.clip)
+        return (x, *rest), {}
+
+    def _note(self, owner: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if self._is_on:
+            self._ran.add(owner)
+
+    def _check(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Refuse a whole run of the model in which layers should have been called."""
+        if self._is_on and (silent := self._silent()):
+            raise ConfigError(
+                f"activations to round must enter the layers, but the model runs without calling "
+                f"{', '.join(silent)}; leave out layers whose weights it only reads"
+            )
+
+    def _silent(self) -> list[str]:
+        """Layers that have not been called although they should have been."""
+        if not self._rounded:
+            return list(self.layers)
+        left = self._owners.keys() - self._rounded
+        called = [f"{name}." for name in self._rounded] if left else []
+        return [
+            name
+            for name in self.layers
+            if name in left
+            and (held := self._owners[name])[0] in self._ran
+            and not any(x.startswith(f"{held[1]}.") for x in called)
+        ]
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -128,3 +177,14 @@ class ActivationQuantizer:
         """Take the rounding out of the model."""
         for handle in self._handles:
             handle.remove()
+
+
+def _owner(name: str, known: Mapping[str, nn.Module]) -> tuple[str, str]:
+    """The module whose ``forward`` should call a layer, and what it holds the layer in.
+
+    That is the layer itself, or a list or mapping of modules, of which a run may call only some.
+    """
+    owner, group = name.rpartition(".")[0], name
+    while owner and isinstance(known[owner], nn.ModuleList | nn.ModuleDict):
+        owner, group = owner.rpartition(".")[0], owner
+    return owner, group

@@ -1,5 +1,7 @@
 """Rounding of activations: against numbers worked out by hand, and as hooks in models."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given
@@ -128,3 +130,71 @@ def test_impossible_settings():
         ActivationQuantizer(chain(), ["9"])
     with pytest.raises(UnsupportedLayerError, match=r"'stem': must be linear, not Conv2d"):
         ActivationQuantizer(Convolutions(), ["stem"])
+
+
+class Reading(nn.Module):
+    """Two linears; how the second one is used is given."""
+
+    def __init__(self, use):
+        super().__init__()
+        self.first, self.second, self.use = nn.Linear(8, 8), nn.Linear(8, 8), use
+
+    def forward(self, x):
+        return self.use(self.second, self.first(input=x))
+
+
+def attention():
+    return nn.MultiheadAttention(8, 2, batch_first=True).eval()
+
+
+@pytest.mark.parametrize(
+    ("model", "layers", "silent", "inputs"),
+    [
+        (attention(), ["out_proj"], "out_proj", 3),
+        (
+            nn.TransformerEncoderLayer(8, 2, batch_first=True).eval(),
+            ["linear1", "self_attn.out_proj", "linear2"],
+            "self_attn.out_proj",
+            1,
+        ),
+        (
+            Reading(lambda layer, x: nn.functional.linear(x, layer.weight)),
+            ["first", "second"],
+            "second",
+            1,
+        ),
+        (Reading(lambda layer, x: layer.forward(x)), ["second"], "second", 1),
+        (Reading(lambda layer, x: x), ["first", "second"], "second", 1),
+    ],
+)
+def test_rounding_that_never_takes_place_is_refused(model, layers, silent, inputs):
+    rounding = ActivationQuantizer(model, layers, 2)
+    message = f"^activations to round must enter the layers, .* without calling {silent};"
+    for network in (model, copy.deepcopy(model)):
+        with pytest.raises(ConfigError, match=message):
+            network(*[torch.randn(2, 5, 8)] * inputs)
+    with rounding.off():
+        model(*[torch.randn(2, 5, 8)] * inputs)
+
+
+def test_experts_that_no_token_reaches_are_not_refused():
+    class Routed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.experts = nn.ModuleList([nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8))])
+
+        def forward(self, x, which):
+            return self.experts[which](x)
+
+    model, x = Routed(), torch.randn(3, 8)
+    plain = model(x, 1)
+    ActivationQuantizer(model, ["experts.0", "experts.1.0"], 2)
+    assert not torch.equal(model(x, 1), plain)
+    model(x, 0)
+
+
+def test_inputs_by_name_are_rounded():
+    model, x = Reading(lambda layer, x: layer(x)), torch.randn(3, 8)
+    ActivationQuantizer(model, ["first"], 2)
+    expected = model.second(nn.functional.linear(round_tokens(x, 2), *model.first.parameters()))
+    assert torch.equal(model(x), expected)
