@@ -1,19 +1,30 @@
 """Measure a model on a task, alone or beside the model it was made from.
 
-===================  =====================================================  ==================
-metric               meaning                                                needs
-===================  =====================================================  ==================
-top1                 share of inputs whose greatest logit is the label      Classification
-nats_per_token       mean negative log-likelihood of the scored tokens      LanguageModelling
-perplexity           its exponential                                        LanguageModelling
-logit_kl             mean KL(reference || model) in nats, per input or      both, a reference
-                     scored token
-embedding_cosine     mean cosine between the two models' vectors of one     Embedding, a
-                     input                                                  reference
-retrieval_agreement  share of the ``neighbours`` (1) nearest other inputs   Embedding, a
-                     of an input that both models agree on                  reference
-eps_mse              mean squared error of the predicted noise              Denoising
-===================  =====================================================  ==================
+====================  ====================================================  ==================
+metric                meaning                                               needs
+====================  ====================================================  ==================
+top1                  share of inputs whose greatest logit is the label     Classification
+nats_per_token        mean negative log-likelihood of the scored tokens     LanguageModelling
+perplexity            its exponential                                       LanguageModelling
+logit_kl              mean KL(reference || model) in nats, per input or     both, a reference
+                      scored token; ``_median``, ``_p90``, ``_p99`` and
+                      ``_max`` are its quantiles
+logit_kl_floor        the same mean between two runs of the reference on    both, a reference
+                      the first batch: less is noise
+same_top1             share of inputs or scored tokens whose greatest       both, a reference
+                      logit is the same
+changed_top1          share of inputs where it is not                       Classification, a
+                                                                            reference
+perplexity_change     perplexity less the reference's                       LanguageModelling,
+                                                                            a reference
+perplexity_change_se  its standard error, paired, over rows of text (two    LanguageModelling,
+                      at least)                                             a reference
+embedding_cosine      mean cosine between the two models' vectors of one    Embedding, a
+                      input                                                 reference
+retrieval_agreement   share of the ``neighbours`` (1) nearest other inputs  Embedding, a
+                      of an input that both models agree on                 reference
+eps_mse               mean squared error of the predicted noise             Denoising
+====================  ====================================================  ==================
 """
 
 import math
@@ -31,7 +42,7 @@ from rescomp import ActivationQuantizer
 from signbook.meters import meter_for
 from signbook.naming import resolve_data, resolve_model
 from signbook.tasks import LanguageModelling, Task
-from vq.calibration.batches import to_device
+from vq.calibration.batches import each, on_batch, shapes_of, to_device
 from vq.container import open_container
 from vq.container.rom import roms_of
 from vq.errors import ConfigError
@@ -176,7 +187,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure ``model`` on ``task``, batch by batch; both models are moved to ``device``.
 
-    Memory holds one batch and its outputs; for embeddings also one vector per input and model.
+    Memory holds one batch and its outputs, one number per input or scored token, and for
+    embeddings one vector per input and model.
 
     Parameters
     ----------
@@ -190,16 +202,22 @@ def evaluate(
     Raises
     ------
     ConfigError
-        If there are no batches, the model cannot take them, its outputs have another shape than
-        the task needs, or a metric is not finite.
+        If there are no batches; if the data raise an error, a batch is not what the task says, the
+        model cannot take it, or its outputs have another shape or are not finite: the message names
+        the batch and its shapes; if a metric is not finite.
     """
     place = choose_device(device)
     models = [model] if reference is None else [model, reference]
     meter = meter_for(task, compare=reference is not None, neighbours=neighbours)
-    with _evaluating(models, place), bar("evaluating", len(task.batches)) as advance:
-        for batch in task.batches:
-            _require_tensors(batch)
-            meter.add(to_device(batch, place), models)
+    with _evaluating(models, place), bar("evaluating", _length(task.batches)) as advance:
+        for number, batch in enumerate(each(task.batches, "evaluation"), 1):
+            with on_batch(number, batch, "evaluation"):
+                try:
+                    _require_tensors(batch)
+                    meter.add(to_device(batch, place), models)
+                except ConfigError as error:
+                    where = f"evaluation batch {number}, {shapes_of(batch)}"
+                    raise ConfigError(f"{where}: {error}") from error
             advance()
     if not meter.count:
         raise ConfigError("data must hold at least one thing to score, not none")
@@ -208,6 +226,14 @@ def evaluate(
         return Evaluation(_finite(metrics), None, protocol)
     compared = _finite(metrics | meter.comparison())
     return Evaluation(compared, _finite(meter.metrics(1)), protocol)
+
+
+def _length(batches: Any) -> int | None:
+    """How many batches there are, for the bar; a generator does not know."""
+    try:
+        return len(batches)
+    except Exception:  # a loader is the user's code
+        return None
 
 
 def _require_tensors(item: Any) -> None:

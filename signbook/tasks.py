@@ -48,7 +48,10 @@ class Batches(Protocol[T_co]):
 
 @dataclass(frozen=True)
 class Classification:
-    """Batches of (inputs, labels [B] int64); the model gives logits [B, classes]."""
+    """Batches of (inputs, labels [B] int64); the model gives logits [B, classes].
+
+    Labels are 0 to below the number of classes; any integer dtype does.
+    """
 
     batches: Batches[tuple[Inputs, Tensor]]
 

@@ -163,7 +163,7 @@ def learn(command, replace, *extra):
 
 def score(output, metric):
     """The value and the reference of one metric in a printed table."""
-    (line,) = [line for line in output.splitlines() if metric in line]
+    (line,) = [line for line in output.splitlines() if re.match(rf"\W*{metric}\W", line)]
     return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", line.partition(metric)[2])]
 
 

@@ -17,7 +17,7 @@ class Advance(Protocol):
 
 
 @contextmanager
-def bar(description: str, total: int, *, enabled: bool = True) -> Iterator[Advance]:
+def bar(description: str, total: int | None, *, enabled: bool = True) -> Iterator[Advance]:
     """Show a bar on standard error while the block runs, if that is a terminal."""
     if not (enabled and sys.stderr.isatty()):
         yield lambda steps=1, note="": None

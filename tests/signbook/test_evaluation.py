@@ -1,151 +1,16 @@
-"""Every metric against its definition, and what evaluation refuses."""
+"""What evaluation does with models and data, and what it refuses."""
 
-import math
-import types
+import re
 
 import pytest
 import torch
 from torch import nn
 
 from signbook.evaluation import Evaluation, choose_device, evaluate
-from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, TextProtocol
+from signbook.tasks import Classification, Embedding, LanguageModelling, TextProtocol
+from tests.signbook.meters.tables import Table, classes
 from tests.signbook.shared import shared
 from vq.errors import ConfigError
-
-
-class Table(nn.Module):
-    """A model whose output is known: row ``i`` of a table for input ``i``."""
-
-    def __init__(self, rows, wrap=lambda x: x):
-        super().__init__()
-        self.rows = nn.Parameter(torch.as_tensor(rows, dtype=torch.float32))
-        self.wrap = wrap
-
-    def forward(self, index):
-        assert not self.training
-        return self.wrap(self.rows[index])
-
-
-def classes(count=5, parts=(2, 3)):
-    labels = torch.arange(count) % 3
-    starts = torch.arange(count).split(parts)
-    return Classification(list(zip(starts, labels.split(parts), strict=True)))
-
-
-def test_top1_counts_inputs_not_batches():
-    logits = torch.eye(3)[[0, 1, 2, 0, 0]]  # labels are 0 1 2 0 1: four of five are right
-    assert evaluate(Table(logits), classes()).metrics == {"top1": 0.8}
-
-
-def test_logit_kl_is_from_the_reference():
-    p, q = torch.randn(2, 5, 3)
-    result = evaluate(Table(q), classes(), reference=Table(p))
-    expected = nn.functional.kl_div(
-        q.log_softmax(1), p.log_softmax(1), log_target=True, reduction="batchmean"
-    )
-    assert result.metrics["logit_kl"] == pytest.approx(float(expected), rel=1e-5)
-    assert result.reference == evaluate(Table(p), classes()).metrics
-    assert evaluate(Table(p), classes(), reference=Table(p)).metrics["logit_kl"] == 0
-
-
-@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: types.SimpleNamespace(logits=x)])
-def test_language_metrics(wrap):
-    tokens = torch.tensor([[1, 2, 3, 0], [1, 3, 0, 2]])
-    scored = torch.tensor([[False, True, True, False], [False, True, True, True]])
-    q, p = torch.randn(2, 4, 4)  # logits after each token
-    task = LanguageModelling([(tokens, scored)])
-    result = evaluate(Table(q, wrap), task, reference=Table(p, wrap))
-    pairs = [(1, 2), (2, 3), (1, 3), (3, 0), (0, 2)]
-    nats = -sum(float(q.log_softmax(1)[a, b]) for a, b in pairs) / 5
-    kl = sum(
-        float((p.softmax(1) * (p.log_softmax(1) - q.log_softmax(1)))[a].sum()) for a, _ in pairs
-    )
-    assert result.metrics == {
-        "nats_per_token": pytest.approx(nats, rel=1e-6),
-        "perplexity": pytest.approx(math.exp(nats), rel=1e-6),
-        "logit_kl": pytest.approx(kl / 5, rel=1e-5),
-    }
-    assert set(result.reference) == {"nats_per_token", "perplexity"}
-
-
-def test_first_token_and_padding_do_not_matter():
-    q = Table(torch.randn(6, 6))
-    rows = [([1, 2, 3], [0, 1, 1]), ([4, 5, 1], [0, 1, 1])]
-    plain = LanguageModelling([(torch.tensor([t for t, _ in rows]),
-                                torch.tensor([s for _, s in rows]).bool())])  # fmt: skip
-    padded = LanguageModelling(
-        [(torch.tensor([[*t, 0, 0]]), torch.tensor([[*s, 0, 0]]).bool()) for t, s in rows]
-    )
-    wanted = evaluate(q, plain).metrics
-    assert evaluate(q, padded).metrics == {k: pytest.approx(v) for k, v in wanted.items()}
-
-
-def test_embedding_metrics():
-    reference = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1], [-0.1, 1]])
-    model = 3 * reference  # lengths do not count
-    task = Embedding([torch.arange(3), torch.tensor([3])])
-    result = evaluate(Table(model), task, reference=Table(reference))
-    assert result.metrics == {"embedding_cosine": pytest.approx(1), "retrieval_agreement": 1}
-    model[3] = torch.tensor([0.5, 0.4])
-    result = evaluate(Table(model), task, reference=Table(reference))
-    similar = nn.functional.cosine_similarity(model, reference).mean()
-    assert result.metrics["embedding_cosine"] == pytest.approx(float(similar))
-    near = [
-        (nn.functional.normalize(v) @ nn.functional.normalize(v).T).fill_diagonal_(-9).argmax(1)
-        for v in (model, reference)
-    ]
-    share = float((near[0] == near[1]).float().mean())
-    assert 0 < share < 1 and result.metrics["retrieval_agreement"] == share
-
-
-def test_retrieval_of_several_neighbours():
-    p, q = torch.randn(2, 40, 8)
-    task = Embedding([torch.arange(40)])
-
-    def nearest(v):
-        v = nn.functional.normalize(v)
-        return (v @ v.T).fill_diagonal_(-9).topk(5).indices.tolist()
-
-    shared = sum(len(set(a) & set(b)) for a, b in zip(nearest(p), nearest(q), strict=True))
-    found = evaluate(Table(q), task, reference=Table(p), neighbours=5).metrics
-    assert found["retrieval_agreement"] == shared / 200
-
-
-def test_many_rows_are_compared_in_parts(monkeypatch):
-    p, q = torch.randn(2, 50, 6)
-    task = Embedding([torch.arange(50)])
-    whole = evaluate(Table(q), task, reference=Table(p)).metrics
-    monkeypatch.setattr("signbook.meters._ROWS", 7)
-    assert evaluate(Table(q), task, reference=Table(p)).metrics == whole
-
-
-def test_hidden_states_are_averaged_where_the_mask_is_1():
-    class Hidden(nn.Module):
-        def forward(self, x, attention_mask):
-            return types.SimpleNamespace(last_hidden_state=x)
-
-    x = torch.randn(3, 4, 8)
-    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
-    means = torch.stack([x[0, :2].mean(0), x[1].mean(0), x[2, 0]])
-
-    class Mean(nn.Module):
-        def forward(self, x, attention_mask):
-            return means
-
-    task = Embedding([{"x": x, "attention_mask": mask}])
-    assert evaluate(Hidden(), task, reference=Mean()).metrics["embedding_cosine"] == pytest.approx(
-        1
-    )
-
-
-def test_eps_mse_is_over_all_values():
-    noise = [torch.randn(2, 1, 3, 3), torch.randn(1, 1, 3, 3)]
-    rows = torch.randn(3, 1, 3, 3)
-    task = Denoising([((torch.tensor([0, 1]),), noise[0]), ((torch.tensor([2]),), noise[1])])
-    expected = float((rows - torch.cat(noise)).square().mean())
-    result = evaluate(Table(rows), task, reference=Table(torch.cat(noise)))
-    assert result.metrics == {"eps_mse": pytest.approx(expected)}
-    assert result.reference == {"eps_mse": 0}
 
 
 def test_modes_are_restored():
@@ -171,7 +36,11 @@ SCORED = torch.tensor([[False, True, True]])
 @pytest.mark.parametrize(
     ("model", "task", "message"),
     [
-        (Table(torch.eye(3)), Classification([]), "data must hold at least one thing to score"),
+        (
+            Table(torch.eye(3)),
+            Classification([]),
+            "evaluation data must hold at least one batch, not none",
+        ),
         (
             Table(torch.eye(3)),
             LanguageModelling([(TOKENS, torch.zeros_like(SCORED))]),
@@ -183,18 +52,30 @@ SCORED = torch.tensor([[False, True, True]])
             "compared with a reference",
         ),
         (Table(torch.zeros(5)), classes(), r"logits must be \[2, classes\], not \[2\]"),
-        (Table(torch.eye(2)), classes(), "model must accept the batches of the data, but index"),
-        (nn.Linear(4, 2), classes(), "model must accept the batches of the data, but"),
-        (Table(torch.zeros(3)), LanguageModelling([(TOKENS, SCORED)]), r"\[1, 3, 'vocabulary'\]"),
+        (
+            Table(torch.eye(2)),
+            classes(),
+            r"model must accept evaluation batch 2, .*, but raises Index",
+        ),
+        (
+            nn.Linear(4, 2),
+            classes(),
+            r"model must accept evaluation batch 1, \(int64 \[2\], int64 ",
+        ),
+        (
+            Table(torch.zeros(3)),
+            LanguageModelling([(TOKENS, SCORED)]),
+            r"logits must be \[1, 3, vocabulary\], not \[1, 3\]",
+        ),
         (
             Table(torch.zeros(3, 2)),
             LanguageModelling([(TOKENS, SCORED)]),
-            "tokens must be below the model's 2, not 2",
+            "tokens must be 0 to 1, which the model knows, not 2",
         ),
         (
             Table(torch.full((3, 3), torch.nan)),
             LanguageModelling([(TOKENS, SCORED)]),
-            "metric 'nats_per_token' must be finite, not nan",
+            "logits must be finite, not NaN",
         ),
         (
             Table(torch.eye(3), lambda x: (x,)),
@@ -202,9 +83,9 @@ SCORED = torch.tensor([[False, True, True]])
             "must give logits, not tuple",
         ),
         (
-            Table(torch.zeros(3, 2)),
-            Denoising([(torch.arange(3), torch.zeros(3, 4))]),
-            r"predicted noise must be \[3, 4\], not \[3, 2\]",
+            Table(torch.eye(3), lambda x: 1e4 * x),
+            LanguageModelling([(TOKENS, SCORED)]),
+            "metric 'perplexity' must be finite, not inf",
         ),
         (Table(torch.eye(3)), "a text", "task must be one of signbook.tasks, not str"),
         (Table(torch.eye(3)), Classification(["text"]), "a batch must hold tensors, not str"),
@@ -218,6 +99,67 @@ SCORED = torch.tensor([[False, True, True]])
 def test_what_does_not_fit_is_named(model, task, message):
     with pytest.raises(ConfigError, match=message):
         evaluate(model, task)
+
+
+def rows(*sizes):
+    return (torch.randn(sizes), torch.zeros(sizes[0]).long())
+
+
+class Broken:
+    """A data set whose second batch cannot be read."""
+
+    def __len__(self):
+        raise RuntimeError("nobody knows")
+
+    def __iter__(self):
+        yield rows(2, 4)
+        raise OSError("disk\nis gone")
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (5, "evaluation data must be batches to iterate over, not int$"),
+        (Broken(), "evaluation data must give batch 2, not raise OSError: disk$"),
+        ([rows(2, 4), rows(0, 4)], "evaluation batch 2 must not be empty, and is (float32 [0, 4]"),
+        ([rows(2, 4), ()], "evaluation batch 2 must not be empty, and is ()$"),
+        ([rows(2, 5)], "model must accept evaluation batch 1, (float32 [2, 5], int64 [2]), but r"),
+        ([rows(2, 4), (torch.ones(2, 4).double(), rows(2)[1])],
+         "model must accept evaluation batch 2, (float64 [2, 4], int64 [2]), but raises RuntimeE"),
+        ([(torch.ones(2, 4).long(), rows(2)[1])], "model must accept evaluation batch 1, (int64"),
+        ([({"x": torch.ones(2, 4)}, rows(2)[1])],
+         "model must accept evaluation batch 1, ({x: float32 [2, 4]}, int64 [2]), but raises Type"),
+        ([torch.ones(2, 4)], "evaluation batch 1, float32 [2, 4]: a batch must be a pair, input"),
+    ],
+)  # fmt: skip
+def test_data_that_cannot_be_used_are_named(batches, message):
+    pattern = re.escape(message.removesuffix("$")) + "$" * message.endswith("$")
+    with pytest.raises(ConfigError, match=f"^{pattern}") as caught:
+        evaluate(nn.Linear(4, 3), Classification(batches))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_fails_in_its_own_way_is_named_and_keeps_its_mode():
+    class Fussy(nn.Module):
+        def forward(self, x):
+            raise KeyError("mask")
+
+    model = Fussy().train()
+    with pytest.raises(
+        ConfigError, match=r"^model must accept evaluation batch 1, .* KeyError: 'mask'$"
+    ):
+        evaluate(model, classes())
+    assert model.training
+
+
+def test_generators_are_read_once():
+    batches = iter(list(classes().batches))
+    table = Table(torch.eye(3)[[0, 1, 2, 0, 0]])
+    assert evaluate(table, Classification(batches)).metrics == {"top1": 0.8}
+    with pytest.raises(
+        ConfigError, match=r"^evaluation data must hold at least one batch, not none$"
+    ):
+        evaluate(table, Classification(batches))
 
 
 def test_lists_are_positional_arguments_as_tuples_are():

@@ -105,9 +105,7 @@ class ActivationQuantizer:
         if problems:
             raise UnsupportedLayerError(bulleted("activations to round", problems))
         self._owners = {name: _owner(name, known) for name in names}
-        self._rounded: set[str] = (
-            set()
-        )  # layers that have been called; of their owners, _ran
+        self._rounded: set[str] = set()  # layers that have been called; of their owners, _ran
         self._ran: set[str] = set()
         # Before all other hooks: those that look on see what the layer sees.
         self._handles = [
