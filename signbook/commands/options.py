@@ -78,7 +78,7 @@ Accelerator = Annotated[
 Rom = Annotated[
     Path | None,
     typer.Option(
-        "--rom", metavar="FILE.npy", help="Codebook in ROM for every layer: [k, d] int8 of numpy."
+        "--rom", metavar="FILE.npy", help="Codebook in ROM for every layer: \\[k, d] int8 of numpy."
     ),
 ]
 Book = Annotated[
