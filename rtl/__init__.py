@@ -18,22 +18,46 @@ Two designs join them: :mod:`rtl.streamer` gives int8 weights to hardware that e
 they read in memory, and :mod:`rtl.checker` refuses what an instance cannot run. What it can,
 :mod:`rtl.config` and :mod:`rtl.accelerator_config` say, of checked :mod:`rtl.settings`;
 :mod:`rtl.rom` has the text of a codebook that lies in the hardware.
+The names below are imported when they are first used: settings need no hardware.
 """
 
-from rtl.accelerator_config import AcceleratorConfig
-from rtl.build.emit import Config, emit_verilog, manifest, top_of, write_verilog
-from rtl.config import StreamerConfig
-from rtl.descriptor import (
-    DESCRIPTOR,
-    REPORT,
-    STALL_CAUSES,
-    CodebookMode,
-    Method,
-    Status,
-)
-from rtl.rom import rom_text
-from rtl.streamer import WeightStreamer
-from vq.container.rom import read_rom
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rtl.accelerator_config import AcceleratorConfig
+    from rtl.build.emit import Config, emit_verilog, manifest, top_of, write_verilog
+    from rtl.config import StreamerConfig
+    from rtl.descriptor import (
+        DESCRIPTOR,
+        REPORT,
+        STALL_CAUSES,
+        CodebookMode,
+        Method,
+        Status,
+    )
+    from rtl.rom import rom_text
+    from rtl.streamer import WeightStreamer
+    from vq.container.rom import read_rom
+
+_HOME = {
+    "DESCRIPTOR": "rtl.descriptor",
+    "REPORT": "rtl.descriptor",
+    "STALL_CAUSES": "rtl.descriptor",
+    "AcceleratorConfig": "rtl.accelerator_config",
+    "CodebookMode": "rtl.descriptor",
+    "Config": "rtl.build.emit",
+    "Method": "rtl.descriptor",
+    "Status": "rtl.descriptor",
+    "StreamerConfig": "rtl.config",
+    "WeightStreamer": "rtl.streamer",
+    "emit_verilog": "rtl.build.emit",
+    "manifest": "rtl.build.emit",
+    "read_rom": "vq.container.rom",
+    "rom_text": "rtl.rom",
+    "top_of": "rtl.build.emit",
+    "write_verilog": "rtl.build.emit",
+}
 
 __all__ = [
     "DESCRIPTOR",
@@ -53,3 +77,13 @@ __all__ = [
     "top_of",
     "write_verilog",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'rtl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

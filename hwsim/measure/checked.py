@@ -19,7 +19,7 @@ class Checked(pydantic.BaseModel):
     """Fields with exactly these types; no NaN; fields that are not listed may be there, too."""
 
     model_config = pydantic.ConfigDict(
-        strict=True, frozen=True, allow_inf_nan=False, extra="ignore"
+        strict=True, frozen=True, allow_inf_nan=False, extra="ignore", defer_build=True
     )
 
 
