@@ -9,6 +9,7 @@ commands of the large runs. Start it again with --resume after an interruption.
 import argparse
 import copy
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,9 @@ def processes(device: str) -> Iterator[torch.device]:
         yield place
     finally:
         dist.destroy_process_group()
+    # All is done: threads of gloo's may outlive the interpreter in torch 2.13, and abort.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def finetune(options: argparse.Namespace, device: torch.device) -> None:

@@ -8,6 +8,7 @@ are small stand-ins: replace ``build`` and ``data``.
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -81,6 +82,9 @@ def main() -> None:
             vq.save(model, options.out)
     if ranks > 1:
         dist.destroy_process_group()
+        # All is done: threads of gloo's may outlive the interpreter in torch 2.13, and abort.
+        sys.stdout.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
 """Two processes on half the data each find the codes that one finds on all."""
 
-from datetime import timedelta
-
 import pytest
 import torch
-from torch import distributed as dist
-from torch import multiprocessing as mp
 from torch import nn
 
 from rescomp import QEP, Settings, Statistics, quantize_
+from tests.processes import two_processes
 from tests.rescomp.models import Branches, chain, vectors
 from vq.calibration.gathering import Gatherer
 from vq.errors import ConfigError, SignbookError
@@ -41,11 +38,7 @@ def loud():
     return model
 
 
-def worker(rank, store, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", f"file://{store}", timedelta(seconds=60), world_size=2, rank=rank
-    )
+def worker(rank, folder):
     mine = vectors(8)[rank::2]
     gathered = []
     plain = Gatherer.gather
@@ -65,13 +58,11 @@ def worker(rank, store, folder):
     found["inside"] = refused(loud, [x * 1e36 if rank else x for x in mine])
     found["blocks"] = refused(Branches if rank else chain, mine)
     torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
-    mp.spawn(worker, (folder / "store", folder), nprocs=2)
+    folder = two_processes(worker, tmp_path_factory.mktemp("two"))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

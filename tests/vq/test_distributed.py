@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed as dist
-from torch import multiprocessing as mp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import fully_shard
 
 import vq
+from tests.processes import run_group, two_processes
 from tests.vq.learning.rules.own import Gaining, Shrinking
 from tests.vq.models import Net, batches
 from vq import SSVQ, VQ, Recipe
@@ -133,9 +132,7 @@ def accelerated(rank):
     return model.state_dict() | {"changed": torch.tensor(rules.telemetry()["signs"]["changed"])}
 
 
-def worker(rank, store, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def worker(rank, folder):
     found = {}
 
     def mine(tensor):
@@ -176,14 +173,12 @@ def worker(rank, store, folder):
     os.fsync = full
     found["disk"] = refused(OutputError, checkpoint_dir=folder / "full")
     torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """What two gloo processes found, by rank."""
-    folder = tmp_path_factory.mktemp("two")
-    mp.spawn(worker, (folder / "store", folder), nprocs=2)
+    folder = two_processes(worker, tmp_path_factory.mktemp("two"))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
@@ -264,10 +259,7 @@ def test_the_example_runs_under_torchrun(tmp_path):
         "--out", str(tmp_path / "m.vq.safetensors"), "--epochs", "1", "--resume",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    for _ in range(3):
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-        if "terminate called without an active exception" not in done.stderr:
-            break  # else a thread of gloo's outlived the interpreter, after all work: torch's race
+    done = run_group(command, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("2 processes, 16 steps: loss ")
     assert (tmp_path / "m.vq.safetensors").stat().st_size > 1000

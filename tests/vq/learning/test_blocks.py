@@ -1,15 +1,13 @@
 """The door of block-wise training: resuming, processes, and what it refuses."""
 
 import copy
-from datetime import timedelta
 
 import pytest
 import torch
-from torch import distributed as dist
-from torch import multiprocessing as mp
 from torch import nn
 
 import vq
+from tests.processes import two_processes
 from tests.rescomp.models import Branches, chain, vectors
 from vq.errors import ConfigError, ResumeError
 from vq.learning.checkpoint import StageCheckpoints
@@ -148,11 +146,7 @@ def test_a_norm_in_the_same_block_may_hold_the_scale():
     assert all(one.after < one.before < 1 for one in result.blocks)
 
 
-def worker(rank, store, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", f"file://{store}", timedelta(seconds=60), world_size=2, rank=rank
-    )
+def worker(rank, folder):
     model, teacher = compressed()
     result = vq.finetune_blocks_(model, vectors(4)[rank::2], teacher, epochs=2)
     try:
@@ -161,13 +155,12 @@ def worker(rank, store, folder):
     except ConfigError as error:
         refusal = str(error)
     torch.save((model.state_dict(), result.to_json()["blocks"], refusal), folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_two_processes_train_one_model(tmp_path):
-    mp.spawn(worker, (tmp_path / "store", tmp_path), nprocs=2)
+    folder = two_processes(worker, tmp_path)
     (ours, blocks, refusal), (theirs, others, _) = (
-        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)
+        torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)
     )
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert blocks == others and all(one["after"] < one["before"] for one in blocks)
