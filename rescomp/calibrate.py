@@ -13,7 +13,7 @@ from rescomp.checks import check_length, check_method
 from rescomp.methods import RTN, Method
 from rescomp.resume import fingerprint_of
 from rescomp.settings import Settings
-from rescomp.worker import LayerReport, Progress, Worker, off
+from rescomp.worker import LayerReport, LayersDone, Worker, off
 from vq.activations.tokens import ActivationQuantizer
 from vq.calibration.batches import Batch, as_it_was, each, fingerprint, split
 from vq.calibration.memory import enough_memory
@@ -94,7 +94,7 @@ def quantize_(
     offload: bool = False,
     activations: ActivationQuantizer | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: LayersDone | None = None,
 ) -> QuantizeResult:
     """Quantise the layers that ``recipe`` selects, in place.
 

@@ -27,9 +27,9 @@ from vq.errors import ConfigError
 from vq.layers import matrix_of, weight_of
 from vq.recipe.selection import Selected
 
-__all__ = ["LayerReport", "Progress", "Worker", "off"]
+__all__ = ["LayerReport", "LayersDone", "Worker", "off"]
 
-Progress = Callable[[int, int, str], None]
+LayersDone = Callable[[int, int, str], None]
 """Called with layers done, layers in all, and the name of the last one."""
 
 
@@ -76,7 +76,7 @@ class Worker:
         method: Method,
         settings: Settings,
         activations: ActivationQuantizer | None,
-        progress: Progress | None,
+        progress: LayersDone | None,
     ) -> None:
         self.reports: dict[str, LayerReport] = {}
         self._before = before

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from types import FrameType
 
@@ -42,6 +43,12 @@ def local_pool(workers: int) -> LocalPool:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hwsim.sweep.evaluate"])
+    # Workers are born with Ctrl-C blocked: it may come before they have settled in.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return LocalPool(workers, mp_context=context, initializer=_settle_in)
 
 
