@@ -126,7 +126,7 @@ def run(
         measure=measure,
     )
     chosen = method_named(method, alpha=alpha, alpha2=alpha2, beta=beta, mode=mode)
-    if data is None and not isinstance(chosen, rescomp.RTN):
+    if data is None and chosen.correction() is not None:
         raise ConfigError(f"--data must be given for {method}, not left out; only rtn needs none")
     layout = _Layout(bits, group, asymmetric, recipe)
     if batches < 1:
