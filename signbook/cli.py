@@ -7,12 +7,13 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from vq.errors import OutputError, SignbookError
+from vq.version import TOOL
 
 __all__ = ["app", "main"]
 
@@ -20,6 +21,8 @@ _NAMES = (
     "demo", "plan", "compress", "finetune", "quantize", "inspect", "eval", "integer", "export",
     "rtl", "simulate", "estimate", "sweep", "report",
 )  # fmt: skip
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 #: What the system says of a stream that takes no more.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
@@ -42,7 +45,7 @@ class _Commands(Mapping[str, Any]):
 
 @functools.cache
 def _command(name: str) -> Any:
-    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich", context_settings=_SETTINGS)
     alone.command(name)(importlib.import_module(f"signbook.commands.{name}").run)
     return typer.main.get_command(alone)
 
@@ -58,11 +61,25 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
+    context_settings=_SETTINGS,
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(TOOL)
+        raise typer.Exit
+
+
 @app.callback()
-def _signbook() -> None:
+def _signbook(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
     """Sign-splitting vector quantisation, from checkpoint to clock cycle."""
 
 

@@ -37,6 +37,13 @@ def test_help_lists_the_commands():
     assert all(f"│ {command} " in done.stdout for command in COMMANDS)
 
 
+@pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])
+def test_help_has_a_short_name(command):
+    done = run(*command, "-h")
+    assert (done.returncode, done.stdout) == (0, run(*command, "--help").stdout)
+    assert "Usage: " in done.stdout
+
+
 def test_help_imports_nothing_heavy():
     """It must be there at once: torch takes seconds, numpy and pydantic a tenth of one."""
     modules = ", ".join(f"signbook.commands.{command}" for command in COMMANDS)
