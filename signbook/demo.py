@@ -21,6 +21,7 @@ from signbook.commands.measuring import Setup
 from signbook.commands.simulate import stream
 from signbook.files import make_folder, write_json, write_text
 from signbook.report import render, versions
+from signbook.reporting.parts import settings
 from signbook.zoo.digits import DigitBatches, DigitsViT, load_digits, top1, train
 from vq.container import SignbookError
 from vq.learning.finetune import FinetuneResult
@@ -163,6 +164,7 @@ def render_demo(demo: Demo, *, seed: int) -> str:
         figures=figures,
         inspections=demo.inspections,
         training=demo.training,
+        settings=settings,
         versions=versions(),
         seed=seed,
     )

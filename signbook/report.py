@@ -1,8 +1,11 @@
 """Reports: one self-contained HTML page from a template and the measured documents."""
 
+import base64
+import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +102,7 @@ def _summary(measured: Sequence[tuple[int, str, Measurement]]) -> Table:
             number(int8.cycles if int8 else None), ratio(one.speedup),
             ratio(one.speedup_with_rest), ratio(one.traffic_ratio),
         ])  # fmt: skip
-    return Table(head, rows, texts=5)
+    return Table(head, rows, texts=5, sorts=True)
 
 
 def render(template: str, **facts: Any) -> str:
@@ -113,4 +116,9 @@ def render(template: str, **facts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(palette=PALETTE, **facts)
+    # The page runs this script and, by its hash, no other.
+    script = (files("signbook") / "templates" / "tables.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(
+        palette=PALETTE, script=script, script_digest=digest, **facts
+    )

@@ -157,7 +157,7 @@ def _roofline(document: Measurement, drawn: list[Place]) -> Part | None:
     return Part(
         "Roofline",
         plot,
-        Table(head, rows, texts=3),
+        Table(head, rows, texts=3, sorts=True),
         f"Numbers by {ENGINES[document.engine]}. Each line joins the runs of a layer, whose number "
         "is that of the table. Fewer bytes for the same multiplications move a layer to the right; "
         "what the memory allows then grows, up to what the array allows. A layer can lie above the "
@@ -192,7 +192,7 @@ def _stalls(document: Measurement, drawn: list[Place]) -> Part:
     return Part(
         "Where cycles go",
         plots.cycles_per_layer([place.name for place in drawn], layers),
-        Table(["layer", "run", *STALLS, "cycles"], rows, texts=2),
+        Table(["layer", "run", *STALLS, "cycles"], rows, texts=2, sorts=True),
         f"Numbers by {ENGINES[document.engine]}. Every cycle belongs to the layer whose vector "
         "enters, or else to the next one to give a vector.",
         wide=True,

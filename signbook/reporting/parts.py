@@ -21,12 +21,15 @@ class Table:
         Columns from the left that are no numbers.
     total : int, optional
         Row that is the sum of those before it.
+    sorts : bool
+        Each row stands for itself: readers may sort and filter them.
     """
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     texts: int = 1
     total: int | None = None
+    sorts: bool = False
 
 
 @dataclass(frozen=True)

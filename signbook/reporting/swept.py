@@ -174,7 +174,7 @@ def _pivot(panels: Sequence[plots.Panel]) -> Table:
             values = zip(panel.bandwidths, panel.speedups[j].tolist(), strict=True)
             at = {x: value for x, value in values if not math.isnan(value)}
             rows.append([panel.title, number(multipliers), *(ratio(at.get(x)) for x in xs)])
-    return Table(["M", "multipliers", *(f"{x:g} B/cycle" for x in xs)], rows, texts=1)
+    return Table(["M", "multipliers", *(f"{x:g} B/cycle" for x in xs)], rows, texts=1, sorts=True)
 
 
 def _front(sweep: Sweep) -> Part | None:
@@ -215,7 +215,7 @@ def _front(sweep: Sweep) -> Part | None:
     return Part(
         "Pareto front",
         plots.pareto(marks, x=x.label, y=y.label) if two else None,
-        Table(head, rows, texts=7),
+        Table(head, rows, texts=7, sorts=True),
         note,
         wide=True,
     )

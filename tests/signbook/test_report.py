@@ -1,10 +1,13 @@
 """The page: complete, self-contained, and safe whatever the names are."""
 
+import base64
 import copy
+import hashlib
 import html.parser
 import itertools
 import json
 import re
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -29,6 +32,7 @@ class Page(html.parser.HTMLParser):
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.scripts: list[str] = []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -47,6 +51,8 @@ class Page(html.parser.HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "style":
             assert not re.search(r"url\((?!#)|@import", data)
+        elif self.open and self.open[-1] == "script":
+            self.scripts.append(data)
         else:
             self.text += data
 
@@ -57,7 +63,14 @@ class Page(html.parser.HTMLParser):
 def require_self_contained(text: str) -> Page:
     page = Page(text)
     tags = {tag for tag, _ in page.elements}
-    assert not tags & {"script", "link", "img", "image", "iframe", "object", "base"}
+    (script,) = page.scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [a["content"] for t, a in page.elements if t == "meta" and "http-equiv" in a]
+    assert policy == (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    )
+    assert not re.search(r"fetch|XMLHttp|import|eval|innerHTML|https?:", script)
+    assert not tags & {"link", "img", "image", "iframe", "object", "base"}
     identifiers = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
     assert len(identifiers) == len(set(identifiers))
     for tag, attributes in page.elements:
@@ -127,6 +140,18 @@ def test_all_of_it(network, sweep, file):
         if row["status"] == "done":
             assert f"{row['speedup']:.2f}x" in page.text
     assert "accelerator configuration has 1 problem: - rows must be 8, 16, 32 or 64" in page.text
+
+
+def test_tables_of_layers_sort_and_say_what_they_sort_by(network, sweep):
+    documents = [("net.json", as_measurement(network)), ("space.json", as_sweep(sweep))]
+    text = render_report(documents)
+    tables = dict(re.findall(r"<h3>([^<]*)</h3>.*?<table class=\"([^\"]*)\"", text, re.S))
+    sorting = {title for title, kind in tables.items() if "sorts" in kind.split()}
+    assert {"Roofline", "Where cycles go", "Pareto front"} <= sorting
+    # Rows that belong to the one above them, or have no head to click on, stay where they are.
+    assert sorting.isdisjoint({"What ran", "Totals", "What is read", "The space"})
+    for kind, head in re.findall(r"<table class=\"([^\"]*)\">\s*(<thead>)?", text):
+        assert head or "sorts" not in kind.split()
 
 
 def test_the_engine_is_named_beside_its_numbers(network, file):
@@ -243,3 +268,13 @@ def test_writing(tmp_path, file):
     with pytest.raises(OutputError):
         write_report([source], tmp_path / "absent" / "page.html")
     assert json.loads(source.read_text()) == file
+
+
+def test_facts_of_the_demo_fold():
+    """A cell that is no text is one line, whatever its length, and hides the cells beside it."""
+    template = (files("signbook") / "templates" / "demo.html.j2").read_text()
+    facts = (
+        template.split("<h2>What ran</h2>")[1]
+        + re.findall(r"<h2>Summary.*?</section>", template, re.S)[0]
+    )
+    assert facts.count("<td") == facts.count('<td class="text">') > 0
