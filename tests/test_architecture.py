@@ -18,6 +18,7 @@ COMMON = {
     "vq": "vq/text vq/errors vq/version vq/progress vq/layers vq/distributed vq/native",
     "vq/container": "vq/errors",
     "vq/text": "vq/errors",
+    "vq/native": "vq/errors",
     "rescomp": "vq/errors vq/version vq/progress vq/layers vq/distributed",
     "rtl": "rtl/config rtl/accelerator_config rtl/descriptor rtl/program rtl/rom rtl/settings "
     "vq/container",
@@ -29,6 +30,7 @@ COMMON = {
 #: (docs/architecture.md draws this). A package's own line is for the files beside its rooms.
 ARROWS = {
     "vq/text": "",
+    "vq/native": "",
     "vq/container": "",
     "vq/formats": "vq/container",
     "vq/clustering": "vq/formats vq/container",

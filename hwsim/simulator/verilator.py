@@ -4,7 +4,6 @@ If ``$SIGNBOOK_COVERAGE`` names a folder, designs are built with counters of exe
 every simulation leaves its counts there, as ``BUILD-*.dat``.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -15,7 +14,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,13 @@ from rtl import (
     manifest,
     top_of,
 )
-from vq.container import OutputError, SimulationError
-from vq.native import cache_folder
+from vq.container import SimulationError
+from vq.native import cached, run_tool
+from vq.native.tool import last_lines
 
 __all__ = ["MEMORY_FILE", "Finished", "build", "lint", "run", "simulate_job"]
 
 _log = logging.getLogger(__name__)
-_LOG_TAIL_LINES = 15
 _POLL_SECONDS = 0.1
 #: What a testbench reads and writes, beside its job.
 MEMORY_FILE = "memory.bin"
@@ -70,17 +69,23 @@ def build(config: Config) -> Path:
         If the cache folder cannot be written.
     """
     tools = find_toolchain()
-    files, top = _sources(config), _top(config)
-    parts = [*files, *files.values(), *_flags(), tools.versions, str(tools.cocotb_library_dir)]
+    files = _sources(config)
+    parts = [
+        *files,
+        *files.values(),
+        *_flags(),
+        *tools.compiler,
+        tools.versions,
+        str(tools.cocotb_library_dir),
+    ]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
-    program = cache_folder() / f"{top_of(config)}-{key}" / top
-    if program.exists():
-        return program
-    with _locked(program.parent.with_suffix(".lock")):
-        if not program.exists():
-            _log.info("building %s (%d-bit bus)", program.parent.name, config.bus_bits)
-            _compile(tools, top, files, program)
-    return program
+    top = _top(config)
+
+    def make(folder: Path) -> None:
+        _log.info("building %s (%d-bit bus)", top_of(config), config.bus_bits)
+        _compile(tools, top, files, folder)
+
+    return cached(f"{top_of(config)}-{key}", make) / top
 
 
 def _top(config: Config) -> str:
@@ -112,85 +117,54 @@ def _flags() -> tuple[str, ...]:
     return _FLAGS if _coverage_folder() is None else (*_FLAGS, "--coverage-line")
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise OutputError(
-            f"cache folder {path.parent} must be writable, not refused with "
-            f"{error.strerror or error!r}; set SIGNBOOK_CACHE to another folder"
-        ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _compile(tools: Toolchain, top: str, files: dict[str, str], program: Path) -> None:
-    """Build in a temporary folder and move the program to its place."""
-    cache = program.parent.parent
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".build-") as name:
+def _compile(tools: Toolchain, top: str, files: dict[str, str], made: Path) -> None:
+    """Build in a temporary folder and put the program into ``made``."""
+    with tempfile.TemporaryDirectory(prefix="signbook-") as name:
         folder = Path(name)
         for file, text in files.items():
             (folder / file).write_text(text)
         libraries = tools.cocotb_library_dir
         link = f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"
-        jobs = str(min(4, os.cpu_count() or 1))
         _tool(
             tools,
             ["verilator", *_flags(), "--top-module", top, "-o", top, "-Mdir", ".", "-LDFLAGS", link,
              str(tools.cocotb_main), *files],
             folder,
         )  # fmt: skip
-        with _runtime(tools, cache, folder):
-            _tool(tools, ["make", "-j", jobs, "-f", "Vtop.mk"], folder)
-        finished = folder / "finished"
-        finished.mkdir()
-        shutil.move(folder / top, finished / top)
-        finished.rename(program.parent)
+        _add_runtime(tools, folder)
+        _make(tools, folder, "Vtop.mk")
+        shutil.move(folder / top, made / top)
 
 
-@contextmanager
-def _runtime(tools: Toolchain, cache: Path, folder: Path) -> Iterator[None]:
-    """Verilator's own objects, the same in every design: the first build leaves them to others."""
-    parts = [*_flags(), tools.versions, str(tools.verilator_root)]
+def _add_runtime(tools: Toolchain, folder: Path) -> None:
+    """Put Verilator's own objects beside a design: they are the same in each, and compiled once."""
+    parts = [*_flags(), *tools.compiler, tools.versions, str(tools.verilator_root)]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
-    kept = cache / f"runtime-{key}"
-    for file in kept.glob("*.o"):
-        shutil.copy(file, folder)
-    yield
-    if not kept.exists():
-        own = folder / "runtime"
-        own.mkdir()
+
+    def make(made: Path) -> None:
+        (folder / "runtime.mk").write_text("include Vtop.mk\nruntime: $(VK_GLOBAL_OBJS)\n")
+        _make(tools, folder, "runtime.mk", "runtime")
         for file in folder.glob("verilated*.o"):
-            shutil.copy(file, own)
-        with suppress(OSError):  # another build was first
-            own.rename(kept)
+            shutil.copy(file, made)
+
+    for file in cached(f"runtime-{key}", make).glob("*.o"):
+        shutil.copy(file, folder)
+
+
+def _make(tools: Toolchain, folder: Path, *arguments: str) -> None:
+    jobs = str(min(4, os.cpu_count() or 1))
+    _tool(tools, ["make", "-j", jobs, *tools.compiler, "-f", *arguments], folder)
 
 
 def _tool(tools: Toolchain, command: list[str], folder: Path) -> str:
     """Run one tool to its end and return what it printed."""
-    environment = tools.build_environment()
-    executable = shutil.which(command[0], path=environment["PATH"])
-    if executable is None:
-        raise SimulationError(f"{command[0]} must be on PATH, but it is not")
-    done = subprocess.run(
-        [executable, *command[1:]],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
+    return run_tool(
+        command,
+        folder,
+        name=command[0],
+        remedy="docs/hardware-checks.md says what simulations need",
+        environment=tools.build_environment(),
     )
-    if done.returncode != 0:
-        raise SimulationError(
-            f"{command[0]} must succeed, not end with status {done.returncode}:\n"
-            f"{_tail(done.stdout)}"
-        )
-    return done.stdout
 
 
 def lint(config: Config, waivers: Path) -> None:
@@ -276,7 +250,7 @@ def simulate_job(
         if status != 0 or not (folder / "result.json").exists():
             log = (folder / "log").read_text(errors="replace")
             raise SimulationError(
-                f"simulation must end properly, not with status {status}:\n{_tail(log)}"
+                f"simulation must end properly, not with status {status}:\n{last_lines(log)}"
             )
         yield Finished(folder, seconds)
 
@@ -319,8 +293,3 @@ def unpack_report(packed: int) -> dict[str, Any]:
     report = REPORT.from_bits(packed)
     fields = {name: getattr(report, name) for name, _ in REPORT if name != "reserved"}
     return {**fields, "status": fields["status"].name}
-
-
-def _tail(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return "\n".join(lines[-_LOG_TAIL_LINES:])

