@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from torch import nn
-from torch.nn.utils import parametrize
 
 from rescomp.quantize import Quantized
 from vq.formats.grids import Grid
 from vq.formats.scalar_weights import ScalarWeight
+from vq.formats.weights import attach
 from vq.layers import weight_of
 
 __all__ = ["replace_weight"]
@@ -29,8 +29,7 @@ def replace_weight(modules: Sequence[nn.Module], found: Quantized) -> None:
     for module in modules:
         if first is not None:
             compressed.share()
-        parametrize.register_parametrization(module, "weight", compressed)
-        chain = module.get_submodule("parametrizations.weight")
+        chain = attach(module, compressed)
         ((name, original),) = chain.named_parameters(recurse=False)
         if first is None:
             # In fp32 also where the module is not, so that every code rounds to itself.

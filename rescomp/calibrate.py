@@ -28,7 +28,7 @@ from vq.distributed import gather, require_same, together
 from vq.errors import ConfigError, UnsupportedLayerError, WeightError, bulleted
 from vq.formats.model import set_provenance
 from vq.formats.scalar import Int2, Int3, Int4, Int8
-from vq.layers import candidates, op_of
+from vq.layers import candidates, op_of, weight_id
 from vq.learning.checkpoint import StageCheckpoints
 from vq.recipe.planning import check_storable
 from vq.recipe.recipe import Recipe
@@ -68,12 +68,12 @@ def default_recipe(model: nn.Module, bits: int, *, group: int = 128, zeros: bool
         raise ConfigError(f"bits must be 2, 3, 4 or 8, not {bits!r}")
     kind: Any = Int8() if bits == 8 else _KINDS[bits](group=group, zeros=zeros)
     layers = {n: m for n, m in candidates(model) if op_of(m) is not None}
-    embedded = {id(m.weight) for m in layers.values() if isinstance(m, nn.Embedding)}
+    embedded = {weight_id(m) for m in layers.values() if isinstance(m, nn.Embedding)}
     head = getattr(model, "get_output_embeddings", lambda: None)()
     chosen = [
         name
         for name, module in layers.items()
-        if id(module.weight) not in embedded and module is not head
+        if weight_id(module) not in embedded and module is not head
     ]
     if not chosen:
         raise ConfigError("model must hold a linear layer or a convolution, not none")

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from vq.calibration.batches import Batch, fingerprint, repeatable
 from vq.calibration.importance import input_second_moments, squared_gradients
@@ -20,7 +19,7 @@ from vq.container.header import canonical_json
 from vq.errors import ConfigError, WeightError, bulleted
 from vq.formats.format import Original
 from vq.formats.model import set_provenance
-from vq.formats.weights import Compressed
+from vq.formats.weights import Compressed, attach
 from vq.progress import track
 from vq.recipe.folding import fold_
 from vq.recipe.planning import check_storable
@@ -107,9 +106,10 @@ def compress_(
     WeightError
         If a selected weight holds NaN or infinity, or numbers too large for an fp16 group scale.
     ConfigError
-        If a selected layer is compressed already, an importance does not fit its layer, a tensor
-        of the model cannot be stored, or the calibration data are missing, empty, not finite or
-        not what the model and the loss accept.
+        If a selected layer is compressed already or its weight is no plain parameter, the model is
+        wrapped or has no values, an importance does not fit its layer, a tensor of the model
+        cannot be stored, or the calibration data are missing, empty, not finite or not what the
+        model and the loss accept.
     """
     selection = select(model, recipe)
     check_storable(model, selection)
@@ -177,8 +177,7 @@ def _replace(layer: Selected, compressed: Compressed, codebooks: dict[str, nn.Pa
     for module in layer.modules:
         if originals:
             compressed.share()
-        parametrize.register_parametrization(module, "weight", compressed)
-        chain = module.get_submodule("parametrizations.weight")
+        chain = attach(module, compressed)
         for name, own in list(chain.named_parameters(recurse=False)):
             setattr(chain, name, originals.setdefault(name, own))
         if layer.format.shared is not None:

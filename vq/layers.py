@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
 from vq.errors import UnsupportedLayerError, bulleted
 
@@ -14,7 +15,9 @@ __all__ = [
     "join_grid",
     "matrix_of",
     "op_of",
+    "plain_weight",
     "shape_of",
+    "weight_id",
     "weight_of",
 ]
 
@@ -27,11 +30,44 @@ _OPS: dict[type[nn.Module], str] = {
 
 
 def candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield every (name, module) that owns a weight of two or more dimensions, in model order."""
+    """Yield every (name, module) that has a weight of two or more dimensions, in model order.
+
+    A module that only passes on the weight of a module inside it, as adapters do, is none. No
+    parametrisation is run: spectral norm changes its model whenever it is.
+    """
     for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, torch.Tensor) and weight.ndim >= 2:
+        if parametrize.is_parametrized(module, "weight"):
+            chain = module.get_submodule("parametrizations.weight")
+            originals = [*chain.parameters(recurse=False), *chain.buffers(recurse=False)]
+            found = max((tensor.ndim for tensor in originals), default=2) >= 2
+        else:
+            found = _has_matrix(module)
+        if found:
             yield name, module
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    try:
+        weight = getattr(module, "weight", None)
+    except Exception:  # a property is the user's code
+        return False
+    if not isinstance(weight, Tensor) or is_lazy(weight) or weight.ndim < 2:
+        return False
+    inner = (weight is p for child in module.children() for p in child.parameters())
+    return not any(inner)
+
+
+def plain_weight(module: nn.Module) -> nn.Parameter | None:
+    """The parameter that a module's weight is, or None if it is computed whenever it is asked."""
+    return module._parameters.get("weight")
+
+
+def weight_id(module: nn.Module) -> int:
+    """Equal for modules that share one weight."""
+    if parametrize.is_parametrized(module, "weight"):
+        return id(module.get_submodule("parametrizations.weight.0"))
+    weight = plain_weight(module)
+    return id(module if weight is None else weight)
 
 
 def op_of(module: nn.Module) -> str | None:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from vq.container import Container, FilePlan, open_container, write_container
 from vq.errors import ConfigError, ContainerError, bulleted
 from vq.formats.kept import kept_of, tensor_of, tied_tensors
-from vq.formats.model import compressed_layers, is_compressed, provenance_of
+from vq.formats.model import compressed_layers, kept_tensors, provenance_of
 from vq.inference.decode import decode_weight
 from vq.integer.store import is_integer_tensor
+from vq.recipe.plain import bare, check_values
 
 __all__ = ["load", "save"]
 
@@ -25,17 +26,24 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> FilePlan:
     The weights that the model computes with now and those that any reader decodes from the file
     are equal bit for bit. The file appears only when it is complete.
 
+    A model that was cast since it was compressed (``.half()``, ``.to(dtype)``) computes with the
+    stored weights rounded to its dtype; the file is that of the model before the cast. For that,
+    norms, biases and kept layers stay in memory in both dtypes from a cast on. Names are those of
+    the bare model, also if it is in ``torch.compile`` or ``DataParallel`` by now.
+
     Raises
     ------
     ConfigError
-        If the model holds no compressed layer.
+        If the model holds no compressed layer, tensors without values or wrapped layers.
     OutputError
         If the file cannot be written; what existed before is intact.
     """
+    model = bare(model)
+    check_values(model)
     layers = list(compressed_layers(model))
     if not layers:
         raise ConfigError("model must hold a compressed layer, not none; call vq.compress_ first")
-    kept = {names[0]: kept_of(tensor) for names, tensor in _kept_tensors(model)}
+    kept = {name: kept_of(tensor) for name, tensor in kept_tensors(model).items()}
     return write_container(path, [layer.to_layer() for layer in layers], kept, provenance_of(model))
 
 
@@ -63,31 +71,23 @@ def load(
     ------
     ContainerError
         If the file is damaged or does not fit the model; the model is then unchanged.
+    ConfigError
+        If layers of the model are wrapped (``torch.compile``, ``DataParallel``); all of it may be.
     """
+    model = bare(into)
     with open_container(path, rom=rom) as container:
         own = (name for name in container.kept_names if not is_integer_tensor(name))
         state = {name: tensor_of(container.kept(name)) for name in own}
         for entry in container.layers:
             name = entry.geometry.name
             state[f"{name}.weight"] = decode_weight(container, name, device or "cpu")
-        for names, _ in tied_tensors(into.state_dict(keep_vars=True)):
+        for names, _ in tied_tensors(model.state_dict(keep_vars=True)):
             stored = next((name for name in names if name in state), None)
             if stored is not None:
                 state.update(dict.fromkeys(names, state[stored]))
-        _check_fit(container, state, into.state_dict())
-    into.load_state_dict(state)
+        _check_fit(container, state, model.state_dict())
+    model.load_state_dict(state)
     return into if device is None else into.to(device)
-
-
-def _kept_tensors(model: nn.Module) -> list[tuple[list[str], Tensor]]:
-    """Tensors that no compressed layer holds, each once, with all its names."""
-    prefixes = tuple(
-        f"{name}.parametrizations.weight."
-        for name, module in model.named_modules(remove_duplicate=False)
-        if is_compressed(module)
-    )
-    state = model.state_dict(keep_vars=True)
-    return tied_tensors({n: t for n, t in state.items() if not n.startswith(prefixes)})
 
 
 def _check_fit(container: Container, state: Mapping[str, Tensor], wanted: dict[str, Any]) -> None:

@@ -12,7 +12,16 @@ from vq.container import open_container
 from vq.errors import RecipeError
 from vq.formats.model import compressed_layers
 from vq.formats.weights import FROZEN
-from vq.layers import join_grid, matrix_of, op_of, shape_of, weight_of
+from vq.layers import (
+    candidates,
+    join_grid,
+    matrix_of,
+    op_of,
+    plain_weight,
+    shape_of,
+    weight_id,
+    weight_of,
+)
 from vq.learning.rules.signs import SignFreezer
 
 
@@ -273,3 +282,26 @@ def test_non_contiguous_weights_are_fine():
     for m in (model, other):
         vq.compress_(m, Recipe({"0": SSVQ(d=8, k=4)}))
     assert torch.equal(model[0].weight, other[0].weight)
+
+
+def test_weights_that_are_computed_are_candidates_of_no_plain_parameter():
+    model = nn.ModuleDict({name: nn.Linear(4, 4) for name in "abc"})
+    model["b"].weight = model["a"].weight
+    nn.utils.parametrizations.spectral_norm(model["c"])
+    before = copy.deepcopy(model.state_dict())
+    assert [name for name, _ in candidates(model)] == ["a", "b", "c"]
+    assert plain_weight(model["a"]) is model["a"].weight and plain_weight(model["c"]) is None
+    ids = [weight_id(module) for module in model.values()]
+    assert ids[0] == ids[1] != ids[2] == weight_id(model["c"])
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+class Wrong(nn.Module):
+    @property
+    def weight(self):
+        raise RuntimeError("not yet")
+
+
+@pytest.mark.parametrize("module", [Wrong(), nn.LazyLinear(4), nn.LayerNorm(4), nn.ReLU()], ids=str)
+def test_modules_without_a_matrix_are_no_candidates(module):
+    assert list(candidates(nn.Sequential(module))) == []

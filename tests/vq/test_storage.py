@@ -106,3 +106,29 @@ def test_part_of_a_model_is_saved_under_its_own_names(tmp_path):
     loaded = vq.load(tmp_path / "x", into=Net())
     assert torch.equal(loaded.fc1.weight, whole["inner"].fc1.weight)
     assert torch.equal(loaded.fc2.weight, whole["inner"].fc2.weight)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_cast_leaves_the_file_as_it_was(tmp_path, method, dtype):
+    before, after = tmp_path / "before", tmp_path / "after"
+    model = compressed(Recipe({"fc1": method, "head": Int8()}), epochs=1)
+    vq.save(model, before)
+    model.to(dtype).eval()
+    vq.save(model, after)
+    assert before.read_bytes() == after.read_bytes()
+    x = torch.randn(7, 16, dtype=dtype)
+    assert torch.equal(vq.load(after, into=fresh().to(dtype)).eval()(x), model(x))
+    vq.save(copy.deepcopy(model).float(), after)  # and back
+    assert before.read_bytes() == after.read_bytes()
+
+
+def test_what_is_trained_after_a_cast_is_stored(tmp_path):
+    model = compressed(Recipe({"fc1": Int8()})).half()
+    with torch.no_grad():
+        model.fc2.bias += 1
+    vq.save(model, tmp_path / "x")
+    with open_container(tmp_path / "x") as container:
+        assert container.kept("fc2.bias").dtype == "F16"
+        assert container.kept("fc2.weight").dtype == "F32"
+    assert torch.equal(vq.load(tmp_path / "x", into=fresh()).fc2.bias.half(), model.fc2.bias)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vq.calibration.batches import Batch, as_it_was, call_model, device_of, feed, split, to_device
 from vq.errors import ConfigError
-from vq.layers import candidates, op_of
+from vq.layers import candidates, op_of, plain_weight
 
 __all__ = ["Loss", "input_second_moments", "squared_gradients"]
 
@@ -29,7 +29,12 @@ def squared_gradients(
     ConfigError
         If there is no batch, or a gradient is not finite.
     """
-    weights = {n: m.weight for n, m in candidates(model) if isinstance(m.weight, nn.Parameter)}
+    found = {name: plain_weight(module) for name, module in candidates(model)}
+    weights = {
+        name: weight
+        for name, weight in found.items()
+        if weight is not None and weight.is_floating_point()
+    }
     sums = {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}
 
     def add(batch: Batch) -> None:
@@ -70,11 +75,10 @@ def input_second_moments(model: nn.Module, batches: Iterable[Batch]) -> dict[str
     shapes: dict[str, tuple[str, torch.Size]] = {}
     handles = []
     for name, module in candidates(model):
-        op = op_of(module)
-        if op is None:
+        op, weight = op_of(module), plain_weight(module)
+        if op is None or weight is None:
             continue
-        assert isinstance(module.weight, Tensor)
-        shapes[name] = (op, module.weight.shape)
+        shapes[name] = (op, weight.shape)
         handles.append(module.register_forward_pre_hook(_observer(name, op, module, sums)))
     try:
         with as_it_was(model):

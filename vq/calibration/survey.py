@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from vq.calibration.batches import Batch, call_model, on_batch, split, tensors_of
 from vq.errors import ConfigError
-from vq.layers import candidates, op_of
+from vq.layers import candidates, op_of, weight_id
 
 __all__ = [
     "Chain",
@@ -122,7 +121,7 @@ def survey(
     ]
     # After the watches, so that a layer that is a block runs within it.
     handles = [
-        m.register_forward_pre_hook(partial(_note, log, shared.setdefault(_weight_id(m), n)))
+        m.register_forward_pre_hook(partial(_note, log, shared.setdefault(weight_id(m), n)))
         for n, m in layers.items()
     ]
     try:
@@ -159,13 +158,6 @@ def survey(
             places |= {n: i for n in wanted if n not in places and layers[n] in held}
         places = dict.fromkeys(wanted, len(chain.blocks)) | places
     return Survey(list(dict.fromkeys(log)), chain, places)
-
-
-def _weight_id(module: nn.Module) -> int:
-    """Equal for modules that hold one weight; a parametrised one is made anew at every look."""
-    if parametrize.is_parametrized(module, "weight"):
-        return id(module.get_submodule("parametrizations.weight.0"))
-    return id(module.weight)
 
 
 def _note(log: list[str], name: str, module: nn.Module, args: tuple[Any, ...]) -> None:

@@ -7,13 +7,16 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from vq.container import Layer, Provenance
+from vq.formats.casts import uncast, watch_casts
 from vq.formats.codebook_weights import CodebookWeight
+from vq.formats.kept import tied_tensors
 from vq.formats.weights import Compressed
 
 __all__ = [
     "CompressedLayer",
     "compressed_layers",
     "is_compressed",
+    "kept_tensors",
     "provenance_of",
     "set_provenance",
 ]
@@ -95,11 +98,28 @@ def is_compressed(module: nn.Module) -> bool:
 
 
 def set_provenance(model: nn.Module, provenance: Provenance) -> None:
-    """Remember with the model how it was compressed."""
+    """Remember with the model how it was compressed, and from now on what casts take from it."""
     setattr(model, _PROVENANCE, provenance)
+    watch_casts(model)
 
 
 def provenance_of(model: nn.Module) -> Provenance:
     """Return what :func:`set_provenance` stored, or an empty record."""
     found = getattr(model, _PROVENANCE, None)
     return found if isinstance(found, Provenance) else Provenance()
+
+
+def kept_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Tensors that no compressed layer holds, each once, by the first of its names.
+
+    One that nothing but casts has changed since the model was compressed is as it was before.
+    """
+    prefixes = tuple(
+        f"{name}.parametrizations.weight."
+        for name, module in model.named_modules(remove_duplicate=False)
+        if is_compressed(module)
+    )
+    state = model.state_dict(keep_vars=True)
+    before = uncast(model)
+    groups = tied_tensors({n: t for n, t in state.items() if not n.startswith(prefixes)})
+    return {names[0]: before.get(id(tensor), tensor) for names, tensor in groups}

@@ -4,17 +4,23 @@
 module keeps its class, its name and its forward, so any model and any training loop work. What
 that function returns is bit for bit what the container's readers return: training sees the
 integers that are stored, and nothing is lost at export.
+
+A cast of the module (``.half()``, ``.to(dtype)``) is one of the weight that it sees. The tensors
+behind it keep their dtypes, and so the file its bits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from vq.container import Geometry, Layer
 from vq.errors import ConfigError
+from vq.formats.decoded import decoded, refusal
 
-__all__ = ["FROZEN", "Compressed"]
+__all__ = ["FROZEN", "Compressed", "attach"]
 
 #: A latent sign of this magnitude is frozen: no optimiser step is large enough to move it.
 FROZEN = 2.0**100
@@ -43,6 +49,10 @@ class Compressed(nn.Module):
         self.dtype = dtype
         self._taken = False
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        return super()._apply(_uncast(fn), recurse)  # type: ignore[no-untyped-call, no-any-return]
+
     def right_inverse(self, weight: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Hand torch the tensors to train; called once, when the weight is replaced.
 
@@ -52,10 +62,7 @@ class Compressed(nn.Module):
             If somebody assigns to the compressed weight later.
         """
         if self._taken:
-            raise ConfigError(
-                f"layer {self.geometry.name!r}: a compressed weight must not be assigned to; "
-                "compress the original model instead"
-            )
+            raise ConfigError(refusal(self.geometry.name))
         self._taken = True
         originals = self.originals(weight)
         # torch wants a single tensor to have the weight's dtype, but allows any in a tuple.
@@ -95,3 +102,36 @@ class Compressed(nn.Module):
     def to_layer(self, name: str, *originals: Tensor) -> Layer:
         """Encode for the container as layer ``name``; ``originals`` are what torch trains."""
         raise NotImplementedError
+
+
+def attach(module: nn.Module, compressed: Compressed) -> nn.Module:
+    """Replace ``module.weight`` by a compressed one; return what holds its trained tensors."""
+    parametrize.register_parametrization(module, "weight", compressed)
+    chain = module.get_submodule("parametrizations.weight")
+    chain.__class__ = _Originals
+    return chain
+
+
+class _Originals(parametrize.ParametrizationList):
+    """Where torch keeps the trained tensors: moved with their module, but never cast."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        if recurse:
+            for child in self.children():
+                child._apply(fn)  # type: ignore[no-untyped-call]
+        return super()._apply(_uncast(fn), recurse=False)  # type: ignore[no-untyped-call, no-any-return]
+
+    def forward(self) -> Tensor:
+        compressed = self[0]
+        assert isinstance(compressed, Compressed)
+        return decoded(super().forward(), compressed.geometry.name)
+
+
+def _uncast(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """What ``fn`` does to a module's tensors, but for the dtype."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        out = fn(tensor)
+        return out if out.dtype == tensor.dtype else tensor.to(out.device)
+
+    return moved

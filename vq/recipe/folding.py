@@ -137,6 +137,11 @@ def _obstacles(
             yield f"{it} runs {runs} times"
         if any(n.op == "get_attr" and str(n.target).startswith(inside) for n in graph.nodes):
             yield f"the model uses tensors of {it} directly"
+        module = model.get_submodule(part)
+        for key in ("weight", "bias"):
+            tensor = getattr(module, key, None)
+            if isinstance(tensor, Tensor) and tensor is not module._parameters.get(key):
+                yield f"tensor '{inside}{key}' is computed"
         for own, other in ties.items():
             if own.startswith(inside):
                 yield f"tensor {own!r} is tied to {other!r}"

@@ -11,6 +11,7 @@ from vq.container import LayerAccount, Provenance, account, plan_file
 from vq.container.header import canonical_json
 from vq.errors import ConfigError, bulleted
 from vq.formats.kept import dtype_tag, tied_tensors
+from vq.recipe.plain import check_values
 from vq.recipe.recipe import Recipe
 from vq.recipe.selection import Selection, select
 from vq.version import TOOL
@@ -97,10 +98,11 @@ def check_storable(model: nn.Module, selection: Selection) -> None:
     Raises
     ------
     ConfigError
-        If a tensor to keep cannot be stored.
+        If a tensor has no values, or one to keep cannot be stored.
     ContainerError
         If names of tensors collide.
     """
+    check_values(model)
     plan_file([layer.geometry for layer in selection.layers], _kept(model, selection), Provenance())
 
 

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from vq.container import Geometry
 from vq.errors import ConfigError, RecipeError, bulleted
 from vq.formats.format import Format
-from vq.layers import candidates, check_supported, op_of, shape_of
+from vq.formats.model import is_compressed
+from vq.layers import candidates, check_supported, op_of, shape_of, weight_id
 from vq.recipe.folding import find_norms, is_per_output
+from vq.recipe.plain import check_bare, check_plain
 from vq.recipe.recipe import Recipe
 
 __all__ = ["Selected", "Selection", "select"]
@@ -79,21 +80,25 @@ def select(model: nn.Module, recipe: Recipe, *, skip_misfits: bool = False) -> S
     UnsupportedLayerError
         If a selected module is of a kind that no format can store.
     ConfigError
-        If a selected layer is compressed already.
+        If a selected layer is compressed already or its weight is no plain parameter, or the
+        model is wrapped (``torch.compile``, ``DataParallel``) or has no shapes yet.
     """
+    check_bare(model)
     modules = dict(candidates(model))
     if "" in modules:
         raise ConfigError("model must contain its layers, not be one; wrap it in nn.Sequential")
     chosen = recipe.resolve(modules)
-    done = [n for n, f in chosen.items() if f and parametrize.is_parametrized(modules[n], "weight")]
+    done = [n for n, f in chosen.items() if f and is_compressed(modules[n])]
     if done:
         raise ConfigError(
             f"layers must not be compressed twice: {', '.join(done)}; start from the original model"
         )
-    check_supported({name: modules[name] for name, rule in chosen.items() if rule})
+    selected = {name: modules[name] for name, rule in chosen.items() if rule}
+    check_plain(selected)
+    check_supported(selected)
     ties: dict[int, list[str]] = {}
     for name, module in modules.items():
-        ties.setdefault(id(module.weight), []).append(name)
+        ties.setdefault(weight_id(module), []).append(name)
     unscaled = [name for name, rule in chosen.items() if rule and rule.leaves_scale]
     norms, refusals = find_norms(model, unscaled)
     problems = [] if skip_misfits else refusals

@@ -1,9 +1,13 @@
 """What all compressed weights promise to torch and to training."""
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 
-from vq import SSVQ, VQ, Int4, Int8
+import vq
+from vq import SSVQ, VQ, Int4, Int8, Recipe
 from vq.clustering.cluster import KMeans
 from vq.errors import ConfigError
 from vq.formats.format import Original
@@ -38,3 +42,41 @@ def test_a_weight_is_taken_once_unless_it_is_shared():
         weight.right_inverse(matrix)
     weight.share()
     weight.right_inverse(matrix)
+
+
+CASTS = {
+    "half": (lambda m: m.half(), torch.float16),
+    "bfloat16": (lambda m: m.bfloat16(), torch.bfloat16),
+    "double": (lambda m: m.double(), torch.float64),
+    "to": (lambda m: m.to("cpu", torch.bfloat16), torch.bfloat16),
+    "type": (lambda m: m.type(torch.float16), torch.float16),
+    "there and back": (lambda m: m.half().float(), torch.float32),
+}
+
+
+@pytest.mark.parametrize("cast", CASTS)
+@pytest.mark.parametrize("kind", ROLES, ids=str)
+def test_the_weight_follows_a_cast_and_what_is_behind_it_does_not(kind, cast):
+    apply, dtype = CASTS[cast]
+    model = nn.Sequential(nn.Linear(16, 8), nn.Linear(8, 8))
+    model[1].weight = nn.Parameter(model[1].weight.detach())
+    vq.compress_(model, Recipe({"*": kind}), progress=False)
+    before, weight = copy.deepcopy(model.state_dict()), model[0].weight.detach()
+    apply(model)
+    assert model[0].weight.dtype == dtype and torch.equal(model[0].weight, weight.to(dtype))
+    for name, tensor in model.state_dict().items():
+        if "parametrizations" in name:
+            assert tensor.dtype == before[name].dtype and torch.equal(tensor, before[name])
+    model(torch.ones(2, 16, dtype=dtype)).sum().backward()
+    gradients = [p.grad.dtype for n, p in model.named_parameters() if "parametrizations" in n]
+    assert set(gradients) == {torch.float32}
+
+
+def test_tied_weights_follow_a_cast_together():
+    model = nn.ModuleDict({"embed": nn.Embedding(32, 8), "head": nn.Linear(8, 32, bias=False)})
+    model["head"].weight = model["embed"].weight
+    vq.compress_(model, Recipe({"*": SSVQ(d=4, k=4)}), progress=False)
+    other = copy.deepcopy(model).half()
+    assert torch.equal(other["head"].weight, model["embed"].weight.half())
+    assert torch.equal(other["embed"].weight, other["head"].weight)
+    assert len(list(other.parameters())) == 2

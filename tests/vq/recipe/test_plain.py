@@ -1,0 +1,244 @@
+"""Wrapped models and weights that are computed: refused before any work, alike by the plan."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
+
+import vq
+from vq import SSVQ, VQ, Recipe
+from vq.errors import ConfigError, RecipeError
+from vq.formats.model import compressed_layers
+from vq.recipe.plain import bare, check_values
+
+RECIPE = Recipe({"*": SSVQ(d=4, k=8)})
+START = r"^model has 1 problem:\n- layer '2': weight must be a plain parameter of its own, "
+KEEP = r", or keep the layer by the rule '2': None$"
+BAKE = "; make it one by torch.nn.utils.parametrize.remove_parametrizations"
+
+
+class Twice(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+    def right_inverse(self, x):
+        return x / 2
+
+
+class Computed(nn.Linear):
+    """A linear whose weight is a property."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.gain = nn.Parameter(self._parameters.pop("weight").detach().clone())
+
+    @property
+    def weight(self):
+        return self.gain * 2
+
+
+class Buffered(nn.Linear):
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        weight = self._parameters.pop("weight").detach()
+        self.register_buffer("weight", weight)
+
+
+def with_ints():
+    layer = nn.Linear(16, 16)
+    layer.weight = nn.Parameter(torch.ones(16, 16, dtype=torch.uint8), requires_grad=False)
+    return layer
+
+
+def parametrised():
+    layer = nn.Linear(16, 16)
+    parametrize.register_parametrization(layer, "weight", Twice())
+    return layer
+
+
+def pruned():
+    return prune.l1_unstructured(nn.Linear(16, 16), "weight", 0.5)
+
+
+def pruned_twice():
+    return prune.random_structured(pruned(), "weight", 0.5, dim=0)
+
+
+COMPUTED = {
+    "weight norm": (
+        lambda: parametrizations.weight_norm(nn.Linear(16, 16)),
+        "not computed by WeightNorm" + BAKE,
+    ),
+    "spectral norm": (
+        lambda: parametrizations.spectral_norm(nn.Linear(16, 16)),
+        "not computed by SpectralNorm" + BAKE,
+    ),
+    "orthogonal": (
+        lambda: parametrizations.orthogonal(nn.Linear(16, 16)),
+        "not computed by Orthogonal" + BAKE,
+    ),
+    "own": (parametrised, "not computed by Twice" + BAKE),
+    "old weight norm": (
+        lambda: nn.utils.weight_norm(nn.Linear(16, 16)),
+        "not computed by WeightNorm; make it one by torch.nn.utils.remove_weight_norm",
+    ),
+    "old spectral norm": (
+        lambda: nn.utils.spectral_norm(nn.Linear(16, 16)),
+        "not computed by SpectralNorm; make it one by torch.nn.utils.remove_spectral_norm",
+    ),
+    "pruned": (
+        pruned,
+        "not computed by L1Unstructured; make it one by torch.nn.utils.prune.remove",
+    ),
+    "pruned twice": (
+        pruned_twice,
+        "not computed by PruningContainer; make it one by torch.nn.utils.prune.remove",
+    ),
+    "property": (lambda: Computed(16, 16), "not a buffer or a property; make it one"),
+    "buffer": (lambda: Buffered(16, 16), "not a buffer or a property; make it one"),
+    "integers": (with_ints, "not one of torch.uint8; start from the original model"),
+}
+
+
+def around(layer):
+    return nn.Sequential(nn.Linear(16, 16), nn.ReLU(), layer)
+
+
+def same(model, before):
+    state = model.state_dict()
+    return state.keys() == before.keys() and all(
+        torch.equal(state[n], t) for n, t in before.items()
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated")
+@pytest.mark.parametrize(("make", "message"), COMPUTED.values(), ids=COMPUTED)
+@pytest.mark.parametrize("work", [vq.compress_, vq.plan])
+def test_computed_weights_are_refused_before_any_work(work, make, message):
+    model = around(make())
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ConfigError, match=START + message + KEEP):
+        work(model, RECIPE)
+    assert same(model, before)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated")
+@pytest.mark.parametrize("kind", [kind for kind in COMPUTED if kind not in ("pruned twice", "own")])
+def test_computed_weights_are_kept_when_the_recipe_says_so(tmp_path, kind):
+    make = COMPUTED[kind][0]
+    model, fresh = around(make()), around(make())
+    recipe = Recipe({"0": SSVQ(d=4, k=8), "2": None})
+    planned = vq.plan(model, recipe)
+    vq.compress_(model, recipe, progress=False)
+    assert vq.save(model, tmp_path / "x").file_bytes == planned.file_bytes
+    loaded = vq.load(tmp_path / "x", into=fresh)
+    x = torch.randn(3, 16)
+    if kind != "integers":
+        assert torch.equal(loaded.eval()(x), model.eval()(x))
+
+
+class Adapter(nn.Module):
+    """A low-rank adapter around a layer, as the ones of libraries are."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.base_layer = layer
+        self.down, self.up = nn.Linear(16, 2, bias=False), nn.Linear(2, 16, bias=False)
+
+    @property
+    def weight(self):
+        return self.base_layer.weight
+
+    def forward(self, x):
+        return self.base_layer(x) + self.up(self.down(x))
+
+
+def test_adapters_leave_the_layer_inside_its_own_name(tmp_path):
+    model = around(Adapter(nn.Linear(16, 16)))
+    fresh = copy.deepcopy(model)
+    vq.compress_(model, Recipe({"*": SSVQ(d=4, k=8), "*.down": None, "*.up": None}))
+    assert [layer.name for layer in compressed_layers(model)] == ["0", "2.base_layer"]
+    vq.save(model, tmp_path / "x")
+    x = torch.randn(3, 16)
+    assert torch.equal(vq.load(tmp_path / "x", into=fresh)(x), model(x))
+
+
+def test_an_adapter_is_not_lost_in_a_merge():
+    model = around(nn.Linear(16, 16))
+    vq.compress_(model, RECIPE, progress=False)
+    adapter = Adapter(model[2])
+    delta = adapter.up.weight @ adapter.down.weight
+    with pytest.raises(ConfigError, match=r"^layer '2': a compressed weight must not be assigned"):
+        adapter.weight.data += delta
+
+
+WRAPPERS = {
+    "OptimizedModule": (lambda m: torch.compile(m, backend="eager"), "_orig_mod"),
+    "DataParallel": (nn.DataParallel, "module"),
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPERS)
+@pytest.mark.parametrize("work", [vq.compress_, vq.plan])
+def test_wrapped_models_are_refused(work, kind):
+    wrap, inner = WRAPPERS[kind]
+    with pytest.raises(
+        ConfigError, match=rf"^model must be bare, not in {kind}; give its \.{inner}, and wrap it"
+    ):
+        work(wrap(around(nn.Linear(16, 16))), RECIPE)
+    with pytest.raises(
+        ConfigError,
+        match=rf"^model has 1 problem:\n- layer '2' must be bare, not in {kind}; put its "
+        rf"\.{inner} in its place, and wrap it again afterwards$",
+    ):
+        work(around(wrap(nn.Linear(16, 16))), RECIPE)
+
+
+@pytest.mark.parametrize("kind", WRAPPERS)
+def test_files_hold_the_bare_names(tmp_path, kind):
+    wrap, _ = WRAPPERS[kind]
+    model, fresh = around(nn.Linear(16, 16)), around(nn.Linear(16, 16))
+    vq.compress_(model, RECIPE, progress=False)
+    vq.save(model, tmp_path / "bare")
+    vq.save(wrap(model), tmp_path / "wrapped")
+    assert (tmp_path / "bare").read_bytes() == (tmp_path / "wrapped").read_bytes()
+    wrapped = wrap(fresh)
+    assert vq.load(tmp_path / "wrapped", into=wrapped) is wrapped
+    assert torch.equal(fresh[2].weight, model[2].weight)
+    assert bare(wrapped) is fresh
+    model[2] = wrap(model[2])
+    with pytest.raises(ConfigError, match=r"^model has 1 problem:\n- layer '2' must be bare, not"):
+        vq.save(model, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("work", [vq.compress_, vq.plan])
+@pytest.mark.parametrize("layer", [nn.LazyLinear(16), nn.LazyConv2d(8, 3), nn.LazyBatchNorm1d()])
+def test_lazy_modules_are_refused(work, layer):
+    with pytest.raises(ConfigError, match=r"^model must have all its shapes, but '2\.\w+'.* wait"):
+        work(around(layer), RECIPE)
+
+
+def test_models_without_values_can_be_planned_only(tmp_path):
+    with torch.device("meta"):
+        model = around(nn.Linear(16, 16))
+    assert len(vq.plan(model, RECIPE).layers) == 2
+    message = r"^model must hold values, but '0\.weight', .* are on the meta device; load"
+    with pytest.raises(ConfigError, match=message):
+        vq.compress_(model, RECIPE)
+    with pytest.raises(ConfigError, match=message):
+        check_values(model)
+    whole = around(nn.Linear(16, 16))
+    vq.compress_(whole, RECIPE, progress=False)
+    with pytest.raises(ConfigError, match=r"^model must hold values, but "):
+        vq.save(whole.to("meta"), tmp_path / "x")
+
+
+@pytest.mark.parametrize("where", ["0", "1"])
+def test_a_norm_takes_no_scale_over_if_tensors_are_computed(where):
+    model = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16))
+    prune.l1_unstructured(model.get_submodule(where), "bias", 0.5)
+    with pytest.raises(RecipeError, match=rf"because tensor '{where}\.bias' is computed$"):
+        vq.compress_(model, Recipe({"0": VQ(d=4, k=8, scale="norm")}))

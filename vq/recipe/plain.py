@@ -1,0 +1,148 @@
+"""Models that can be compressed: bare, with shapes and values, their weights plain parameters."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+from vq.errors import ConfigError, bulleted
+from vq.layers import plain_weight
+
+__all__ = ["bare", "check_bare", "check_plain", "check_values"]
+
+#: Wrappers whose one submodule is the model, by class: no file holds their prefixes.
+_WRAPPERS = {
+    "OptimizedModule": "_orig_mod",
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "AveragedModel": "module",
+}
+#: Wrappers inside which a model is no longer whole.
+_SHARDED = "FullyShardedDataParallel"
+#: What makes the weight of a hook a parameter again, by the module that the hook is from.
+_REMEDIES = {
+    "torch.nn.utils.weight_norm": "torch.nn.utils.remove_weight_norm",
+    "torch.nn.utils.spectral_norm": "torch.nn.utils.remove_spectral_norm",
+    "torch.nn.utils.prune": "torch.nn.utils.prune.remove",
+}
+_SHOWN = 8
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """Return the model inside ``torch.compile`` and ``DataParallel``, which has the bare names.
+
+    Raises
+    ------
+    ConfigError
+        If something inside the model is wrapped so, or sharded.
+    """
+    while inner := _inside(model):
+        model = model.get_submodule(inner)
+    problems = []
+    for name, module in model.named_modules():
+        if inner := _inside(module):
+            problems.append(
+                f"layer {name!r} must be bare, not in {type(module).__name__}; put its .{inner} in "
+                "its place, and wrap it again afterwards"
+            )
+        elif _is_of_torch(module, _SHARDED):
+            problems.append(
+                f"{f'layer {name!r}' if name else 'all of it'} must be whole, not in {_SHARDED}; "
+                "start from the model before it is sharded"
+            )
+    if problems:
+        raise ConfigError(bulleted("model", problems))
+    return model
+
+
+def check_bare(model: nn.Module) -> None:
+    """Refuse a model that is wrapped, or has no shapes yet.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if bare(model) is not model:
+        raise ConfigError(
+            f"model must be bare, not in {type(model).__name__}; give its .{_inside(model)}, and "
+            "wrap it again afterwards"
+        )
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
+        raise ConfigError(
+            f"model must have all its shapes, but {_listed(lazy)} wait for data; "
+            "run it on one batch first"
+        )
+
+
+def check_plain(selected: Mapping[str, nn.Module]) -> None:
+    """Refuse layers whose weight is computed, or no plain numbers; all of them in one error.
+
+    Raises
+    ------
+    ConfigError
+    """
+    found = {name: _foreign(module) for name, module in selected.items()}
+    problems = [
+        f"layer {name!r}: weight must be a plain parameter of its own, {reason}, "
+        f"or keep the layer by the rule {name!r}: None"
+        for name, reason in found.items()
+        if reason
+    ]
+    if problems:
+        raise ConfigError(bulleted("model", problems))
+
+
+def check_values(model: nn.Module) -> None:
+    """Refuse a model whose tensors have shapes but no values.
+
+    Raises
+    ------
+    ConfigError
+    """
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    if empty := [name for name, tensor in tensors if tensor.is_meta]:
+        raise ConfigError(
+            f"model must hold values, but {_listed(empty)} are on the meta device; "
+            "load its weights first"
+        )
+
+
+def _inside(module: nn.Module) -> str | None:
+    """Name of the wrapped model in a wrapper of torch, None in any other module."""
+    return next((inner for kind, inner in _WRAPPERS.items() if _is_of_torch(module, kind)), None)
+
+
+def _is_of_torch(module: nn.Module, name: str) -> bool:
+    """Whether it is a ``name`` of torch; by its name, since importing some of them takes long."""
+    kinds = type(module).__mro__
+    return any(kind.__name__ == name and kind.__module__.startswith("torch.") for kind in kinds)
+
+
+def _foreign(module: nn.Module) -> str | None:
+    """Why a module's weight is not its own plain parameter, and what to do; None if it is."""
+    if parametrize.is_parametrized(module, "weight"):
+        chain = module.get_submodule("parametrizations.weight")
+        kinds = " and ".join(type(part).__name__.strip("_") for part in chain.children())
+        remedy = "torch.nn.utils.parametrize.remove_parametrizations"
+        return f"not computed by {kinds}; make it one by {remedy}"
+    weight = plain_weight(module)
+    if weight is None:
+        for hook in module._forward_pre_hooks.values():
+            kind = type(hook)
+            if kind.__module__ in _REMEDIES:
+                remedy = _REMEDIES[kind.__module__]
+                return f"not computed by {kind.__name__}; make it one by {remedy}"
+        return "not a buffer or a property; make it one"
+    if type(weight) is not nn.Parameter or weight.layout != torch.strided:
+        return f"not {type(weight).__name__} of {weight.layout}; start from the original model"
+    if weight.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+        return f"not one of {weight.dtype}; start from the original model"
+    return None
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(repr, names[:_SHOWN])) + more
