@@ -109,11 +109,14 @@ def attach(module: nn.Module, compressed: Compressed) -> nn.Module:
     parametrize.register_parametrization(module, "weight", compressed)
     chain = module.get_submodule("parametrizations.weight")
     chain.__class__ = _Originals
+    chain.layer = compressed.geometry.name  # type: ignore[assignment]
     return chain
 
 
 class _Originals(parametrize.ParametrizationList):
     """Where torch keeps the trained tensors: moved with their module, but never cast."""
+
+    layer: str
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         if recurse:
@@ -122,9 +125,7 @@ class _Originals(parametrize.ParametrizationList):
         return super()._apply(_uncast(fn), recurse=False)  # type: ignore[no-untyped-call, no-any-return]
 
     def forward(self) -> Tensor:
-        compressed = self[0]
-        assert isinstance(compressed, Compressed)
-        return decoded(super().forward(), compressed.geometry.name)
+        return decoded(super().forward(), self.layer)
 
 
 def _uncast(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

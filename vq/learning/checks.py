@@ -1,5 +1,6 @@
 """Which models can be trained at all."""
 
+import torch
 from torch import nn
 
 from vq import distributed
@@ -26,6 +27,12 @@ def check_models(model: nn.Module, teacher: nn.Module | None) -> None:
         raise ConfigError(
             "model must be whole on every process, not sharded; train a sharded model in a loop "
             "of your own (docs/training.md)"
+        )
+    half = [n for n, p in model.named_parameters() if p.requires_grad and p.dtype == torch.float16]
+    if half:
+        raise ConfigError(
+            f"model must not train in float16, where Adam's steps vanish or overflow, as "
+            f"{half[0]!r} would; train it after .float() or .bfloat16(), and cast it back"
         )
     if teacher is model:
         raise ConfigError(

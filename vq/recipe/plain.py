@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from vq.distributed import local
 from vq.errors import ConfigError, bulleted
 from vq.layers import plain_weight
 
@@ -27,6 +28,7 @@ _REMEDIES = {
     "torch.nn.utils.spectral_norm": "torch.nn.utils.remove_spectral_norm",
     "torch.nn.utils.prune": "torch.nn.utils.prune.remove",
 }
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _SHOWN = 8
 
 
@@ -58,7 +60,7 @@ def bare(model: nn.Module) -> nn.Module:
 
 
 def check_bare(model: nn.Module) -> None:
-    """Refuse a model that is wrapped, or has no shapes yet.
+    """Refuse a model that is wrapped, has no shapes yet, or holds adapters that are merged.
 
     Raises
     ------
@@ -74,6 +76,11 @@ def check_bare(model: nn.Module) -> None:
         raise ConfigError(
             f"model must have all its shapes, but {_listed(lazy)} wait for data; "
             "run it on one batch first"
+        )
+    if merged := [n for n, m in model.named_modules() if getattr(m, "merged", False) is True]:
+        raise ConfigError(
+            f"model must hold its adapters once, but {_listed(merged)} are merged into weights "
+            "beside them, and would be again in a loaded model; unmerge them, or leave them out"
         )
 
 
@@ -96,7 +103,7 @@ def check_plain(selected: Mapping[str, nn.Module]) -> None:
 
 
 def check_values(model: nn.Module) -> None:
-    """Refuse a model whose tensors have shapes but no values.
+    """Refuse a model whose tensors have no values, or not all of them here.
 
     Raises
     ------
@@ -107,6 +114,11 @@ def check_values(model: nn.Module) -> None:
         raise ConfigError(
             f"model must hold values, but {_listed(empty)} are on the meta device; "
             "load its weights first"
+        )
+    if parts := [name for name, tensor in tensors if local(tensor) is not tensor]:
+        raise ConfigError(
+            f"model must be whole, but {_listed(parts)} are sharded; gather them first "
+            "(docs/training.md)"
         )
 
 
@@ -136,10 +148,16 @@ def _foreign(module: nn.Module) -> str | None:
                 remedy = _REMEDIES[kind.__module__]
                 return f"not computed by {kind.__name__}; make it one by {remedy}"
         return "not a buffer or a property; make it one"
-    if type(weight) is not nn.Parameter or weight.layout != torch.strided:
-        return f"not {type(weight).__name__} of {weight.layout}; start from the original model"
-    if weight.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-        return f"not one of {weight.dtype}; start from the original model"
+    if type(weight) is not nn.Parameter:
+        return f"not {type(weight).__name__}; start from the original model"
+    if weight.dtype not in _DTYPES or weight.layout != torch.strided:
+        return f"not {weight.dtype} {weight.layout}; start from the original model"
+    own = {name for name, _ in module.named_parameters()} - {"weight", "bias"}
+    if own and type(module).train is not nn.Module.train:
+        return (
+            f"not one that {type(module).__name__}.train() may merge {_listed(sorted(own))} into; "
+            "merge them for good into a layer of torch"
+        )
     return None
 
 

@@ -23,3 +23,15 @@ def test_models_that_cannot_be_trained_are_refused():
         check_models(model, model)
     with pytest.raises(ConfigError, match=r"^model must hold a compressed layer"):
         check_models(nn.Sequential(nn.Linear(2, 2)), teacher)
+
+
+def test_float16_is_refused_before_it_diverges():
+    model = nn.Sequential(nn.Linear(8, 8))
+    vq.compress_(model, vq.Recipe({"*": vq.Int8()}), progress=False)
+    check_models(model.half().bfloat16(), None)
+    with pytest.raises(
+        ConfigError, match=r"^model must not train in float16, .* as '0\.bias' would; train it"
+    ):
+        check_models(model.half(), None)
+    model[0].bias.requires_grad_(False)
+    check_models(model, None)

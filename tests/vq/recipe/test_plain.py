@@ -46,10 +46,25 @@ class Buffered(nn.Linear):
         self.register_buffer("weight", weight)
 
 
-def with_ints():
+class Packed(torch.Tensor):
+    """As libraries hold weights that they have quantised."""
+
+    def detach(self):
+        return super().detach().as_subclass(Packed)
+
+
+class Params4bit(nn.Parameter):
+    pass
+
+
+def with_weight(parameter):
     layer = nn.Linear(16, 16)
-    layer.weight = nn.Parameter(torch.ones(16, 16, dtype=torch.uint8), requires_grad=False)
+    layer.weight = parameter
     return layer
+
+
+def with_ints():
+    return with_weight(nn.Parameter(torch.ones(16, 16, dtype=torch.uint8), requires_grad=False))
 
 
 def parametrised():
@@ -98,7 +113,27 @@ COMPUTED = {
     ),
     "property": (lambda: Computed(16, 16), "not a buffer or a property; make it one"),
     "buffer": (lambda: Buffered(16, 16), "not a buffer or a property; make it one"),
-    "integers": (with_ints, "not one of torch.uint8; start from the original model"),
+    "integers": (with_ints, "not torch.uint8 torch.strided; start from the original model"),
+}
+
+
+FOREIGN = {
+    "complex": (
+        lambda: nn.Linear(16, 16, dtype=torch.complex64),
+        "not torch.complex64 torch.strided; start from the original model",
+    ),
+    "a kind of tensor": (
+        lambda: with_weight(nn.Parameter(torch.randn(16, 16).as_subclass(Packed))),
+        "not Packed; start from the original model",
+    ),
+    "a kind of parameter": (
+        lambda: with_weight(Params4bit(torch.randn(16, 16))),
+        "not Params4bit; start from the original model",
+    ),
+    "sparse": (
+        lambda: with_weight(nn.Parameter(torch.eye(16).to_sparse())),
+        "not torch.float32 torch.sparse_coo; start from the original model",
+    ),
 }
 
 
@@ -124,6 +159,16 @@ def test_computed_weights_are_refused_before_any_work(work, make, message):
     assert same(model, before)
 
 
+@pytest.mark.parametrize(("make", "message"), FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("work", [vq.compress_, vq.plan])
+def test_weights_of_other_kinds_are_refused_before_any_work(work, make, message):
+    model = around(make())
+    before = dict(model.named_parameters())
+    with pytest.raises(ConfigError, match=START + message + KEEP):
+        work(model, RECIPE)
+    assert all(p is before[n] for n, p in model.named_parameters())
+
+
 @pytest.mark.filterwarnings("ignore:.*is deprecated")
 @pytest.mark.parametrize("kind", [kind for kind in COMPUTED if kind not in ("pruned twice", "own")])
 def test_computed_weights_are_kept_when_the_recipe_says_so(tmp_path, kind):
@@ -139,12 +184,70 @@ def test_computed_weights_are_kept_when_the_recipe_says_so(tmp_path, kind):
         assert torch.equal(loaded.eval()(x), model.eval()(x))
 
 
+class SelfMerging(nn.Linear):
+    """A layer with an adapter that it merges into its own weight when the mode changes."""
+
+    def __init__(self, inputs, outputs, *, merged=False):
+        super().__init__(inputs, outputs)
+        self.lora_A = nn.Parameter(torch.randn(2, inputs))
+        self.lora_B = nn.Parameter(torch.randn(outputs, 2))
+        self.merged = merged
+
+    def train(self, mode=True):
+        if mode == self.merged:
+            sign = -1 if mode else 1
+            self.weight.data += sign * self.lora_B @ self.lora_A
+            self.merged = not mode
+        return super().train(mode)
+
+
+class Terms(nn.Linear):
+    """A linear with a term of its own, which it never merges."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.lora_A = nn.Parameter(torch.randn(2, inputs))
+        self.lora_B = nn.Parameter(torch.randn(outputs, 2))
+
+    def forward(self, x):
+        return super().forward(x) + x @ self.lora_A.T @ self.lora_B.T
+
+
+@pytest.mark.parametrize("work", [vq.compress_, vq.plan])
+def test_layers_that_merge_adapters_by_themselves_are_refused(work):
+    model = around(SelfMerging(16, 16))
+    before = copy.deepcopy(model.state_dict())
+    message = (
+        r"not one that SelfMerging\.train\(\) may merge 'lora_A', 'lora_B' into; merge them for "
+        "good into a layer of torch"
+    )
+    with pytest.raises(ConfigError, match=START + message + KEEP):
+        work(model, RECIPE)
+    assert same(model, before)
+    merged = r"^model must hold its adapters once, but '2' are merged into weights beside them, and"
+    with pytest.raises(ConfigError, match=merged):
+        work(around(Adapter(nn.Linear(16, 16), merged=True)), RECIPE)
+    with pytest.raises(ConfigError, match=merged):
+        work(around(SelfMerging(16, 16, merged=True)), RECIPE)
+
+
+def test_layers_with_terms_of_their_own_are_compressed_with_them(tmp_path):
+    model, fresh = around(Terms(16, 16)), around(Terms(16, 16))
+    vq.compress_(model, RECIPE, progress=False)
+    vq.save(model, tmp_path / "x")
+    x = torch.randn(3, 16)
+    assert torch.equal(vq.load(tmp_path / "x", into=fresh)(x), model(x))
+    folded = nn.Sequential(Terms(16, 16), nn.BatchNorm1d(16))
+    with pytest.raises(RecipeError, match=r"^recipe has 2 problems:\n- layer '0': scale must be"):
+        vq.compress_(folded, Recipe({"0": VQ(d=4, k=8, scale="norm")}))
+
+
 class Adapter(nn.Module):
     """A low-rank adapter around a layer, as the ones of libraries are."""
 
-    def __init__(self, layer):
+    def __init__(self, layer, *, merged=False):
         super().__init__()
-        self.base_layer = layer
+        self.base_layer, self.merged = layer, merged
         self.down, self.up = nn.Linear(16, 2, bias=False), nn.Linear(2, 16, bias=False)
 
     @property
@@ -177,6 +280,7 @@ def test_an_adapter_is_not_lost_in_a_merge():
 WRAPPERS = {
     "OptimizedModule": (lambda m: torch.compile(m, backend="eager"), "_orig_mod"),
     "DataParallel": (nn.DataParallel, "module"),
+    "AveragedModel": (torch.optim.swa_utils.AveragedModel, "module"),
 }
 
 
@@ -206,8 +310,8 @@ def test_files_hold_the_bare_names(tmp_path, kind):
     assert (tmp_path / "bare").read_bytes() == (tmp_path / "wrapped").read_bytes()
     wrapped = wrap(fresh)
     assert vq.load(tmp_path / "wrapped", into=wrapped) is wrapped
-    assert torch.equal(fresh[2].weight, model[2].weight)
-    assert bare(wrapped) is fresh
+    assert torch.equal(bare(wrapped)[2].weight, model[2].weight)
+    assert bare(wrapped) is fresh or kind == "AveragedModel"  # which holds a copy
     model[2] = wrap(model[2])
     with pytest.raises(ConfigError, match=r"^model has 1 problem:\n- layer '2' must be bare, not"):
         vq.save(model, tmp_path / "none")
@@ -242,3 +346,35 @@ def test_a_norm_takes_no_scale_over_if_tensors_are_computed(where):
     prune.l1_unstructured(model.get_submodule(where), "bias", 0.5)
     with pytest.raises(RecipeError, match=rf"because tensor '{where}\.bias' is computed$"):
         vq.compress_(model, Recipe({"0": VQ(d=4, k=8, scale="norm")}))
+
+
+class FullyShardedDataParallel(nn.Module):
+    """Twin of the wrapper of that name, which only a group of processes can make."""
+
+    __module__ = "torch.distributed.fsdp.fully_sharded_data_parallel"
+
+    def __init__(self, model):
+        super().__init__()
+        self._fsdp_wrapped_module = model
+
+
+@pytest.mark.parametrize(
+    ("wrap", "where"),
+    [(lambda m: m, "all of it"), (lambda m: nn.Sequential(m), "layer '0'")],
+)
+@pytest.mark.parametrize("work", [vq.compress_, vq.plan])
+def test_sharded_models_are_refused(work, wrap, where):
+    with pytest.raises(
+        ConfigError,
+        match=rf"^model has 1 problem:\n- {where} must be whole, not in FullyShardedDataParallel",
+    ):
+        work(wrap(FullyShardedDataParallel(around(nn.Linear(16, 16)))), RECIPE)
+
+
+def test_tensors_of_which_only_a_part_is_here_are_refused(monkeypatch):
+    model = around(nn.Linear(16, 16))
+    monkeypatch.setattr("vq.recipe.plain.local", lambda t: t[:1])
+    with pytest.raises(
+        ConfigError, match=r"^model must be whole, but '0\.weight', .* are sharded; "
+    ):
+        check_values(model)
