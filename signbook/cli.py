@@ -84,7 +84,12 @@ def _signbook(
 
 
 def _require_output() -> None:
-    """Refuse a closed standard output: the next file that is opened would take its place."""
+    """Refuse a closed standard output: the next file that is opened would take its place.
+
+    Closed standard errors are taken for ones that nobody reads.
+    """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
     if sys.stdout is None:
         raise OutputError("standard output: must be open, if only to /dev/null, not closed")
     if isinstance(sys.stdout, io.TextIOWrapper):

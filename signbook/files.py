@@ -16,6 +16,7 @@ from vq.errors import ConfigError
 __all__ = [
     "FILE_NAME",
     "check_outputs",
+    "json_text",
     "make_folder",
     "output_folder",
     "refuse_inputs",
@@ -166,7 +167,12 @@ def _is_same(a: Path, b: Path) -> bool:
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write a document; the file appears only when it is complete."""
-    write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_text(path, json_text(document))
+
+
+def json_text(document: dict[str, Any]) -> str:
+    """A document as its file has it."""
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from signbook.commands.defaults import Defaults
 from signbook.commands.options import Json
-from signbook.commands.printing import print_rows
+from signbook.commands.printing import is_standard, print_rows, save_json
 
 __all__ = ["run"]
 
@@ -25,6 +25,9 @@ def run(
     """
     from signbook.demo import headline, run_demo
 
-    result = run_demo(out, seed=seed, json_path=json)
+    streamed = is_standard(json)
+    result = run_demo(out, seed=seed, json_path=None if streamed else json)
+    if streamed:
+        save_json(json, result.document)
     print_rows("Signbook demo", headline(result.document))
     typer.echo(f"report: {result.report}")

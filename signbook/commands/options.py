@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from signbook.commands.defaults import Defaults
+from signbook.commands.printing import is_standard, keep_output
 
 __all__ = [
     "DEVICE",
@@ -53,8 +54,23 @@ Importance = Annotated[
     str | None, typer.Option(help="Weigh errors by 'inputs' or 'gradients' of the data.")
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files; made if missing.")]
+
+
+def _keep_output(context: typer.Context, path: Path | None) -> Path | None:
+    if is_standard(path):
+        context.with_resource(keep_output())
+    return path
+
+
 Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        callback=_keep_output,
+        help="Also write the result as JSON; - is standard output, and all else is printed to "
+        "standard error.",
+    ),
 ]
 
 Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal results.")]

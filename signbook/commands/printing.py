@@ -1,14 +1,17 @@
 """What commands print, and the document that they write beside it."""
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
 __all__ = [
+    "is_standard",
+    "keep_output",
     "print_compressed",
     "print_rows",
     "print_table",
@@ -20,6 +23,8 @@ __all__ = [
 ]
 
 _WARNINGS = 3
+#: Standard outputs that only a document may go to, as ``--json -`` asks.
+_kept: list[TextIO] = []
 #: Columns of text are not narrower than this, if their texts are not.
 _FOLDED = 16
 
@@ -104,10 +109,28 @@ def print_compressed(document: Mapping[str, Any]) -> None:
 
 def save_json(path: Path | None, document: dict[str, Any]) -> None:
     """Write the document where ``--json`` says, if it was given."""
-    if path is not None:
-        from signbook.files import write_json
+    from signbook.files import json_text, write_json
 
+    if _kept and is_standard(path):
+        typer.echo(json_text(document), file=_kept[-1], nl=False)
+    elif path is not None:
         write_json(path, document)
+
+
+def is_standard(path: Path | None) -> bool:
+    """Whether a path stands for standard output."""
+    return str(path) == "-"
+
+
+@contextmanager
+def keep_output() -> Iterator[None]:
+    """Keep standard output for :func:`save_json`: all else that is printed goes to errors."""
+    _kept.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _kept.pop()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The command line: exit status, one-line errors, and how little of it a command imports."""
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -76,6 +77,10 @@ def brackets():
     model.add_module("fc[/relu]", nn.Linear(16, 32))
     model.add_module("out[red]", nn.Linear(32, 8))
     return model
+
+def spoken():
+    print("made by hand")
+    return brackets()
 """
 
 
@@ -97,6 +102,27 @@ def test_names_and_paths_are_no_markup(toy):
     assert done.stderr.startswith("error: ContainerError: a[/b].safetensors: must be a readable")
 
 
+def test_a_document_on_standard_output_is_alone_there(toy, tmp_path):
+    """Even what a model prints goes to standard error; the file is no longer written."""
+    assert run(*toy).returncode == 0
+    want = json.loads((tmp_path / "[j].json").read_text())
+    done = run("plan", "py:bracketed:spoken", *toy[2:-1], "-")
+    assert json.loads(done.stdout).keys() == want.keys()
+    assert done.stdout.startswith('{\n "schema": "signbook.plan/1",\n')
+    assert done.stderr.startswith("made by hand\npy:bracketed:spoken by [q].yaml\n")
+    assert not (tmp_path / "-").exists()
+    done = run("plan", "py:bracketed:brackets", "--recipe", "absent.yaml", "--json", "-")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_document_may_go_to_standard_output(command):
+    options = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    documents = [option for option in options if "--json" in option.opts]
+    assert all("- is standard output" in option.help for option in documents)
+    assert bool(documents) == (command != "report")
+
+
 FULL = (
     r"^error: OutputError: standard output: must take what is printed, but No space left on .*\n$"
 )
@@ -113,3 +139,19 @@ def test_an_output_that_takes_nothing_is_one_line(toy, tmp_path, redirection, me
         )
         assert done.returncode == 1 and re.match(message, done.stderr), done.stderr
     assert (tmp_path / "[j].json").exists() == (message == FULL), "the document comes first"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pipe", "status", "output"),
+    [
+        ("inspect absent", "2>&-", 1, ""),
+        ("inspect absent", "2>/dev/full", 1, ""),
+        ("--help", "| true", 0, ""),
+        ("--help", "| head -n 2 | wc -l", 0, "2\n"),
+    ],
+)
+def test_outputs_that_nobody_reads(arguments, pipe, status, output):
+    command = f"'{sys.executable}' -m signbook {arguments} {pipe}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout.lstrip(" "), done.stderr) == (status, output, "")
