@@ -124,7 +124,8 @@ def images(
 ) -> Classification:
     """Images of a folder, normalised with the mean and deviation of ImageNet."""
     dataset = ImageFolder(Path(folder), train=train, size=size, crop=crop)
-    return Classification(loader(dataset, batch=batch, train=train, workers=workers))
+    batches = loader(dataset, batch=batch, train=train, workers=workers)
+    return Classification(batches, shared=train)
 
 
 class Rows(Dataset):
@@ -160,4 +161,4 @@ def text(
     if not count:
         raise ConfigError(f"{file}: must hold at least {length} tokens, not {len(tokens)}")
     rows = Rows(tokens[: count * length].view(count, length))
-    return LanguageModelling(loader(rows, batch=batch, train=train))
+    return LanguageModelling(loader(rows, batch=batch, train=train), shared=train)

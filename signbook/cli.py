@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from signbook.commands import torchrun
 from vq.errors import OutputError, SignbookError
 from vq.version import TOOL
 
@@ -73,6 +74,7 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def _signbook(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -81,6 +83,7 @@ def _signbook(
     ] = False,
 ) -> None:
     """Sign-splitting vector quantisation, from checkpoint to clock cycle."""
+    torchrun.join(context.invoked_subcommand)
 
 
 def _require_output() -> None:
@@ -97,6 +100,8 @@ def _require_output() -> None:
 
 
 def _fail(error: Exception) -> NoReturn:
+    if not torchrun.may_fail_aloud():
+        raise SystemExit(1) from None
     from rich.console import Console
 
     Console(stderr=True, soft_wrap=True, highlight=False).print(
@@ -108,6 +113,11 @@ def _fail(error: Exception) -> NoReturn:
 
 def main() -> None:
     """Run a command. Exit 0: fine. 1: an error that Signbook names, in one line. 2: usage."""
+    with torchrun.ending():
+        _main()
+
+
+def _main() -> None:
     try:
         _require_output()
         app()

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from signbook.meters import embedding_of
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, Task
-from vq.calibration.batches import each, on_batch
+from vq.calibration.batches import each, fingerprint, on_batch
+from vq.calibration.sharing import Share
+from vq.distributed import gather, rank, ranks, require_same, together
+from vq.errors import ConfigError
 from vq.learning.objective import Distillation
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "calibration_of",
     "next_token_loss",
     "objective_of",
+    "part_of",
 ]
 
 #: Label of a token that is not to be predicted.
@@ -40,16 +44,28 @@ class Objective:
         ``loss(student, teacher)`` where the divergence of logits makes no sense.
     needs_teacher : bool
         There are no targets: the original model is what there is to learn from.
+    shared : bool
+        The batches are this process's part of those that all are to know.
     """
 
     batches: Any
     loss: Callable[[Any, Any], Tensor]
     distillation_loss: Callable[[Any, Any], Tensor] | None = None
     needs_teacher: bool = False
+    shared: bool = False
 
     def calibration(self, count: int = _CALIBRATION_BATCHES) -> list[Any]:
-        """The first batches of a pass over the data, the same ones for every use."""
-        return list(itertools.islice(each(self.batches), count))
+        """The first batches of a pass over the data, the same ones for every use and process."""
+        with together():
+            own = list(itertools.islice(each(self.batches), count))
+        return [batch for part in gather(own) for batch in part] if self.shared else own
+
+    def mine(self, seed: int) -> "Objective":
+        """This process's part, where several learn together; ``seed`` is that of the loader."""
+        if ranks() == 1:
+            return self
+        batches = self.batches if self.shared else Share(self.batches, seed=seed)
+        return replace(self, batches=batches, shared=False)
 
     def distillation(self) -> Distillation:
         """How a teacher enters the loss; where there are no targets, it is the loss."""
@@ -75,18 +91,18 @@ class _Labelled:
     """
 
     def __init__(self, task: LanguageModelling) -> None:
-        self._batches = task.batches
+        self.batches = task.batches
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # not there yet while this is being copied
+        if name.startswith("_") or name == "batches":  # not there yet while this is being copied
             raise AttributeError(name)
-        return getattr(self._batches, name)
+        return getattr(self.batches, name)
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for tokens, scored in self._batches:
+        for tokens, scored in self.batches:
             yield tokens, torch.where(scored, tokens, IGNORED)
 
 
@@ -101,14 +117,15 @@ def objective_of(task: Task) -> Objective:
     """Say how a model is trained on a task."""
     match task:
         case Classification():
-            return Objective(task.batches, nn.functional.cross_entropy)
+            found = Objective(task.batches, nn.functional.cross_entropy)
         case LanguageModelling():
-            return Objective(_Labelled(task), next_token_loss)
+            found = Objective(_Labelled(task), next_token_loss)
         case Denoising():
             mse = nn.functional.mse_loss
-            return Objective(task.batches, mse, mse)
+            found = Objective(task.batches, mse, mse)
         case Embedding():
-            return Objective(task.batches, nn.functional.mse_loss, _cosine_distance, True)
+            found = Objective(task.batches, nn.functional.mse_loss, _cosine_distance, True)
+    return replace(found, shared=task.shared)
 
 
 def _cosine_distance(student: Any, teacher: Any) -> Tensor:
@@ -132,6 +149,25 @@ def calibration_of(task: Task, count: int) -> list[tuple[Any, None]]:
             rows = _unpadded(inputs, second) if isinstance(task, LanguageModelling) else [inputs]
             found += [(some, None) for some in rows]
     return found
+
+
+def part_of(calibration: list[tuple[Any, None]], task: Task) -> list[tuple[Any, None]]:
+    """This process's part of what :func:`calibration_of` gave to all alike.
+
+    Raises
+    ------
+    ConfigError
+        If it differs between processes, or there are more of them than batches.
+    """
+    if ranks() == 1 or task.shared:
+        return calibration
+    require_same("calibration data, which are shared out,", fingerprint(calibration))
+    if len(calibration) < ranks():
+        raise ConfigError(
+            f"calibration data must have a batch for each of the {ranks()} processes, not "
+            f"{len(calibration)} in all; raise --batches, or start fewer"
+        )
+    return calibration[rank() :: ranks()]
 
 
 def _unpadded(tokens: Tensor, scored: Tensor) -> Iterator[Tensor]:

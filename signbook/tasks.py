@@ -6,6 +6,9 @@ holds ``batches``: anything with a length that can be iterated more than once, s
 
 ``inputs`` is a tensor, or a tuple of positional or a mapping of keyword arguments of the model.
 
+Where several processes work together, each makes the same batches and takes its rows of every
+one. ``shared`` says that ``batches`` are this process's part already.
+
 Examples
 --------
 A factory of your own is a function without required arguments:
@@ -54,6 +57,7 @@ class Classification:
     """
 
     batches: Batches[tuple[Inputs, Tensor]]
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class LanguageModelling:
 
     batches: Batches[tuple[Tensor, Tensor]]
     protocol: TextProtocol | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ class Embedding:
     """
 
     batches: Batches[Inputs]
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,7 @@ class Denoising:
     """Batches of (inputs, noise); the model predicts the noise, in its shape."""
 
     batches: Batches[tuple[Inputs, Tensor]]
+    shared: bool = False
 
 
 Task = Classification | LanguageModelling | Embedding | Denoising

@@ -18,7 +18,15 @@ from signbook.commands.options import (
     Seed,
     Weights,
 )
-from signbook.commands.printing import print_compressed, print_rows, print_table, save_json, text
+from signbook.commands.printing import (
+    print_compressed,
+    print_rows,
+    print_table,
+    save_json,
+    text,
+    warnings_in_short,
+)
+from signbook.commands.torchrun import first_alone
 from vq.errors import ConfigError
 
 __all__ = ["run"]
@@ -71,39 +79,48 @@ def run(
     device: Device = DEVICE,
     json: Json = None,
 ) -> dict[str, Any]:
-    """Cluster, train codebooks and signs, and write one container; resumable."""
+    """Cluster, train codebooks and signs, and write one container; resumable.
+
+    Under torchrun, processes share the rows of every batch.
+    """
     import vq
     from signbook.evaluation import choose_device
     from signbook.files import FILE_NAME, output_folder, write_json
     from signbook.naming import resolve_data, resolve_model
     from signbook.objectives import Embedded, objective_of
+    from vq.distributed import is_main, together
 
     if epochs < 1 and not blockwise:
         raise ConfigError(f"--epochs must be positive without --blockwise, not {epochs}")
     outputs = [("--out", out / name) for name in (FILE_NAME, "run.json")]
-    with output_folder(out, [*outputs, ("--json", json)], [model, weights, recipe, data]):
-        objective = objective_of(resolve_data(data))
-        if objective.needs_teacher and not teacher and epochs:
-            raise ConfigError(f"data {data} hold no targets, so --teacher must be given")
-        place = choose_device(device)
-        network = resolve_model(model, weights).to(place)
-        original = resolve_model(model, weights).to(place) if teacher or blockwise else None
-        if original is not None:
-            original.load_state_dict(network.state_dict())
-        result = vq.compress_(
-            network,
-            vq.Recipe.from_yaml(recipe),
-            calibration=objective.calibration(),
-            importance=importance,
-            loss=objective.loss,
-            seed=seed,
-        )
+    folder = output_folder(out, [*outputs, ("--json", json)], [model, weights, recipe, data])
+    with first_alone(folder), warnings_in_short():
+        with together():
+            objective = objective_of(resolve_data(data))
+            if objective.needs_teacher and not teacher and epochs:
+                raise ConfigError(f"data {data} hold no targets, so --teacher must be given")
+            place = choose_device(device)
+            network = resolve_model(model, weights).to(place)
+            original = resolve_model(model, weights).to(place) if teacher or blockwise else None
+            if original is not None:
+                original.load_state_dict(network.state_dict())
+        calibration = objective.calibration()
+        with together():
+            result = vq.compress_(
+                network,
+                vq.Recipe.from_yaml(recipe),
+                calibration=calibration,
+                importance=importance,
+                loss=objective.loss,
+                seed=seed,
+            )
+        mine = objective.mine(seed)
         rates = vq.Rates(rate_signs, rate_codebooks, rate_rest)
         blocks = None
         if blockwise and original is not None:
             blocks = vq.finetune_blocks_(
                 network,
-                objective.calibration(_BLOCKWISE_BATCHES),
+                mine.calibration(_BLOCKWISE_BATCHES),
                 original,
                 rates=rates,
                 fixed_signs=fixed_signs,
@@ -118,7 +135,7 @@ def run(
         if epochs:
             record = vq.finetune_(
                 taught,
-                objective.batches,
+                mine.batches,
                 epochs=epochs,
                 rates=rates,
                 loss=objective.loss,
@@ -132,6 +149,8 @@ def run(
                 tensorboard=out / "tensorboard" if tensorboard else None,
                 seed=seed,
             )
+        if not is_main():
+            return {}
         file = vq.save(network, out / FILE_NAME)
         document = {
             "schema": "signbook.finetune/1",

@@ -17,6 +17,7 @@ from signbook.commands.printing import (
     text,
     warnings_in_short,
 )
+from signbook.commands.torchrun import first_alone
 from vq.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -105,7 +106,10 @@ def run(
     device: Device = DEVICE,
     json: Json = None,
 ) -> dict[str, Any]:
-    """Quantise to a few bits on calibration data, block by block, and write one container."""
+    """Quantise to a few bits on calibration data, block by block, and write one container.
+
+    Under torchrun, processes share the batches.
+    """
     import torch
 
     import rescomp
@@ -113,7 +117,8 @@ def run(
     from signbook.evaluation import choose_device
     from signbook.files import FILE_NAME, output_folder, write_json
     from signbook.naming import resolve_data, resolve_model
-    from signbook.objectives import calibration_of
+    from signbook.objectives import calibration_of, part_of
+    from vq.distributed import is_main, together
     from vq.progress import bar
     from vq.recipe.selection import select
 
@@ -133,16 +138,20 @@ def run(
         raise ConfigError(f"--batches must be positive, not {batches}")
     outputs = [("--out", out / name) for name in (FILE_NAME, "quantize.json")]
     named = [model, weights, recipe, data]
-    folder = output_folder(out, [*outputs, ("--json", json)], named)
+    folder = first_alone(output_folder(out, [*outputs, ("--json", json)], named))
     with folder, resumable(out, "block"), warnings_in_short():
         torch.manual_seed(seed)
-        network = resolve_model(model, weights).to(choose_device(device))
-        if rotate:
-            _rotate(network, seed)
-        rules = layout.recipe_for(network)
-        layers = [layer.name for layer in select(network, rules).layers]
-        calibration = None if data is None else calibration_of(resolve_data(data), batches)
-        rounded = _rounded(network, layers, activation_bits)
+        with together():
+            network = resolve_model(model, weights).to(choose_device(device))
+            if rotate:
+                _rotate(network, seed)
+            rules = layout.recipe_for(network)
+            layers = [layer.name for layer in select(network, rules).layers]
+            task = None if data is None else resolve_data(data)
+            calibration = None if task is None else calibration_of(task, batches)
+            rounded = _rounded(network, layers, activation_bits)
+        if task is not None and calibration is not None:
+            calibration = part_of(calibration, task)
         with bar("quantising", len(layers)) as advance:
             result = rescomp.quantize_(
                 network,
@@ -157,6 +166,8 @@ def run(
                 seed=seed,
                 progress=lambda done, total, name: advance(note=name),
             )
+        if not is_main():
+            return {}
         file = vq.save(network, out / FILE_NAME)
         document = {
             "schema": "signbook.quantize/1",

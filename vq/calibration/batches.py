@@ -25,6 +25,7 @@ __all__ = [
     "feed",
     "fingerprint",
     "on_batch",
+    "over_tensors",
     "repeatable",
     "shapes_of",
     "split",
@@ -198,13 +199,18 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
 
 def to_device(item: Any, device: torch.device) -> Any:
     """Move the tensors of a batch, in tuples, lists and mappings too."""
+    return over_tensors(item, lambda tensor: tensor.to(device))
+
+
+def over_tensors(item: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Apply a function to the tensors of a batch, in tuples, lists and mappings too."""
     if isinstance(item, Tensor):
-        return item.to(device)
+        return function(item)
     if isinstance(item, Mapping):
-        return {key: to_device(value, device) for key, value in item.items()}
+        return {key: over_tensors(value, function) for key, value in item.items()}
     if isinstance(item, tuple | list):
         make = getattr(item, "_make", type(item))  # named tuples take their parts one by one
-        return make(to_device(value, device) for value in item)
+        return make(over_tensors(value, function) for value in item)
     return item
 
 

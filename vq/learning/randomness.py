@@ -13,15 +13,23 @@ __all__ = ["capture", "generators_of", "restore", "seeded"]
 
 
 def generators_of(loader: object) -> list[Generator]:
-    """Generators that a loader draws from: its own, its samplers' and its dataset's."""
-    parts = [loader]
-    parts += [getattr(loader, name, None) for name in ("sampler", "batch_sampler", "dataset")]
-    parts.append(getattr(parts[2], "sampler", None))
+    """Generators that a loader draws from: its own, its samplers' and its dataset's.
+
+    A loader that changes the batches of another one has that as its ``batches``.
+    """
+    loaders: dict[int, object] = {}
+    while loader is not None and id(loader) not in loaders:
+        loaders[id(loader)] = loader
+        loader = vars(loader).get("batches") if hasattr(loader, "__dict__") else None
     found: dict[int, Generator] = {}
-    for part in parts:
-        for value in getattr(part, "__dict__", {}).values():
-            if isinstance(value, Generator):
-                found.setdefault(id(value), value)
+    for each in loaders.values():
+        parts = [each]
+        parts += [getattr(each, name, None) for name in ("sampler", "batch_sampler", "dataset")]
+        parts.append(getattr(parts[2], "sampler", None))
+        for part in parts:
+            for value in getattr(part, "__dict__", {}).values():
+                if isinstance(value, Generator):
+                    found.setdefault(id(value), value)
     return list(found.values())
 
 

@@ -1,0 +1,190 @@
+"""Commands on several processes: the results of one, said once, and one error where one fails."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import vq
+from signbook.commands import finetune, quantize, torchrun
+from signbook.files import FILE_NAME
+from signbook.tasks import Classification
+from tests.processes import two_processes
+from tests.signbook.runner import refused
+from vq.container import open_container
+
+ROOT = Path(__file__).parents[3]
+HERE = "tests.signbook.commands.test_torchrun"
+MODEL, DATA = f"py:{HERE}:network", f"py:{HERE}:vectors"
+RECIPE = '"0": {method: ssvq, d: 8, k: 16}\n"2": {method: vq, d: 4, k: 32}\n"4": null\n'
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 5)
+    )
+
+
+def vectors(bad: int = -1, slow: bool = False):
+    """Batches of 12 rows; of batch ``bad``, row 1 has a label that is none."""
+    generator = torch.Generator().manual_seed(1)
+    batches = []
+    for number in range(6):
+        x = torch.randn(12, 16, generator=generator)
+        y = x[:, :5].argmax(1)
+        y[1] = 77 if number == bad else y[1]
+        batches.append((x, y))
+    return Classification(_Slow(batches) if slow else batches)
+
+
+class _Slow(list):
+    """Batches that last for a minute, and say when they start."""
+
+    def __iter__(self):
+        for batch in list.__iter__(self):
+            yield batch
+        Path(os.environ["STARTED"]).touch()
+        for _ in range(600):
+            time.sleep(0.1)
+            yield batch
+
+
+def recipe_in(folder: Path) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def train(folder: Path, **settings):
+    return finetune.run(
+        MODEL, recipe_in(folder), DATA, folder / "tuned", epochs=2, device="cpu", **settings
+    )
+
+
+def round_(folder: Path):
+    return quantize.run(MODEL, folder / "rounded", DATA, method="gptaq", bits=3, device="cpu")
+
+
+def work(rank, folder):
+    folder = folder / "own" if rank else folder  # what the second one wrote would be there
+    folder.mkdir(exist_ok=True)
+    documents = [train(folder, blockwise=True), round_(folder)]
+    assert [bool(document) for document in documents] == [rank == 0] * 2
+    if rank:
+        assert [path.name for path in folder.rglob("*") if path.is_file()] == ["recipe.yaml"]
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes(tmp_path):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    one = [train(alone, blockwise=True), round_(alone)]
+    place = two_processes(work, tmp_path)
+    two = json.loads((place / "tuned" / "run.json").read_text())
+    assert two["run"]["losses"] == pytest.approx(one[0]["run"]["losses"], rel=1e-4)
+    before, after = ([b["after"] for b in d["blockwise"]["blocks"]] for d in (one[0], two))
+    assert after == pytest.approx(before, rel=1e-3)
+    for name in ("tuned", "rounded"):
+        with (
+            open_container(alone / name / FILE_NAME) as a,
+            open_container(place / name / FILE_NAME) as b,
+        ):
+            assert a.provenance.recipe == b.provenance.recipe
+            for entry in a.layers:
+                layer = entry.geometry.name
+                torch.testing.assert_close(
+                    torch.from_numpy(a.weight(layer)), torch.from_numpy(b.weight(layer)),
+                    rtol=0, atol=2e-3,
+                )  # fmt: skip
+    vq.load(place / "tuned" / FILE_NAME, into=network())
+
+
+class Ranks:
+    """Two processes of one command, started as torchrun starts them."""
+
+    def __init__(self, *words, **variables):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = os.environ | {
+            "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
+            "COLUMNS": "200", **variables,
+        }  # fmt: skip
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "signbook", *map(str, words)],
+                env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for rank in (0, 1)
+        ]  # fmt: skip
+
+    def end(self):
+        told = [process.communicate(timeout=100) for process in self.processes]
+        return [process.returncode for process in self.processes], told
+
+
+def test_an_error_that_one_process_meets_is_said_once_and_ends_all(tmp_path):
+    out = tmp_path / "out"
+    words = ("finetune", MODEL, "--recipe", recipe_in(tmp_path), "--out", out, "--device", "cpu")
+    codes, told = Ranks(*words, "--data", f"{DATA}?bad=2", "--json", out / "j.json").end()
+    assert codes == [1, 1]
+    assert [out for out, _ in told] == ["", ""]
+    (said,) = (err for _, err in told if err)
+    assert said.count("\n") == 1 and said.startswith("error: ConfigError: model must accept ")
+    assert "batch 3, (float32 [6, 16], int64 [6])" in said
+    assert not (out / FILE_NAME).exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all(tmp_path):
+    started = tmp_path / "started"
+    words = ("finetune", MODEL, "--recipe", recipe_in(tmp_path), "--out", tmp_path / "out")
+    group = Ranks(*words, "--data", f"{DATA}?slow=true", STARTED=str(started))
+    while not started.exists():
+        time.sleep(0.1)
+    for process in group.processes:
+        process.send_signal(signal.SIGINT)
+    codes, told = group.end()
+    assert 0 not in codes and "Traceback" not in told[0][1] + told[1][1]
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_package(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+               "--standalone", "-m", "signbook", "quantize", MODEL, "--data", DATA,
+               "--method", "rtn", "--out", str(tmp_path)]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("file_bytes") == 1
+    assert (tmp_path / FILE_NAME).exists()
+
+
+TOLD = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
+
+
+def test_commands_whose_work_is_not_shared_are_refused():
+    text = refused("inspect", "absent", env=TOLD | {"TORCHELASTIC_RUN_ID": "none"})
+    assert text.startswith("error: ConfigError: signbook inspect: must run as one process, not as ")
+    assert "as 2 of torchrun; only finetune and quantize share their work" in text
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (TOLD | {"TORCHELASTIC_RUN_ID": "none", "RANK": "1"}).items():
+            patch.setenv(name, value)
+        with pytest.raises(SystemExit, match=r"^1$"):  # the first one says it
+            torchrun.join("inspect")
+
+
+def test_a_job_that_only_sets_the_variables_runs_other_commands():
+    assert "absent" in refused("inspect", "absent", env=TOLD)
+    assert refused("inspect", "absent", env=TOLD | {"WORLD_SIZE": "1"})
