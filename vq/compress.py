@@ -19,10 +19,11 @@ from vq.container.header import canonical_json
 from vq.errors import ConfigError, WeightError, bulleted
 from vq.formats.format import Original
 from vq.formats.model import set_provenance
+from vq.formats.points import SILENT
 from vq.formats.weights import Compressed, attach
 from vq.progress import track
 from vq.recipe.folding import fold_
-from vq.recipe.planning import check_storable
+from vq.recipe.planning import KEEP_PADDING, check_storable
 from vq.recipe.recipe import Recipe
 from vq.recipe.selection import Selected, select
 from vq.version import TOOL
@@ -30,6 +31,8 @@ from vq.version import TOOL
 __all__ = ["CompressResult", "LayerResult", "compress_", "compress_group"]
 
 _NO_DATA = "0" * 64
+#: Weights of outputs that are zero and have a scale of their own are smaller (vq.formats.points).
+_SILENCE = 2.0**7 * SILENT
 
 
 @dataclass(frozen=True)
@@ -194,14 +197,11 @@ def _relative_error(compressed: Compressed, weight: Tensor) -> float:
 
 def _warn_of_padding(layer: Selected, compressed: Compressed) -> None:
     """Say where the padding of an embedding was zero and is not any more."""
-    for module in layer.modules:
-        row = getattr(module, "padding_idx", None)
-        if row is None or bool(layer.weight[row].any()):
-            continue
-        if bool(compressed.approximation(layer.weight)[row].any()):
+    for row in layer.padding():
+        if bool((compressed.approximation(layer.weight)[row].abs() > _SILENCE).any()):
             warnings.warn(
                 f"layer {layer.name!r}: row {row}, its padding, was zero and is not any more, as "
-                "no codeword is zero; store it in int8 or int4, or keep it by the recipe",
+                f"no codeword is zero; {KEEP_PADDING}",
                 stacklevel=3,
             )
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from signbook.commands.options import SEED, Importance, Json, Model, Out, Recipe, Seed, Weights
-from signbook.commands.printing import print_compressed, save_json
+from signbook.commands.printing import print_compressed, save_json, warnings_in_short
 
 if TYPE_CHECKING:
     from vq import CompressResult
@@ -32,7 +32,7 @@ def run(
     from signbook.objectives import objective_of
 
     outputs = [("--out", out / FILE_NAME), ("--json", json)]
-    with output_folder(out, outputs, [model, weights, recipe, data]):
+    with output_folder(out, outputs, [model, weights, recipe, data]), warnings_in_short() as warned:
         network = resolve_model(model, weights)
         objective = None if data is None else objective_of(resolve_data(data))
         result = vq.compress_(
@@ -51,6 +51,7 @@ def run(
         "bits_per_weight": result.bits_per_weight,
         "layers": layer_rows(result),
         "kept": result.kept,
+        "warnings": warned,
     }
     save_json(json, document)
     print_compressed(document)

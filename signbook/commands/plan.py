@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from signbook.commands.options import SEED, Json, Model, Recipe, Seed, Weights
-from signbook.commands.printing import print_table, print_totals, save_json
+from signbook.commands.printing import print_table, print_totals, save_json, warnings_in_short
 
 __all__ = ["run"]
 
@@ -25,8 +25,9 @@ def run(
 
     check_outputs([("--json", json)], [model, weights, recipe])
 
-    planned = vq.plan(resolve_model(model, weights), vq.Recipe.from_yaml(recipe), seed=seed)
-    document = _document(planned)
+    with warnings_in_short() as warned:
+        planned = vq.plan(resolve_model(model, weights), vq.Recipe.from_yaml(recipe), seed=seed)
+    document = _document(planned) | {"warnings": warned}
     save_json(json, document)
     print_table(f"{model} by {recipe}", _COLUMNS, document["layers"])
     print_table("skipped", ("name", "reason"), document["skipped"])

@@ -148,11 +148,15 @@ def resumable(out: Path, part: str) -> Iterator[None]:
 
 
 @contextmanager
-def warnings_in_short() -> Iterator[None]:
-    """Show warnings when the work is done, a line each, and of many the first ones."""
+def warnings_in_short() -> Iterator[list[str]]:
+    """Show warnings when the work is done, a line each, and of many the first ones.
+
+    Yields a list that holds all of them, once the work is done.
+    """
+    texts: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
-        yield
-    texts = list(dict.fromkeys(str(warning.message) for warning in caught))
+        yield texts
+    texts += dict.fromkeys(str(warning.message) for warning in caught)
     for line in texts[:_WARNINGS]:
         typer.echo(f"warning: {line}", err=True)
     if len(texts) > _WARNINGS:

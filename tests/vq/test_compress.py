@@ -229,15 +229,49 @@ def test_a_bare_layer_is_refused():
         vq.compress_(nn.Linear(64, 16), Recipe({"*": SSVQ()}))
 
 
-@pytest.mark.parametrize("rule", [SSVQ(d=4, k=8), VQ(d=4, k=8), vq.Int8(), vq.Int4(group=8)])
-def test_padding_that_is_no_longer_zero_is_named(rule):
+PADDED = (
+    r"^layer '0': row 3, its padding, {}; give it scale 'output', store it in int8 or int4, or k"
+)
+
+
+def padded():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Embedding(40, 16, padding_idx=3), nn.Linear(16, 4))
-    if rule.takes_codes:  # zero is one of their levels
-        vq.compress_(model, Recipe({"0": rule}), progress=False)
-        assert not model[0].weight[3].any()
-        return
-    with pytest.warns(
-        UserWarning, match=r"^layer '0': row 3, its padding, was zero and is not any"
-    ):
-        vq.compress_(model, Recipe({"0": rule}), progress=False)
+    return nn.Sequential(nn.Embedding(40, 16, padding_idx=3), nn.Linear(16, 4))
+
+
+@pytest.mark.parametrize("rule", [SSVQ(d=4, k=8), VQ(d=4, k=8), SSVQ(d=8, k=4, axis="out")])
+def test_padding_that_is_no_longer_zero_is_named(rule):
+    recipe = Recipe({"0": rule})
+    message = PADDED.format("is zero and hardly stays so, as codewords are seldom zero")
+    with pytest.warns(UserWarning, match=message):
+        vq.plan(padded(), recipe)
+    message = PADDED.format("was zero and is not any more, as no codeword is zero")
+    with pytest.warns(UserWarning, match=message):
+        vq.compress_(padded(), recipe, progress=False)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        SSVQ(d=4, k=8, scale="output"),
+        VQ(d=8, k=4, scale="output", axis="out"),
+        vq.Int8(),
+        vq.Int4(group=8),
+        vq.Int2(group=8, zeros=True),
+    ],
+)
+def test_padding_stays_zero_where_the_format_holds_zero(rule):
+    model = padded()
+    vq.plan(model, Recipe({"0": rule}))
+    vq.compress_(model, Recipe({"0": rule}), progress=False)
+    assert bool((model[0].weight[3].abs() < 1e-28).all())
+    assert not model.half()[0].weight[3].any()
+
+
+def test_padding_that_is_not_zero_or_has_no_values_is_not_spoken_of():
+    model, recipe = padded(), Recipe({"0": SSVQ(d=4, k=8)})
+    vq.plan(copy.deepcopy(model).to("meta"), recipe)
+    with torch.no_grad():
+        model[0].weight[3] = 1
+    vq.plan(model, recipe)
+    vq.compress_(model, recipe, progress=False)

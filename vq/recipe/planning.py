@@ -1,6 +1,7 @@
 """What a recipe would do to a model, known before any work is done."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,11 @@ from vq.recipe.recipe import Recipe
 from vq.recipe.selection import Selection, select
 from vq.version import TOOL
 
-__all__ = ["Plan", "Skipped", "check_storable", "plan"]
+__all__ = ["KEEP_PADDING", "Plan", "Skipped", "check_storable", "plan"]
+
+
+#: What to do for an embedding whose padding would not stay zero.
+KEEP_PADDING = "give it scale 'output', store it in int8 or int4, or keep it by the recipe"
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,8 @@ class Plan:
 def plan(model: nn.Module, recipe: Recipe, *, seed: int = 0) -> Plan:
     """Predict what ``vq.compress_`` and ``vq.save`` would do, from shapes alone.
 
-    The model is not changed and no weight is read, so it may be on the meta device. Time is
-    extrapolated from a moment of clustering random data.
+    The model is not changed and no weight is read but the padding of embeddings, so it may be on
+    the meta device. Time is extrapolated from a moment of clustering random data.
 
     Raises
     ------
@@ -73,6 +78,7 @@ def plan(model: nn.Module, recipe: Recipe, *, seed: int = 0) -> Plan:
         As :func:`vq.compress_` would.
     """
     selection = select(model, recipe)
+    _warn_of_padding(selection)
     geometries = [layer.geometry for layer in selection.layers]
     kept = _kept(model, selection)
     provenance = Provenance(TOOL, canonical_json(recipe.to_json()), seed)
@@ -90,6 +96,18 @@ def plan(model: nn.Module, recipe: Recipe, *, seed: int = 0) -> Plan:
         seconds=sum(kind.seconds(parts, clusterer) for kind, parts in groups),
         memory_bytes=max((kind.memory_bytes(parts) for kind, parts in groups), default=0),
     )
+
+
+def _warn_of_padding(selection: Selection) -> None:
+    """Say where the padding of an embedding is zero and can hardly stay so."""
+    for layer in selection.layers:
+        if not layer.format.takes_codes and not layer.per_output:
+            for row in layer.padding():
+                warnings.warn(
+                    f"layer {layer.name!r}: row {row}, its padding, is zero and hardly stays so, "
+                    f"as codewords are seldom zero; {KEEP_PADDING}",
+                    stacklevel=3,
+                )
 
 
 def check_storable(model: nn.Module, selection: Selection) -> None:

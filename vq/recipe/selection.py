@@ -50,6 +50,12 @@ class Selected:
         assert isinstance(weight, Tensor)
         return weight.detach()
 
+    def padding(self) -> list[int]:
+        """Rows of an embedding that are its padding, and zero; none of one on the meta device."""
+        weight, embeddings = self.weight, (m for m in self.modules if isinstance(m, nn.Embedding))
+        rows = {m.padding_idx for m in embeddings if m.padding_idx is not None}
+        return [] if weight.is_meta else [row for row in sorted(rows) if not weight[row].any()]
+
 
 @dataclass(frozen=True)
 class Selection:

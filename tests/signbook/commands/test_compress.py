@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from torch import nn
 
 from signbook.files import FILE_NAME
 from tests.signbook.runner import refused, run
@@ -62,3 +63,22 @@ def test_bad_recipes_are_one_clear_error(tmp_path, command, text, message):
     options = ("--out", tmp_path / "out") if command == "compress" else ()
     assert message in refused(command, MODEL, "--recipe", path, *options)
     assert not list(tmp_path.glob("out/*"))
+
+
+def padded():
+    return nn.Sequential(nn.Embedding(32, 16, padding_idx=0), nn.Linear(16, 8))
+
+
+@pytest.mark.filterwarnings("always")
+def test_warnings_are_a_line_each_and_in_the_document(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text('"0": {method: ssvq, d: 4, k: 4}\n')
+    made = tmp_path / "made.json"
+    for command, said in (("plan", "is zero and hardly"), ("compress", "was zero and is not")):
+        options = () if command == "plan" else ("--out", tmp_path / "out")
+        model = f"py:{__name__}:padded"
+        done = run(command, model, "--recipe", recipe, "--json", made, *options)
+        assert done.returncode == 0, done.stderr
+        (warning,) = json.loads(made.read_text())["warnings"]
+        assert warning.startswith(f"layer '0': row 0, its padding, {said} ")
+        assert done.stderr.splitlines() == [f"warning: {warning}"]
