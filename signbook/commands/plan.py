@@ -1,6 +1,8 @@
 """``signbook plan``: what ``compress`` would do, from shapes alone."""
 
-from dataclasses import asdict
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 from signbook.commands.options import SEED, Json, Model, Recipe, Seed, Weights
@@ -26,17 +28,45 @@ def run(
     check_outputs([("--json", json)], [model, weights, recipe])
 
     with warnings_in_short() as warned:
-        planned = vq.plan(resolve_model(model, weights), vq.Recipe.from_yaml(recipe), seed=seed)
-    document = _document(planned) | {"warnings": warned}
+        network, rules = resolve_model(model, weights), vq.Recipe.from_yaml(recipe)
+        predict, begun = vq.plan, _age()  # compress will start as this command did
+        planned = predict(network, rules, seed=seed)
+    document = _document(planned, begun) | {"warnings": warned}
     save_json(json, document)
     print_table(f"{model} by {recipe}", _COLUMNS, document["layers"])
-    print_table("skipped", ("name", "reason"), document["skipped"])
+    kept = [{"name": s.name, "reason": s.reason} for s in planned.skipped if s.candidate]
+    print_table("skipped", ("name", "reason"), kept + _summed(planned))
     print_totals(document)
     return document
 
 
-def _document(planned: Any) -> dict[str, Any]:
-    """The ``signbook.plan/1`` document of a :class:`vq.Plan`."""
+def _age() -> float:
+    """Seconds since this process began; its processor time where the system does not say."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # not Linux
+        return time.process_time()
+    ticks = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks
+
+
+def _summed(planned: Any) -> list[dict[str, str]]:
+    """What no recipe can name, a row for each type of module."""
+    kinds: dict[str, list[int]] = {}
+    for skipped in planned.skipped:
+        if not skipped.candidate:
+            kinds.setdefault(skipped.kind, []).append(skipped.weights)
+    return [
+        {
+            "name": f"{len(weights):,} x {kind}",
+            "reason": f"no weight matrix; {sum(weights):,} weights in all",
+        }
+        for kind, weights in kinds.items()
+    ]
+
+
+def _document(planned: Any, begun: float) -> dict[str, Any]:
+    """The ``signbook.plan/1`` document of a :class:`vq.Plan`, ``begun`` seconds after the start."""
     return {
         "schema": "signbook.plan/1",
         "layers": [
@@ -52,10 +82,12 @@ def _document(planned: Any) -> dict[str, Any]:
             }
             for a in planned.layers
         ],
-        "skipped": [asdict(s) for s in planned.skipped],
+        "skipped": [{"name": s.name, "reason": s.reason} for s in planned.skipped],
         "bits_per_weight": planned.bits_per_weight if planned.layers else None,
         "file_bytes": planned.file_bytes,
         "kept_bytes": planned.kept_bytes,
         "seconds": planned.seconds,
         "memory_bytes": planned.memory_bytes,
+        "process_seconds": begun + planned.seconds,
+        "process_peak_bytes": planned.process_peak_bytes,
     }

@@ -29,7 +29,7 @@ HELP, DOCUMENTS = HERE / "help", HERE / "documents"
 CONTAINERS, VERILOG = HERE / "containers.json", HERE / "verilog.json"
 
 #: Fields of documents that measure this machine, or say which versions it has.
-MACHINE = {"seconds", "wall_seconds", "versions"}
+MACHINE = {"seconds", "process_seconds", "process_peak_bytes", "wall_seconds", "versions"}
 #: Fields in which torch's arithmetic shows, which differs a little between processors.
 ARITHMETIC = {"error", "asymmetric_error", "relative_error"}
 

@@ -214,6 +214,11 @@ class _Codebook(Format):
         decoding = 4 * copies * max(g.N * g.d for g in geometries)
         return max(clustering, decoding)
 
+    def held_bytes(self, geometries: Sequence[Geometry]) -> int:
+        """Memory of what :meth:`compress` makes, as it is trained: indices, latent signs."""
+        latents = self.d if self.sign_bits else 0
+        return 4 * (1 + latents) * sum(g.N for g in geometries)
+
     def compress(self, layers: Sequence[Original], clusterer: Clusterer) -> "list[Compressed]":
         """Cluster the layers together, or fit each of them to the fixed codebook."""
         from vq.formats import codebook_weights, starts

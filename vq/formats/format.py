@@ -139,6 +139,10 @@ class Format:
         """Estimate the peak of memory beside the model while :meth:`compress` works."""
         return _BYTES_PER_WEIGHT * sum(g.weights for g in geometries)
 
+    def held_bytes(self, geometries: Sequence[Geometry]) -> int:
+        """Memory of what :meth:`compress` makes, as it is trained: the weights, in fp32."""
+        return 4 * sum(g.weights for g in geometries)
+
     def compress(self, layers: Sequence[Original], clusterer: Clusterer) -> "list[Compressed]":
         """Make the compressed weights of one layer, or of all layers that share a codebook."""
         raise NotImplementedError

@@ -12,6 +12,7 @@ from vq.container import LayerAccount, Provenance, account, plan_file
 from vq.container.header import canonical_json
 from vq.errors import ConfigError, bulleted
 from vq.formats.kept import dtype_tag, tied_tensors
+from vq.recipe.footprint import peak_bytes, resident_bytes, unread_bytes
 from vq.recipe.plain import check_values
 from vq.recipe.recipe import Recipe
 from vq.recipe.selection import Selection, select
@@ -23,13 +24,31 @@ __all__ = ["KEEP_PADDING", "Plan", "Skipped", "check_storable", "plan"]
 #: What to do for an embedding whose padding would not stay zero.
 KEEP_PADDING = "give it scale 'output', store it in int8 or int4, or keep it by the recipe"
 
+# What every format has in common: checks, decoding, and writing the file.
+_SECONDS_PER_WEIGHT, _SECONDS_PER_LAYER = 4e-8, 1e-3
+
 
 @dataclass(frozen=True)
 class Skipped:
-    """A layer that stays as it is, and why."""
+    """A layer that stays as it is, and why.
+
+    Attributes
+    ----------
+    name : str
+    reason : str
+    kind : str
+        Type of the module.
+    weights : int
+        Parameters of its own.
+    candidate : bool
+        Whether a recipe could name it: it holds a weight matrix.
+    """
 
     name: str
     reason: str
+    kind: str
+    weights: int
+    candidate: bool
 
 
 @dataclass(frozen=True)
@@ -47,9 +66,13 @@ class Plan:
     kept_bytes : int
         Bytes of the tensors that are stored as they are.
     seconds : float
-        Estimated time of clustering on this machine, to about a factor of two.
+        Estimated time of ``vq.compress_`` and ``vq.save`` on this machine, without calibration, to
+        about a factor of two.
     memory_bytes : int
         Estimated peak of memory beside the model while clustering, to about a factor of two.
+    process_peak_bytes : int
+        Estimated peak of this process's memory, everything counted, if it compressed the model and
+        saved it; to about a factor of two.
     """
 
     layers: list[LayerAccount]
@@ -58,6 +81,7 @@ class Plan:
     kept_bytes: int
     seconds: float
     memory_bytes: int
+    process_peak_bytes: int
 
     @property
     def bits_per_weight(self) -> float:
@@ -87,14 +111,24 @@ def plan(model: nn.Module, recipe: Recipe, *, seed: int = 0) -> Plan:
         (group[0].format, [layer.geometry for layer in group])
         for group in selection.codebook_groups()
     ]
+    memory = max((kind.memory_bytes(parts) for kind, parts in groups), default=0)
+    # Until the last layer is in place, the model holds the original of every weight, too. While
+    # the file is written, the originals are gone, and its bytes are in memory.
+    held = sum(kind.held_bytes(parts) for kind, parts in groups)
+    replaced = sum(layer.weight.nbytes for layer in selection.layers)
+    present = resident_bytes() + unread_bytes(model)
+    peak = present + held + max(memory, file.file_bytes - replaced)
     clusterer = KMeans(seed)
+    seconds = sum(kind.seconds(parts, clusterer) for kind, parts in groups)
+    seconds += _SECONDS_PER_WEIGHT * sum(g.weights for g in geometries)
     return Plan(
         layers=account(geometries),
         skipped=_skipped(model, selection),
         file_bytes=file.file_bytes,
         kept_bytes=sum(tensor.nbytes for tensor in file.tensors if tensor.name in kept),
-        seconds=sum(kind.seconds(parts, clusterer) for kind, parts in groups),
-        memory_bytes=max((kind.memory_bytes(parts) for kind, parts in groups), default=0),
+        seconds=seconds + _SECONDS_PER_LAYER * len(geometries),
+        memory_bytes=memory,
+        process_peak_bytes=max(peak_bytes(), peak),
     )
 
 
@@ -151,10 +185,11 @@ def _skipped(model: nn.Module, selection: Selection) -> list[Skipped]:
     selected = {id(module) for layer in selection.layers for module in layer.modules}
     out = []
     for name, module in model.named_modules():
-        if id(module) in selected or not any(True for _ in module.parameters(recurse=False)):
+        own = list(module.parameters(recurse=False))
+        if id(module) in selected or not own:
             continue
         kept = name in selection.kept
         kind = type(module).__name__
         reason = "kept by the recipe" if kept else f"{kind} holds no weight matrix"
-        out.append(Skipped(name or kind, reason))
+        out.append(Skipped(name or kind, reason, kind, sum(p.numel() for p in own), kept))
     return out

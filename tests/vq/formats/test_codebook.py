@@ -71,3 +71,5 @@ def test_cost():
     SSVQ(d=4, k=16, codebook=name).seconds(whole, clock)
     assert clock.asked[-1] > 0  # assignments only
     assert SSVQ(d=4).memory_bytes(ragged) > SSVQ(d=4).memory_bytes(whole[:1])
+    assert SSVQ(d=4).held_bytes(whole) == 4 * (64 + 256)  # indices and latent signs
+    assert VQ(d=4).held_bytes(whole) == 4 * 64

@@ -23,7 +23,7 @@ def test_a_format_of_a_name_and_a_setting():
     assert bare.problems() == bare.misfit("linear", (2, 8)) == bare.misfit_together([g]) == []
     assert bare.shared is None and not bare.leaves_scale and not bare.takes_codes
     assert bare.agrees_with(Bare()) and not bare.agrees_with(Bare(8))
-    assert bare.seconds([g], None) > 0 and bare.memory_bytes([g]) > 0
+    assert bare.seconds([g], None) > 0 and bare.memory_bytes([g]) > bare.held_bytes([g]) > 0
 
 
 def test_what_it_must_say():

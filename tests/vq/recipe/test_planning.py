@@ -61,6 +61,32 @@ def test_skipped_layers_are_listed_with_the_reason():
     }
 
 
+def test_what_recipes_cannot_name_says_so_and_counts_its_weights():
+    found = {s.name: s for s in vq.plan(Net(), Recipe({"fc1": SSVQ()})).skipped}
+    norm = Net().norm
+    assert (found["norm"].kind, found["norm"].candidate) == ("BatchNorm1d", False)
+    assert found["norm"].weights == norm.weight.numel() + norm.bias.numel()
+    assert found["head"].candidate
+
+
+def test_memory_of_the_process_grows_as_the_model_does():
+    def peak(layers, recipe):
+        with torch.device("meta"):
+            model = nn.Sequential(*[nn.Linear(1024, 4096, bias=False) for _ in range(layers)])
+        return vq.plan(model, Recipe(recipe)).process_peak_bytes
+
+    weights = 1024 * 4096
+    recipes = {
+        "ssvq": ({"*": SSVQ(d=8, k=16)}, 4 + 4 + 4 / 8),  # original, latents, indices
+        "vq": ({"*": VQ(d=4, k=64)}, 4 + 4 / 4),
+        "int8": ({"*": Int8()}, 4 + 4),
+        "kept": ({"0": Int8()}, 4 + 4),  # kept, and copied when the file is written
+    }
+    for name, (recipe, bytes_per_weight) in recipes.items():
+        grown = (peak(64, recipe) - peak(32, recipe)) / (32 * weights)
+        assert grown == pytest.approx(bytes_per_weight, rel=0.05), name
+
+
 def test_the_model_is_not_changed():
     model = Net()
     before = {name: value.clone() for name, value in model.state_dict().items()}
