@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from signbook.commands import torchrun
+from signbook.commands.stopping import stoppable
 from vq.errors import OutputError, SignbookError
 from vq.version import TOOL
 
@@ -54,6 +55,10 @@ def _command(name: str) -> Any:
 class _Group(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings | {"commands": _Commands()})
+
+    def invoke(self, context: Any) -> Any:
+        with stoppable():
+            return super().invoke(context)
 
 
 app = typer.Typer(
@@ -112,7 +117,10 @@ def _fail(error: Exception) -> NoReturn:
 
 
 def main() -> None:
-    """Run a command. Exit 0: fine. 1: an error that Signbook names, in one line. 2: usage."""
+    """Run a command. Exit 0: fine. 1: an error that Signbook names, in one line. 2: usage.
+
+    130: Ctrl-C. 143: SIGTERM.
+    """
     with torchrun.ending():
         _main()
 
@@ -129,6 +137,3 @@ def _main() -> None:
         # What is still in the buffer is lost; Python would try again at its end, and say so.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _fail(OutputError(f"standard output: must take what is printed, but {error.strerror}"))
-    except KeyboardInterrupt:
-        print("interrupted; every file that is there is complete", file=sys.stderr)
-        raise SystemExit(1) from None

@@ -109,6 +109,8 @@ def check_outputs(outputs: Outputs, inputs: Inputs) -> None:
 def output_folder(folder: Path, outputs: Outputs, inputs: Inputs) -> Iterator[None]:
     """Make a folder, check all outputs, and keep the folder from other runs until the block ends.
 
+    A folder that is new, and in which a block that fails has left nothing, goes again.
+
     Raises
     ------
     ConfigError
@@ -122,10 +124,17 @@ def output_folder(folder: Path, outputs: Outputs, inputs: Inputs) -> Iterator[No
     make_folder(folder)
     try:
         check_outputs(outputs, inputs)
-    except OutputError:
-        if new:
-            folder.rmdir()
+        with _locked(folder):
+            yield
+    except BaseException:
+        for path in (*sorted(folder.rglob("*"), reverse=True), folder) if new else ():
+            with suppress(OSError):  # a file, or a folder that holds one
+                path.rmdir()
         raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     place = os.open(folder, os.O_RDONLY)  # the folder is its own lock file: nothing stays behind
     try:
         try:
@@ -148,9 +157,11 @@ def _files_of(given: str | os.PathLike[str]) -> Iterator[Path]:
     yield Path(text)
     kind, _, rest = text.partition(":")
     if kind == "py":
-        module = rest.partition(":")[0].replace(".", "/")
+        path, _, options = rest.partition("?")
+        module = path.partition(":")[0].replace(".", "/")
         for folder in (".", *sys.path):
             yield from (Path(folder, f"{module}.py"), Path(folder, module, "__init__.py"))
+        yield from (Path(option.partition("=")[2]) for option in options.split("&"))
     elif kind == "hf" and Path(rest).is_dir():
         with suppress(OSError):
             yield from Path(rest).iterdir()

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,9 @@ def write_verilog(config: Config, path: str | os.PathLike[str]) -> Path:
     texts = {path: source, path.with_suffix(".json"): facts}
     if isinstance(config, AcceleratorConfig):
         texts[path.with_suffix(".md")] = register_document()
-    for target, text in texts.items():
-        with atomic_file(target) as file:
+    with ExitStack() as stack:
+        files = [stack.enter_context(atomic_file(target)) for target in texts]
+        for file, text in zip(files, texts.values(), strict=True):
             file.write(text.encode())
+            file.flush()  # what finds no room says so before the first one is replaced
     return path

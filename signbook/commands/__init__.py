@@ -10,6 +10,7 @@ defaults     what the library takes where nothing is given
 accelerator  settings of an accelerator, from a file and from options
 measuring    what ``simulate`` and ``estimate`` do alike
 tables       rows of a measurement to print
-printing     tables and facts on the console, documents, warnings, Ctrl-C
+printing     tables and facts on the console, documents, warnings
+stopping     Ctrl-C and SIGTERM
 ===========  ================================================================
 """

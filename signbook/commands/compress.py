@@ -24,20 +24,24 @@ def run(
     json: Json = None,
 ) -> dict[str, Any]:
     """Cluster the layers that a recipe selects and write one container, without training."""
+    import torch
     from torch import nn
 
     import vq
-    from signbook.files import FILE_NAME, output_folder
+    from signbook.files import FILE_NAME, output_folder, refuse_inputs
     from signbook.naming import resolve_data, resolve_model
     from signbook.objectives import objective_of
 
     outputs = [("--out", out / FILE_NAME), ("--json", json)]
     with output_folder(out, outputs, [model, weights, recipe, data]), warnings_in_short() as warned:
+        rules = vq.Recipe.from_yaml(recipe)
+        refuse_inputs(outputs, rules.files)
+        torch.manual_seed(seed)
         network = resolve_model(model, weights)
         objective = None if data is None else objective_of(resolve_data(data))
         result = vq.compress_(
             network,
-            vq.Recipe.from_yaml(recipe),
+            rules,
             calibration=None if objective is None else objective.calibration(),
             importance=importance,
             loss=nn.functional.cross_entropy if objective is None else objective.loss,

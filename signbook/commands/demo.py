@@ -23,10 +23,13 @@ def run(
 
     Needs no network, no GPU and no argument; takes about two minutes on two cores.
     """
-    from signbook.demo import headline, run_demo
+    from signbook.demo import ARMS, headline, run_demo
+    from signbook.files import output_folder
 
     streamed = is_standard(json)
-    result = run_demo(out, seed=seed, json_path=None if streamed else json)
+    names = ("report.html", *(f"digits-{arm}.vq.safetensors" for arm in ARMS))
+    with output_folder(out, [*(("--out", out / name) for name in names), ("--json", json)], []):
+        result = run_demo(out, seed=seed, json_path=None if streamed else json)
     if streamed:
         save_json(json, result.document)
     print_rows("Signbook demo", headline(result.document))

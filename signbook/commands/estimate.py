@@ -60,11 +60,12 @@ def run(
     int8,int4
     """
     from hwsim import estimate, estimate_workload
-    from hwsim.workloads import workload
-    from signbook.files import check_outputs
+    from hwsim.workloads import recipe_of, workload
+    from signbook.files import check_outputs, refuse_inputs
 
     check_outputs([("--json", json)], [target, recipe, accelerator, rom, memory])
-
+    if recipe is not None:
+        refuse_inputs([("--json", json)], recipe_of(recipe).files)
     setup = setup_of(accelerator, settings, rom, memory, methods)
     if not target.endswith(_FILE):
         _check(target, recipe, rows)

@@ -48,7 +48,7 @@ def run(
     json: Json = None,
 ) -> dict[str, Any]:
     """Write a container as dense weights, as ONNX, as an accelerator's memory, or repacked."""
-    from signbook.files import check_outputs, refuse_inputs, write_json
+    from signbook.files import check_outputs, output_folder, write_json
     from signbook.packed import FORMATS, export_packed
     from signbook.packed.folder import WEIGHTS
     from vq.container.rom import roms_of
@@ -60,20 +60,19 @@ def run(
     files, layers = [out], {}
     sources = [file, model, data, rom]
     if to in FORMATS:
-        refuse_inputs([("--out", out / name) for name in (WEIGHTS, "config.json")], sources)
-        check_outputs([("--json", json)], sources)
+        outputs = [("--out", out / name) for name in (WEIGHTS, "config.json")]
+        with output_folder(out, [*outputs, ("--json", json)], sources):
+            layers = export_packed(file, to, out, model=model, dense_others=dense_others, rom=rom)
+            files = layers.pop("files")
     else:
         beside = out.with_name(out.name + ".json") if to == "dram" else None
         check_outputs([("--out", out), ("--out", beside), ("--json", json)], sources)
-    if to in FORMATS:
-        layers = export_packed(file, to, out, model=model, dense_others=dense_others, rom=rom)
-        files = layers.pop("files")
-    elif to == "dense":
+    if to == "dense":
         export_dense(file, out, dtype=dtype, rom=roms_of(rom))
     elif to == "dram":
         files.append(out.with_name(out.name + ".json"))
         write_json(files[1], export_dram(file, out, base=base))
-    else:
+    elif to == "onnx":
         _export_onnx(file, out, model, data, rom)
     written = [{"file": str(path), "bytes": path.stat().st_size} for path in files]
     document: dict[str, Any] = {

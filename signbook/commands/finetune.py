@@ -26,6 +26,7 @@ from signbook.commands.printing import (
     text,
     warnings_in_short,
 )
+from signbook.commands.stopping import resumable
 from signbook.commands.torchrun import first_alone
 from vq.errors import ConfigError
 
@@ -83,19 +84,25 @@ def run(
 
     Under torchrun, processes share the rows of every batch.
     """
+    import torch
+
     import vq
     from signbook.evaluation import choose_device
-    from signbook.files import FILE_NAME, output_folder, write_json
+    from signbook.files import FILE_NAME, output_folder, refuse_inputs, write_json
     from signbook.naming import resolve_data, resolve_model
     from signbook.objectives import Embedded, objective_of
     from vq.distributed import is_main, together
+    from vq.learning.checkpoint import clear
 
     if epochs < 1 and not blockwise:
         raise ConfigError(f"--epochs must be positive without --blockwise, not {epochs}")
-    outputs = [("--out", out / name) for name in (FILE_NAME, "run.json")]
-    folder = output_folder(out, [*outputs, ("--json", json)], [model, weights, recipe, data])
-    with first_alone(folder), warnings_in_short():
+    outputs = [*(("--out", out / name) for name in (FILE_NAME, "run.json")), ("--json", json)]
+    folder = first_alone(output_folder(out, outputs, [model, weights, recipe, data]))
+    with folder, resumable(out, "checkpoint"), warnings_in_short():
+        torch.manual_seed(seed)
         with together():
+            rules = vq.Recipe.from_yaml(recipe)
+            refuse_inputs(outputs, rules.files)
             objective = objective_of(resolve_data(data))
             if objective.needs_teacher and not teacher and epochs:
                 raise ConfigError(f"data {data} hold no targets, so --teacher must be given")
@@ -108,7 +115,7 @@ def run(
         with together():
             result = vq.compress_(
                 network,
-                vq.Recipe.from_yaml(recipe),
+                rules,
                 calibration=calibration,
                 importance=importance,
                 loss=objective.loss,
@@ -163,6 +170,7 @@ def run(
         if blocks is not None:
             document["blockwise"] = blocks.to_json()
         write_json(out / "run.json", document)
+        clear(out / "checkpoints")
     save_json(json, document)
     print_compressed(document)
     if blocks is not None:

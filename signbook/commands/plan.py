@@ -22,13 +22,14 @@ def run(
 ) -> dict[str, Any]:
     """Predict a compression: exact bytes, what is skipped and why, about how long and how large."""
     import vq
-    from signbook.files import check_outputs
+    from signbook.files import check_outputs, refuse_inputs
     from signbook.naming import resolve_model
 
     check_outputs([("--json", json)], [model, weights, recipe])
 
     with warnings_in_short() as warned:
         network, rules = resolve_model(model, weights), vq.Recipe.from_yaml(recipe)
+        refuse_inputs([("--json", json)], rules.files)
         predict, begun = vq.plan, _age()  # compress will start as this command did
         planned = predict(network, rules, seed=seed)
     document = _document(planned, begun) | {"warnings": warned}

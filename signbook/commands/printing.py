@@ -16,7 +16,6 @@ __all__ = [
     "print_rows",
     "print_table",
     "print_totals",
-    "resumable",
     "save_json",
     "text",
     "warnings_in_short",
@@ -131,20 +130,6 @@ def keep_output() -> Iterator[None]:
             yield
     finally:
         _kept.pop()
-
-
-@contextmanager
-def resumable(out: Path, part: str) -> Iterator[None]:
-    """Say after Ctrl-C that every finished ``part`` is in ``out``, and exit with status 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(
-            f"interrupted; every finished {part} is in {out}: the same command with --resume goes "
-            "on from there",
-            err=True,
-        )
-        raise typer.Exit(130) from None
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from signbook.commands.options import DEVICE, SEED, Device, Json, Model, Out, Se
 from signbook.commands.printing import (
     print_rows,
     print_table,
-    resumable,
     save_json,
     text,
     warnings_in_short,
 )
+from signbook.commands.stopping import resumable
 from signbook.commands.torchrun import first_alone
 from vq.errors import ConfigError
 
@@ -119,6 +119,7 @@ def run(
     from signbook.naming import resolve_data, resolve_model
     from signbook.objectives import calibration_of, part_of
     from vq.distributed import is_main, together
+    from vq.learning.checkpoint import clear
     from vq.progress import bar
     from vq.recipe.selection import select
 
@@ -186,6 +187,7 @@ def run(
             "seconds": time.perf_counter() - start,
         }
         write_json(out / "quantize.json", document)
+        clear(out / "checkpoints")
     save_json(json, document)
     _print(document, damping)
     return document

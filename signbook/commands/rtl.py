@@ -34,33 +34,33 @@ def run(
 ) -> None:
     """Generate the accelerator as Verilog, with a manifest and a map of its registers."""
     from rtl import AcceleratorConfig, StreamerConfig, top_of, write_verilog
-    from signbook.files import check_outputs, make_folder, refuse_inputs
+    from signbook.files import output_folder
 
     if weights_only and report:
         raise ConfigError("--report must stand without --weights-only: it reports on accelerators")
     if json is not None and not report:
         raise ConfigError("--json must stand beside --report: it is where the report goes")
-    check_outputs([("--json", json)], [accelerator, rom])
     kind = StreamerConfig if weights_only else AcceleratorConfig
-    values, _ = read_settings(accelerator, settings, rom)  # Verilog has no clock rate
-    config = kind.from_mapping(values)
-    files = [f"{top_of(config)}.v", f"{top_of(config)}.json"]
-    refuse_inputs([("--out", out / name) for name in files], [accelerator, rom])
-    written = write_verilog(config, make_folder(out) / f"{top_of(config)}.v")
-    if not (report and isinstance(config, AcceleratorConfig)):
-        typer.echo(written)
-        return
-    from rich.console import Console
-    from rich.text import Text
+    file = out / f"{top_of(kind())}.v"
+    outputs = [("--out", file.with_suffix(end)) for end in (".v", ".json", ".md")]
+    with output_folder(out, [*outputs, ("--json", json)], [accelerator, rom]):
+        values, _ = read_settings(accelerator, settings, rom)  # Verilog has no clock rate
+        config = kind.from_mapping(values)
+        written = write_verilog(config, file)
+        if not (report and isinstance(config, AcceleratorConfig)):
+            typer.echo(written)
+            return
+        from rich.console import Console
+        from rich.text import Text
 
-    from rtl.build.report import CORE, area_report, area_table, clock_report, clock_table
+        from rtl.build.report import CORE, area_report, area_table, clock_report, clock_table
 
-    with Console(stderr=True).status("synthesis") as status:
+        with Console(stderr=True).status("synthesis") as status:
 
-        def show(step: str) -> None:
-            status.update(Text(step))
+            def show(step: str) -> None:
+                status.update(Text(step))
 
-        area = area_report(config, progress=show)
-        clock = clock_report(config, core=CORE, progress=show)
-    save_json(json, area | clock)
+            area = area_report(config, progress=show)
+            clock = clock_report(config, core=CORE, progress=show)
+        save_json(json, area | clock)
     typer.echo(f"{written}\n{area_table(area)}\n{clock_table(clock)}")

@@ -10,7 +10,8 @@ import typer
 
 from signbook.commands.defaults import Defaults
 from signbook.commands.options import MEMORY_HELP, Json
-from signbook.commands.printing import print_rows, print_table, resumable, save_json, text
+from signbook.commands.printing import print_rows, print_table, save_json, text
+from signbook.commands.stopping import resumable
 from vq.errors import ConfigError, SimulationError
 
 if TYPE_CHECKING:
@@ -82,20 +83,28 @@ def run(
     --memory ddr4-2400 --memory lpddr5-6400. Whatever stops it, --resume goes on.
     """
     from hwsim.sweep import sweep
-    from signbook.files import check_outputs
+    from hwsim.workloads import recipe_of
+    from signbook.files import check_outputs, refuse_inputs
     from vq.progress import bar
 
-    check_outputs([("--json", json)], [space, *(targets or ()), *(recipe or ()), *(memory or ())])
-
+    axes = {
+        "targets": targets,
+        "engine": engine,
+        "memories": memory,
+        "recipes": recipe,
+        "rows": rows and rows.split(","),
+    }
+    outputs = [
+        *(("--out", out / name) for name in ("points.jsonl", "sweep.json")),
+        ("--json", json),
+    ]
+    refuse_inputs(outputs, [space, *(targets or ()), *(recipe or ()), *(memory or ())])
+    checked = _space(space, axes, settings or ())
+    named = [*checked.targets, *checked.memories, *checked.recipes]
+    books = [book for text in checked.recipes for book in recipe_of(text).files]
+    refuse_inputs(outputs, [*named, *books])
+    check_outputs([("--json", json)], [])
     with resumable(out, "point"):
-        axes = {
-            "targets": targets,
-            "engine": engine,
-            "memories": memory,
-            "recipes": recipe,
-            "rows": rows and rows.split(","),
-        }
-        checked = _space(space, axes, settings or ())
         with _executor(dask) as (make, threads), bar("sweep", search or len(checked)) as advance:
             document = sweep(
                 checked,

@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from signbook.files import check_outputs, make_folder, output_folder, refuse_inputs, write_json
@@ -132,44 +134,98 @@ def test_two_runs_in_one_folder_refuse_each_other(tmp_path):
 
 NET = "py:signbook.zoo.digits:DigitsViT?depth=1&dim=32"
 DIGITS = "py:signbook.data:digits"
-COMMANDS = {
-    "plan": ("plan", NET, "--recipe", "FILE", "--json", "FILE"),
-    "compress": ("compress", NET, "--recipe", "FILE", "--out", "DIR", "--json", "FILE"),
-    "weights": ("compress", NET, "--recipe", "OTHER", "--weights", "FILE", "--out", "DIR",
-                "--json", "FILE"),
-    "own": ("compress", NET, "--recipe", "DIR/model.vq.safetensors", "--out", "DIR"),
-    "finetune": ("finetune", NET, "--recipe", "FILE", "--data", DIGITS, "--out", "DIR",
-                 "--json", "FILE"),
-    "run.json": ("finetune", NET, "--recipe", "DIR/run.json", "--data", DIGITS, "--out", "DIR"),
-    "quantize": ("quantize", NET, "--data", DIGITS, "--recipe", "FILE", "--out", "DIR",
-                 "--json", "FILE"),
-    "inspect": ("inspect", "FILE", "--json", "FILE"),
-    "eval": ("eval", NET, "--data", DIGITS, "--file", "FILE", "--json", "FILE"),
-    "integer": ("integer", NET, "--file", "FILE", "--data", DIGITS, "--out", "FILE"),
-    "integer in place": ("integer", NET, "--file", "FILE", "--data", DIGITS, "--json", "FILE"),
-    "export": ("export", "FILE", "--to", "dense", "--out", "FILE"),
-    "dram": ("export", "DIR/x.json", "--to", "dram", "--out", "DIR/x"),
-    "gptq": ("export", "DIR/model.safetensors", "--to", "gptq", "--out", "DIR"),
-    "rtl": ("rtl", "--out", "DIR", "--accelerator", "FILE", "--report", "--json", "FILE"),
-    "simulate": ("simulate", "FILE", "--json", "FILE"),
-    "estimate": ("estimate", "minilm-l6", "--recipe", "FILE", "--json", "FILE"),
-    "sweep": ("sweep", "--out", "DIR", "--space", "FILE", "--json", "FILE"),
-    "report": ("report", "FILE", "--out", "FILE"),
+#: Commands whose output OUT is their input IN; of a folder, IN is what the command writes to it.
+OVERWRITING = {
+    "plan": ("plan", NET, "--recipe", "IN", "--json", "OUT"),
+    "plan, weights": ("plan", NET, "--recipe", "OTHER", "--weights", "IN", "--json", "OUT"),
+    "compress": ("compress", NET, "--recipe", "IN", "--out", "DIR", "--json", "OUT"),
+    "compress, weights": ("compress", NET, "--recipe", "OTHER", "--weights", "IN", "--out", "DIR",
+                          "--json", "OUT"),
+    "compress, folder": ("compress", NET, "--recipe", "DIR/model.vq.safetensors", "--out", "OUT"),
+    "compress, codebook": ("compress", NET, "--recipe", "BOOK", "--out", "DIR", "--json", "OUT"),
+    "compress, data": ("compress", NET, "--recipe", "OTHER", "--data", "py:signbook.data:x?path=IN",
+                       "--out", "DIR", "--json", "OUT"),
+    "plan, codebook": ("plan", NET, "--recipe", "BOOK", "--json", "OUT"),
+    "finetune": ("finetune", NET, "--recipe", "IN", "--data", DIGITS, "--out", "DIR", "--json",
+                 "OUT"),
+    "finetune, codebook": ("finetune", NET, "--recipe", "BOOK", "--data", DIGITS, "--out", "DIR",
+                           "--json", "OUT"),
+    "finetune, folder": ("finetune", NET, "--recipe", "DIR/run.json", "--data", DIGITS, "--out",
+                         "OUT"),
+    "quantize": ("quantize", NET, "--data", DIGITS, "--recipe", "IN", "--out", "DIR", "--json",
+                 "OUT"),
+    "quantize, folder": ("quantize", NET, "--data", DIGITS, "--recipe", "DIR/quantize.json",
+                         "--out", "OUT"),
+    "inspect": ("inspect", "IN", "--json", "OUT"),
+    "eval": ("eval", NET, "--data", DIGITS, "--file", "IN", "--json", "OUT"),
+    "eval, weights": ("eval", NET, "--data", DIGITS, "--weights", "IN", "--json", "OUT"),
+    "eval, rom": ("eval", NET, "--data", DIGITS, "--file", "OTHER", "--rom", "IN", "--json", "OUT"),
+    "integer": ("integer", NET, "--file", "IN", "--data", DIGITS, "--out", "OUT"),
+    "integer in place": ("integer", NET, "--file", "IN", "--data", DIGITS, "--json", "OUT"),
+    "integer, json": ("integer", NET, "--file", "IN", "--data", DIGITS, "--out", "DIR/x", "--json",
+                      "OUT"),
+    "export": ("export", "IN", "--to", "dense", "--out", "OUT"),
+    "export, json": ("export", "IN", "--to", "dense", "--out", "DIR/x", "--json", "OUT"),
+    "export to onnx": ("export", "IN", "--to", "onnx", "--model", NET, "--data", DIGITS, "--out",
+                       "OUT"),
+    "export, map": ("export", "DIR/x.json", "--to", "dram", "--out", "OUT/x"),
+    "export, folder": ("export", "DIR/model.safetensors", "--to", "gptq", "--out", "OUT"),
+    "rtl": ("rtl", "--out", "DIR", "--accelerator", "IN", "--report", "--json", "OUT"),
+    "rtl, page": ("rtl", "--out", "OUT", "--accelerator", "DIR/signbook_accelerator.md"),
+    "simulate": ("simulate", "IN", "--json", "OUT"),
+    "simulate, accelerator": ("simulate", "OTHER", "--accelerator", "IN", "--json", "OUT"),
+    "estimate": ("estimate", "minilm-l6", "--recipe", "IN", "--json", "OUT"),
+    "estimate, memory": ("estimate", "minilm-l6", "--recipe", "int4", "--memory",
+                         "IN:clock_mhz=800", "--json", "OUT"),
+    "estimate, codebook": ("estimate", "minilm-l6", "--recipe", "BOOK", "--json", "OUT"),
+    "sweep": ("sweep", "--out", "DIR", "--space", "IN", "--json", "OUT"),
+    "sweep, target": ("sweep", "IN", "--out", "DIR", "--json", "OUT"),
+    "sweep, folder": ("sweep", "--out", "OUT", "--space", "DIR/sweep.json"),
+    "sweep, codebook": ("sweep", "minilm-l6", "--out", "DIR", "--recipe", "BOOK", "--json", "OUT"),
+    "report": ("report", "IN", "--out", "OUT"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", COMMANDS)
-def test_every_command_refuses_to_overwrite_what_it_reads(case, tmp_path):
+WAYS = ("itself", "a hard link", "a link", "relative", "around")
+
+
+def _way(way, source, folder):
+    """Another path to ``source``, or, of a folder, to it."""
+    match way:
+        case "a hard link" if source.is_file():
+            (folder / "hard").hardlink_to(source)
+            return folder / "hard"
+        case "a link" | "a hard link":
+            (folder / "soft").symlink_to(source)
+            return folder / "soft"
+        case "relative":
+            return Path(os.path.relpath(source))
+        case "around":
+            (folder / "x").mkdir()
+            return folder / "x" / ".." / source.name
+    return source
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", OVERWRITING)
+def test_every_command_refuses_to_overwrite_what_it_reads(case, way, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = OVERWRITING[case]
     folder = tmp_path / "out"
     folder.mkdir()
-    places = [tmp_path / "FILE", tmp_path / "OTHER"]
-    places += [folder / n for n in ("model.vq.safetensors", "run.json", "x.json")]
-    places.append(folder / "model.safetensors")
-    for place in places:
-        place.write_text("input")
-    names = {"FILE": str(places[0]), "OTHER": str(places[1]), "DIR": str(folder)}
-    words = [names.get(w, w.replace("DIR/", f"{folder}/")) for w in COMMANDS[case]]
-    text = refused(*words)
+    (tmp_path / "OTHER").write_text("input")
+    inside = [word for word in words if word.startswith("DIR/") and word != "DIR/x"]
+    source = folder / inside[0].removeprefix("DIR/") if inside else tmp_path / "input"
+    source.write_text("input")
+    if "BOOK" in words:
+        np.save(tmp_path / "book.npy", np.ones((4, 4), np.int8))
+        (tmp_path / "book.yaml").write_text("'*': {method: ssvq, codebook: book.npy}\n")
+        source = tmp_path / "book.npy"
+    other = _way(way, folder if inside else source, tmp_path)
+    names = {"IN": source, "OUT": other, "DIR": folder, "OTHER": tmp_path / "OTHER"}
+    names["BOOK"] = tmp_path / "book.yaml"
+    pattern = re.compile("|".join(rf"\b{name}\b" for name in names))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    text = refused(*(pattern.sub(lambda found: str(names[found[0]]), word) for word in words))
     assert re.search(r"must (not be a file that is read|be another file than that of)", text), text
-    assert all(place.read_text() == "input" for place in places)
-    assert len([p for p in tmp_path.rglob("*") if p.is_file()]) == len(places)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

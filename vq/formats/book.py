@@ -27,11 +27,14 @@ class Book:
         None where only the name is known: enough to plan with, not to compress.
     data : bytes
         Its k * d integers, codeword by codeword.
+    file : Path or None
+        Where they were read from.
     """
 
     name: str
     shape: tuple[int, int] | None = field(default=None, compare=False)
     data: bytes = field(default=b"", compare=False, repr=False)
+    file: Path | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def named(cls, text: str, folder: Path) -> "Book":
@@ -45,12 +48,13 @@ class Book:
         if _NAME.fullmatch(text):
             return cls(text)
         path = text.removeprefix("rom:")
-        integers = read_rom(folder / path)
+        file = folder / path
+        integers = read_rom(file)
         k, d = integers.shape
         name = rom_name(integers)
         if path == text:
             name = f"sha256:{name.removeprefix('rom:')}"
-        return cls(name, (k, d), integers.tobytes())
+        return cls(name, (k, d), integers.tobytes(), file)
 
     @property
     def integers(self) -> NDArray[np.int8] | None:

@@ -98,6 +98,11 @@ class _Codebook(Format):
         return found if self.book is None else found | {"codebook": self.book.name}
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The file of a fixed codebook."""
+        return () if self.book is None or self.book.file is None else (self.book.file,)
+
+    @property
     def sign_bits(self) -> int:
         """Stored signs per sub-vector."""
         raise NotImplementedError

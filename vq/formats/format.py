@@ -105,6 +105,11 @@ class Format:
         """Everything that is wrong with these settings by themselves."""
         return []
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that the settings were read from."""
+        return ()
+
     def misfit(self, op: str, shape: tuple[int, ...]) -> list[str]:
         """Everything that keeps these settings from a layer."""
         return []

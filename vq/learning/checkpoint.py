@@ -19,7 +19,7 @@ from vq.errors import ConfigError, OutputError, ResumeError
 from vq.formats.model import provenance_of
 from vq.version import TOOL
 
-__all__ = ["Checkpoints", "StageCheckpoints", "digest_of", "marks_of"]
+__all__ = ["Checkpoints", "StageCheckpoints", "clear", "digest_of", "marks_of"]
 
 _KEEP = 2
 _NAME = re.compile(r"step-(\d{10})-([0-9a-f]{16})\.pt")
@@ -183,6 +183,17 @@ class StageCheckpoints:
         """
         if is_main():
             self._of(stage).save(0, state)
+
+
+def clear(folder: str | os.PathLike[str]) -> None:
+    """Remove all checkpoints of a run that is over, those of its stages too, but not its log."""
+    place = Path(folder)
+    for path in (*sorted(place.rglob("*"), reverse=True), place):
+        with suppress(OSError):  # what cannot go, or a folder that holds more, stays
+            if _NAME.fullmatch(path.name):
+                path.unlink()
+            elif path.is_dir():
+                path.rmdir()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

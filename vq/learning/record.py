@@ -107,8 +107,8 @@ class RunLog:
                 except ValueError:  # cut off when the process died
                     break
                 kept.append(line + "\n")
-        with atomic_file(self._path) as file:
-            file.write("".join(kept).encode())
+            with atomic_file(self._path) as file:
+                file.write("".join(kept).encode())
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append one line.

@@ -59,7 +59,7 @@ def run_tool(
     if executable is None:
         raise SimulationError(f"{command[0]} must be on PATH, but it is not; {remedy}")
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [executable, *command[1:]],
             cwd=folder,
             env=environment,
@@ -68,18 +68,23 @@ def run_tool(
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            check=False,
+            start_new_session=True,
         )
     except OSError as error:
         raise SimulationError(
             f"{executable} must be a program, but it cannot be started: {error.strerror}; {remedy}"
         ) from error
-    if done.returncode != 0:
+    with process:
+        try:
+            said, _ = process.communicate()
+        except BaseException:  # what it has started would go on without it
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode != 0:
         raise SimulationError(
-            f"{name} must succeed, not end with {_ended(done.returncode)}:\n"
-            f"{last_lines(done.stdout)}"
+            f"{name} must succeed, not end with {_ended(process.returncode)}:\n{last_lines(said)}"
         )
-    return done.stdout
+    return said
 
 
 def last_lines(text: str) -> str:

@@ -131,6 +131,11 @@ class Recipe:
             key: None if chosen is None else chosen.to_json() for key, chosen in self.rules.items()
         }
 
+    @property
+    def files(self) -> list[Path]:
+        """Files that the formats were read from: those of fixed codebooks."""
+        return [file for chosen in self.rules.values() if chosen for file in chosen.files]
+
     def resolve(self, names: Iterable[str]) -> dict[str, Format | None]:
         """Choose a format for every layer name.
 

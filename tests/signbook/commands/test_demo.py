@@ -22,4 +22,9 @@ def test_missing_compiler_is_found_before_any_work(tmp_path, missing):
         (tools / tool).chmod(0o755)
     text = refused("demo", "--out", tmp_path / "out", env={"PATH": str(tools)})
     assert "SimulationError" in text and missing in text and "apt" in text
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_outputs_are_different_files(tmp_path):
+    text = refused("demo", "--out", tmp_path, "--json", tmp_path / "report.html")
+    assert "--json must be another file than that of --out" in text and not list(tmp_path.iterdir())

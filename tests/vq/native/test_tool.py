@@ -58,3 +58,22 @@ def test_a_tool_that_is_none(tmp_path):
     (tmp_path / "text").chmod(0o755)
     with pytest.raises(SimulationError, match=r"text must be a program, but .*: Exec format"):
         run_tool([str(tmp_path / "text")], tmp_path, name="", remedy="")
+
+
+def test_what_a_tool_has_started_ends_with_it(tmp_path, monkeypatch):
+    started = "sleep 60 & echo $! > child; echo $$ > parent; wait"
+
+    def stop(process, *arguments):
+        while not (tmp_path / "parent").exists() or not (tmp_path / "parent").read_text():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_tool(["sh", "-c", started], tmp_path, name="sh", remedy="none")
+    child = Path("/proc") / (tmp_path / "child").read_text().strip() / "stat"
+    for _ in range(500):
+        if not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.01)
+    raise AssertionError("a process was left behind")
