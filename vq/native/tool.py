@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from vq.errors import SimulationError
@@ -78,7 +79,8 @@ def run_tool(
         try:
             said, _ = process.communicate()
         except BaseException:  # what it has started would go on without it
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             raise
     if process.returncode != 0:
         raise SimulationError(

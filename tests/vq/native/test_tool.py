@@ -1,5 +1,9 @@
 """Tools: commands as a shell reads them, and what is said of those that fail."""
 
+import subprocess
+import time
+from pathlib import Path
+
 import pytest
 
 from vq.errors import SimulationError
