@@ -41,6 +41,7 @@ ARROWS = {
     "vq/learning": "vq/calibration vq/activations vq/formats vq/clustering vq/recipe vq/container",
     "vq/learning/rules": "vq/learning/rates vq/formats vq/clustering vq/container",
     "vq/integer": "vq/storage vq/calibration vq/formats vq/container",
+    "vq/export": "vq/calibration vq/integer vq/container",
     "vq/hf": "vq/storage vq/formats vq/inference vq/integer vq/container",
     "vq": "vq",
     "rescomp": "vq/formats vq/clustering vq/calibration vq/activations vq/learning vq/recipe "
@@ -69,7 +70,7 @@ ARROWS = {
     "signbook": "signbook vq rescomp rtl hwsim",
 }
 #: Files beside the rooms of a package: a listing that draws the architecture has few.
-LOOSE = {"vq": 10, "rtl": 9, "hwsim": 2, "signbook": 12}
+LOOSE = {"vq": 8, "rtl": 9, "hwsim": 2, "signbook": 12}
 #: Heavy packages, and the folders that may import them at the top of a module.
 HEAVY = {
     "torch": ("vq", "rescomp", "signbook"),

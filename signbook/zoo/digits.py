@@ -129,7 +129,7 @@ class DigitsViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.stem(images).flatten(2).transpose(1, 2)
-        x = torch.cat([self.token.expand(len(tokens), -1, -1), tokens], dim=1) + self.position
+        x = torch.cat([self.token.expand(tokens.shape[0], -1, -1), tokens], dim=1) + self.position
         for block in self.blocks:
             x = block(x)
         logits: Tensor = self.head(self.norm(x[:, 0]))

@@ -13,7 +13,7 @@ from signbook.cli import app
 from signbook.commands.defaults import Defaults
 from signbook.demo import run_demo
 from signbook.evaluation import evaluate, evaluate_named
-from vq.export import export_dense, export_dram
+from vq.export import export_dense, export_dram, export_onnx
 from vq.integer import add_integer
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -43,6 +43,7 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
         ("integer", {"choice": "choice", "out": "out"}, add_integer),
         ("export", {"dtype": "dtype"}, export_dense),
         ("export", {"base": "base"}, export_dram),
+        ("export", {"opset": "opset"}, export_onnx),
         ("simulate", dict.fromkeys(("memory", "rows", "check")), hwsim.simulate),
         ("estimate", dict.fromkeys(("memory", "rows")), hwsim.estimate),
         ("sweep", dict.fromkeys(("seed", "retries", "search", "workers", "resume")), sweep),
@@ -73,7 +74,9 @@ def _default(function, parameter):
 
 
 def test_what_is_no_default_is_an_error():
-    with pytest.raises(AttributeError, match=r"^vq.export has no export_sparse$"):
-        _ = Defaults("vq.export", "export_sparse").dtype
-    with pytest.raises(AttributeError, match=r"^vq.export.export_dense has no default for 'path'$"):
-        _ = Defaults("vq.export", "export_dense").path
+    with pytest.raises(AttributeError, match=r"^vq.export.dense has no export_sparse$"):
+        _ = Defaults("vq.export.dense", "export_sparse").dtype
+    with pytest.raises(
+        AttributeError, match=r"^vq.export.dense.export_dense has no default for 'p"
+    ):
+        _ = Defaults("vq.export.dense", "export_dense").path

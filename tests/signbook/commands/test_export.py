@@ -7,7 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 import vq
+from signbook.tasks import Classification
 from tests.signbook.runner import refused, run
+
+
+def waves():
+    """Data whose inputs are given by name, one at a time."""
+    return Classification([({"x": torch.rand(1, 3, 16)}, torch.tensor([0]))])
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +45,52 @@ def test_export_dense_and_dram(file, tmp_path):
     assert json.loads((tmp_path / "image.bin.json").read_text())["base"] == 4096
 
 
+def test_an_integer_graph_as_onnx(file, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    out, document = tmp_path / "x.onnx", tmp_path / "export.json"
+    done = run(
+        "export", file, "--to", "onnx", "--quantized", "--opset", 21, "--out", out,
+        "--json", document,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(document.read_text())
+    assert found["written"] == [{"file": str(out), "bytes": out.stat().st_size}]
+    assert found["opset"] == 21
+    assert found["inputs"][0] == {
+        "name": "input", "dtype": "float32", "shape": ["batch", 2, 9, 7],
+    }  # fmt: skip
+    assert found["checked"]["max_steps"] == 0
+    for line in ("input, float32 [batch, 2, 9, 7]", "differs by 0 at most", "1, 2, 5"):
+        assert line in done.stdout
+
+
+def test_a_model_as_onnx_with_inputs_by_keyword(tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    from tests.vq.integer.models import Wave, stored
+
+    path, _, _ = stored(Wave, tmp_path)
+    out, document = tmp_path / "x.onnx", tmp_path / "export.json"
+    done = run(
+        "export", path, "--to", "onnx", "--model", "py:tests.vq.integer.models:Wave",
+        "--data", "py:tests.signbook.commands.test_export:waves", "--out", out, "--json", document,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found = json.loads(document.read_text())
+    assert (found["opset"], found["int8_layers"], found["notes"]) == (20, [], [])
+    assert found["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 3, 16]}]
+    assert found["checked"]["batches"] == [1, 2, 5]
+
+
 def test_mistakes_are_one_line(file, tmp_path):
     out = tmp_path / "x"
     for arguments, message in (
         (("--to", "gguf"), "--to must be one of dense, onnx, dram"),
         (("--to", "onnx"), "--to onnx must come with --model"),
+        (("--to", "onnx", "--quantized", "--data", "py:x:y"), "--to onnx must come with --model"),
+        (("--to", "dense", "--quantized"), "--quantized must come with --to onnx, not --to dense"),
         (("--to", "dense", "--dtype", "int8"), "dtype must be one"),
     ):
         assert message in refused("export", file, *arguments, "--out", out)

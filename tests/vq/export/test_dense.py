@@ -1,6 +1,5 @@
-"""Exports: other programs' readers get the weights that the container decodes to."""
+"""Dense exports: other programs' readers get the weights that the container decodes to."""
 
-import hashlib
 import tracemalloc
 
 import numpy as np
@@ -10,13 +9,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import vq
-from tests.golden import make
 from tests.vq.container.samples import KEPT, coded, int8, one_of_each
 from tests.vq.models import Net
 from vq import SSVQ, VQ, Int8, Recipe
 from vq.container import ContainerError, Layer, open_container, write_container
 from vq.errors import ConfigError, OutputError
-from vq.export import export_dense, export_dram, export_onnx
+from vq.export import export_dense, export_dram
 
 
 @pytest.fixture
@@ -118,69 +116,6 @@ def test_damage_leaves_no_file(every, tmp_path, tensor):
 def test_unwritable_place_is_one_clear_error(every, tmp_path):
     with pytest.raises(OutputError, match="must be writable"):
         export_dense(every[0], tmp_path / "missing" / "x")
-
-
-def test_dram_map_leads_to_every_stream_and_codebook(every, tmp_path):
-    path, samples = every
-    base = 0x8000_0000
-    document = export_dram(path, tmp_path / "image.bin", base=base)
-    image = (tmp_path / "image.bin").read_bytes()
-    assert image == path.read_bytes()
-    assert document["sha256"] == hashlib.sha256(image).hexdigest()
-    assert (document["base"], document["bytes"]) == (base, len(image))
-
-    def at(place):
-        start = place["address"] - base
-        return image[start : start + place["bytes"]]
-
-    for row, sample in zip(document["layers"], samples, strict=True):
-        layer, g = sample.layer, sample.layer.geometry
-        assert [row[f] for f in ("name", "method", "d", "k", "b", "sign_bits")] == [
-            g.name, g.method, g.d, g.k, g.b, g.sign_bits,
-        ]  # fmt: skip
-        assert row["stream"]["address"] % 64 == 0
-        assert at(row["stream"]) == layer.stream.tobytes()
-        if layer.codebook is None:
-            assert row["codebook"] is None
-        else:
-            assert at(row["codebook"]) == layer.codebook.tobytes()
-        assert (row["scales"] is None) == (g.scales == 0)
-        if g.scales:
-            assert at(row["scales"]) == layer.scale.tobytes()
-    assert at(document["tensors"]["half"]) == KEPT["half"].data
-    with pytest.raises(ConfigError, match="base must be a multiple of 4096, not 64"):
-        export_dram(path, tmp_path / "image.bin", base=64)
-
-
-def test_dram_of_a_file_with_a_codebook_in_rom(tmp_path):
-    document = export_dram(make.FILE, tmp_path / "image.bin")
-    row = next(r for r in document["layers"] if r["name"] == "block.rom")
-    assert row["codebook"] is None and row["rom"] in make.rom()
-
-
-def test_onnx_computes_what_the_model_computes(tmp_path):
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxscript")
-    reference = pytest.importorskip("onnx.reference")
-    model = Net()
-    vq.compress_(model, Recipe({"fc1": SSVQ(d=4, k=8)}))
-    vq.save(model, tmp_path / "x.vq.safetensors")
-    loaded = vq.load(tmp_path / "x.vq.safetensors", into=Net()).eval()
-    x = torch.randn(3, 16)
-    export_onnx(loaded, x, tmp_path / "x.onnx")
-    stored = onnx.load(tmp_path / "x.onnx")
-    (found,) = reference.ReferenceEvaluator(stored).run(
-        None, {stored.graph.input[0].name: x.numpy()}
-    )
-    assert np.allclose(found, loaded(x).detach().numpy(), atol=1e-5)
-
-
-def test_onnx_without_its_packages_is_one_clear_error(tmp_path, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ConfigError, match=r"'onnx' must be installed.*pip install 'signbook\[onnx"):
-        export_onnx(Net(), torch.randn(2, 16), tmp_path / "x.onnx")
 
 
 def test_exports_leave_the_integer_graph_out(tmp_path):

@@ -1,0 +1,89 @@
+"""A container as what an accelerator's memory holds, with a map of it."""
+
+import hashlib
+import os
+from typing import Any
+
+from vq.container import Span, atomic_file, open_container
+from vq.errors import ConfigError
+
+__all__ = ["export_dram"]
+
+_COPY_BYTES = 2**24
+
+
+def export_dram(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    base: int = 0,
+) -> dict[str, Any]:
+    """Write what an accelerator's memory holds, and say where everything lies.
+
+    The image is the container itself, byte for byte, so that offsets in both are the same; its
+    copy is checked first, as far as that goes without the codebooks of a ROM.
+
+    Parameters
+    ----------
+    path : path
+    out : path
+        The image. The map is for the caller to write.
+    base : int
+        Address of the image's first byte, a multiple of 4096.
+
+    Returns
+    -------
+    dict
+        The ``signbook.dram/1`` document: ``base``, ``bytes``, ``sha256`` of the image, every
+        layer with the address and bytes of its stream, codebook and scales (None if it has none)
+        and what a decoder has to know of it, and the address of every other tensor.
+
+    Raises
+    ------
+    ConfigError
+        If ``base`` is not on a page.
+    ContainerError, OutputError
+        As :func:`vq.export.export_dense`.
+    """
+    if base < 0 or base % 4096:
+        raise ConfigError(f"base must be a multiple of 4096, not {base}")
+    with open_container(path) as container:
+        container.verify(complete=False)
+        image = container.image()
+        digest = hashlib.sha256(image.data).hexdigest()
+        with atomic_file(out) as file:
+            for start in range(0, len(image), _COPY_BYTES):
+                file.write(image[start : start + _COPY_BYTES].data)
+        spans = container.tensor_spans()
+        layers, first = [], 0
+        for entry in container.layers:
+            g = entry.geometry
+            scale = None
+            if g.scales:
+                at = spans["_scales"].offset + 4 * first
+                scale, first = _place(Span(at, 4 * g.scales), base), first + g.scales
+            layers.append(
+                {
+                    "name": g.name, "op": g.op, "shape": list(g.shape), "method": g.method,
+                    "axis": g.axis, "tile_outputs": g.tile_outputs, "d": g.d, "k": g.k, "b": g.b,
+                    "sign_bits": g.sign_bits, "group": g.group, "weights": g.weights,
+                    "sub_vectors": g.N, "stream": _place(entry.stream, base),
+                    "codebook": None if entry.codebook is None else _place(entry.codebook, base),
+                    "rom": g.codebook if g.in_rom else None, "scales": scale,
+                }
+            )  # fmt: skip
+        shown = {"_scales"} | {f"{e.geometry.name}.stream" for e in container.layers}
+        shown |= {e.geometry.codebook for e in container.layers}
+        others = {n: _place(span, base) for n, span in spans.items() if n not in shown}
+    return {
+        "schema": "signbook.dram/1",
+        "base": base,
+        "bytes": len(image),
+        "sha256": digest,
+        "layers": layers,
+        "tensors": {n: place for n, place in others.items() if not n.startswith("_pad.")},
+    }
+
+
+def _place(span: Span, base: int) -> dict[str, int]:
+    return {"address": base + span.offset, "bytes": span.nbytes}
