@@ -1,8 +1,9 @@
 """Compressed models of transformers: ``save_pretrained`` and ``from_pretrained``.
 
-A folder holds ``config.json``, the container ``model.vq.safetensors`` and nothing else of the
-weights. After :func:`register`, transformers' own ``from_pretrained`` reads it: a quantizer checks
-the container, decodes each layer in place of its stream, and leaves an ordinary dense model.
+A folder holds ``config.json``, the container ``model.vq.safetensors``, nothing else of the weights,
+and a model card. After :func:`register`, transformers' own ``from_pretrained`` reads it: a
+quantizer checks the container, decodes each layer in place of its stream, and leaves an ordinary
+dense model.
 """
 
 import json
@@ -14,6 +15,7 @@ from torch import nn
 
 from vq.container import FilePlan, atomic_file
 from vq.errors import ConfigError, OutputError
+from vq.hf.card import CARD, Facts, check_card, model_card
 from vq.hf.quantizer import FILE, METHOD, SignbookConfig, register_classes, transformers
 from vq.storage import save
 
@@ -32,7 +34,14 @@ def register() -> None:
 
 
 def save_pretrained(
-    model: nn.Module, folder: str | os.PathLike[str], *, tokenizer: Any = None
+    model: nn.Module,
+    folder: str | os.PathLike[str],
+    *,
+    tokenizer: Any = None,
+    card: bool = True,
+    base_model: str | None = None,
+    license: str | None = None,
+    evaluation: Facts | None = None,
 ) -> FilePlan:
     """Write a compressed model of transformers as a folder that ``from_pretrained`` reads.
 
@@ -44,6 +53,15 @@ def save_pretrained(
         Made if it does not exist. ``config.json`` is written last.
     tokenizer : optional
         Anything with a ``save_pretrained``: a tokenizer or a processor.
+    card : bool
+        Write a model card. One of another writer is never overwritten.
+    base_model : str, optional
+        Of the card: what was compressed, as the hub names it; by default the name by which the
+        model was loaded, if that is one.
+    license : str, optional
+        Of the card, as the hub names it.
+    evaluation : mapping or sequence of mappings, optional
+        Of the card: a ``signbook.eval/1`` document, or rows by the names of their columns.
 
     Returns
     -------
@@ -54,11 +72,13 @@ def save_pretrained(
     ------
     ConfigError
         If transformers is missing, or the model is none of its models, holds no compressed layer,
-        or is tied where its configuration does not tie it.
+        or is tied where its configuration does not tie it; if there is another ``README.md``, or
+        the card's facts are none.
     OutputError
         If the folder cannot be written.
     """
     # Here and not above: loading needs no compressor.
+    from vq.formats.model import compressed_layers
     from vq.hf.saving import check_names, config_json
 
     register()
@@ -70,6 +90,8 @@ def save_pretrained(
     check_names(model)
     text = config_json(model)
     place = Path(folder)
+    if card:
+        check_card(place, base_model, evaluation)
     try:
         place.mkdir(parents=True, exist_ok=True)
         plan = save(model, place / FILE)
@@ -77,6 +99,17 @@ def save_pretrained(
         for part in (generation, tokenizer):
             if part is not None:
                 part.save_pretrained(os.fspath(place))
+        if card:
+            about = model_card(
+                model,
+                plan,
+                [layer.weight.geometry for layer in compressed_layers(model)],
+                base_model=base_model,
+                license_=license,
+                evaluation=evaluation,
+            )
+            with atomic_file(place / CARD) as file:
+                file.write(about.encode())
     except OutputError:
         raise
     except OSError as error:
