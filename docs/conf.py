@@ -36,7 +36,7 @@ root_doc = "README"
 PAGES = {
     "Use": ["usage", "recipes", "training", "models-and-data", "exports"],
     "Scalar quantisers": ["scalar-quantizers", "scalar-models", "scalars-and-codebooks"],
-    "Formats": ["spec-vqstream-1", "spec-integer-graph"],
+    "Formats": ["spec-vqstream-1", "spec-integer-graph", "stability"],
     "Hardware": ["accelerator", "registers", "hardware-checks", "memory"],
     "Measure": ["cycle-model", "workloads", "sweeps", "reports", "peers"],
     "Findings": ["results", "demo", "log", "/examples/README"],

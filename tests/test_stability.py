@@ -1,0 +1,67 @@
+"""What ``docs/stability.md`` promises: every release's files are read, every schema is listed."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vq
+from signbook.report import render_report
+from signbook.reporting.documents import read_document
+from tests.golden import release
+from tests.golden.models import every_method, network
+from vq.container import LAYOUT, open_container
+from vq.inference.decode import decode_weight
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "stability.md").read_text()
+RELEASES = sorted(path.name for path in release.RELEASES.iterdir())
+FILES = [(version, name) for version in RELEASES for name in release.FILES]
+
+
+def test_every_release_of_the_changelog_has_its_files():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert re.findall(r"^## \[([\d.]+)\] - \d", changelog, re.M)[::-1] == RELEASES
+    for version in RELEASES:
+        files = {path.name for path in (release.RELEASES / version).iterdir()}
+        assert files == {"facts.json", *release.FILES, *release.DOCUMENTS}
+
+
+@pytest.mark.parametrize(("version", "name"), FILES)
+def test_containers_of_releases_are_read_to_the_bit(version, name):
+    path = release.RELEASES / version / name
+    facts = json.loads((path.parent / "facts.json").read_text())[name]
+    with open_container(path) as container:
+        container.verify()
+        assert container.provenance.tool == f"signbook {version}"
+        assert release.weights(container) == facts["weights"]
+        for layer, digest in facts["weights"].items():
+            decoded = np.ascontiguousarray(decode_weight(container, layer).numpy())
+            assert hashlib.sha256(decoded.tobytes()).hexdigest() == digest, layer
+        if "outputs" in facts:
+            assert release.outputs(container) == facts["outputs"]
+    model = vq.load(path, into=network() if "outputs" in facts else every_method())
+    for layer, digest in facts["weights"].items():
+        weight = model.get_submodule(layer).weight.detach().contiguous().numpy()
+        assert hashlib.sha256(weight.tobytes()).hexdigest() == digest, layer
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_documents_of_releases_are_reported(version):
+    paths = [release.RELEASES / version / name for name in release.DOCUMENTS]
+    page = render_report([(path.name, read_document(path)) for path in paths])
+    cycles = json.loads(paths[0].read_text())["runs"]["compressed"]["cycles"]
+    assert f"{cycles:,}" in page
+
+
+def test_every_schema_and_layout_of_the_code_is_promised():
+    folders = ("vq", "rescomp", "rtl", "hwsim", "signbook", "bench")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    text = "\n".join(path.read_text() for path in sources)
+    written = set(re.findall(r"signbook\.[a-z-]+/\d+", text))
+    listed = re.findall(r"^\| `(signbook\.[a-z-]+/\d+)` \|", PAGE, re.M)
+    assert len(listed) == len(set(listed)) and set(listed) == written
+    assert re.findall(r"^\| \[`(vqstream/\d+)`\]", PAGE, re.M) == [LAYOUT]
