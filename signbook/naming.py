@@ -164,7 +164,10 @@ def _options(name: str, query: str, factory: Callable[..., Any]) -> dict[str, An
         taken = list(inspect.signature(factory).parameters)
         unknown = next((key for key in found if key not in taken), "")
         hint = did_you_mean(unknown, taken) if unknown else ""
-        raise ConfigError(f"{name}: options must fit the factory, but {error}{hint}") from error
+        raise ConfigError(
+            f"{name}: options must fit the factory, which takes {', '.join(taken) or 'none'}, not "
+            f"{', '.join(found) or 'none'}{hint}"
+        ) from error
     except ValueError:  # a factory in C says nothing about its options
         pass
     return found

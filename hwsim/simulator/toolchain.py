@@ -13,7 +13,7 @@ from pathlib import Path
 from vq.container import SimulationError, bulleted
 from vq.native import command_of
 
-__all__ = ["Toolchain", "find_toolchain"]
+__all__ = ["Toolchain", "find_toolchain", "require_plain"]
 
 _DEBIAN_PACKAGES = ("make", "perl")
 #: Signs that make and the shell take as they are; a space parts two names to them.
@@ -125,11 +125,7 @@ def find_toolchain() -> Toolchain:
     root, libraries = Path(spec.origin).parent, Path(config.libs_dir)
     main = Path(config.share_dir) / "lib" / "verilator" / "verilator.cpp"
     for path in (root, libraries, main):
-        if not _PLAIN.fullmatch(str(path)):
-            raise SimulationError(
-                f"{path}: must be a path of letters, digits and /.,+@%-_ alone, for make takes no "
-                "spaces; install Signbook into an environment with such a path"
-            )
+        require_plain(path, "install Signbook into an environment with such a path")
     named = shlex.join(compiler)
     return Toolchain(
         verilator_root=root,
@@ -139,3 +135,17 @@ def find_toolchain() -> Toolchain:
         compiler=(f"CXX={named}", f"LINK={named}") if os.environ.get("CXX") else (),
         versions=" ".join(f"{w} {importlib.metadata.version(w)}" for w in ("verilator", "cocotb")),
     )
+
+
+def require_plain(path: Path, remedy: str) -> None:
+    """Refuse a path that make or the shell would take for several.
+
+    Raises
+    ------
+    SimulationError
+    """
+    if not _PLAIN.fullmatch(str(path)):
+        raise SimulationError(
+            f"{path}: must be a path of letters, digits and /.,+@%-_ alone, for make takes no "
+            f"spaces; {remedy}"
+        )

@@ -21,7 +21,7 @@ from typing import Any
 
 from hwsim.simulator.playback import DATA_SOURCE, PLAYER_TOP, player_verilog
 from hwsim.simulator.streamer import Job, Result
-from hwsim.simulator.toolchain import Toolchain, find_toolchain
+from hwsim.simulator.toolchain import Toolchain, find_toolchain, require_plain
 from rtl import (
     REPORT,
     AcceleratorConfig,
@@ -121,6 +121,7 @@ def _compile(tools: Toolchain, top: str, files: dict[str, str], made: Path) -> N
     """Build in a temporary folder and put the program into ``made``."""
     with tempfile.TemporaryDirectory(prefix="signbook-") as name:
         folder = Path(name)
+        require_plain(folder.parent, "set TMPDIR to such a folder, only for builds")
         for file, text in files.items():
             (folder / file).write_text(text)
         libraries = tools.cocotb_library_dir

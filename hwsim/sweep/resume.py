@@ -24,7 +24,10 @@ def earlier_of(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise ResumeError(f"{path}: must be the document of a sweep, but {error}") from None
+        reason = getattr(error, "strerror", None) or "it is no JSON"
+        raise ResumeError(
+            f"{path}: must be the document of a sweep, but {reason}; choose another --out"
+        ) from None
     if not isinstance(document, dict) or document.get("schema") != "signbook.sweep/1":
         raise ResumeError(
             f"{path}: must be the document of a sweep (signbook.sweep/1), which it is not; "

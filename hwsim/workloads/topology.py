@@ -59,9 +59,10 @@ def read_topology(path: str | os.PathLike[str]) -> Workload:
     reader = csv.reader(text.split("\n"), skipinitialspace=True, strict=True)
     try:
         lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader]
-    except csv.Error as error:
+    except csv.Error:
         raise ConfigError(
-            f"{path}: line {reader.line_num}: must be comma-separated values, but {error}"
+            f"{path}: line {reader.line_num}: must be comma-separated values, but a quotation in "
+            "it does not end, ends before a comma, or is too long"
         ) from None
     table = [(number, cells) for number, cells in lines if any(cells)]
     if not table:

@@ -142,7 +142,8 @@ def _read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
             raise ValueError("it starts with other bytes")
         return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape).copy()
     except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
-        raise ConfigError(f"{path}: must be a whole idx file of bytes, but {error}") from error
+        reason = getattr(error, "strerror", None) or "it is damaged, or none"
+        raise ConfigError(f"{path}: must be a whole idx file of bytes, but {reason}") from error
 
 
 def _arrays(path: Path, *names: str) -> list[np.ndarray[Any, np.dtype[Any]]]:
@@ -152,8 +153,9 @@ def _arrays(path: Path, *names: str) -> list[np.ndarray[Any, np.dtype[Any]]]:
             return [arrays[name] for name in names]
     except (OSError, ValueError, EOFError, KeyError, TypeError, zlib.error,
             zipfile.BadZipFile) as error:  # fmt: skip
+        reason = getattr(error, "strerror", None) or "it is damaged, or has not all of them"
         raise ConfigError(
-            f"{path}: must be a whole npz file with {', '.join(names)}, but {error}"
+            f"{path}: must be a whole npz file with {', '.join(names)}, but {reason}"
         ) from error
 
 

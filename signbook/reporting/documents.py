@@ -1,5 +1,6 @@
 """The documents that a report is made of, read: one error names the file and the field."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ __all__ = ["Document", "read_document"]
 
 T = TypeVar("T", bound=pydantic.BaseModel)
 
+#: Where pydantic found something else than JSON.
+_AT = re.compile(r"line \d+ column \d+")
 #: Problems that one error lists.
 _LISTED = 5
 
@@ -63,7 +66,8 @@ def _problem(item: Mapping[str, Any]) -> str:
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in item["loc"]).lstrip(".")
     what = str(item["msg"])
     if item["type"] == "json_invalid":
-        return f"must be JSON, but {what.removeprefix('Invalid JSON: ')}"
+        found = _AT.search(what)
+        return f"must be JSON, but it is none from here on ({found[0] if found else 'line 1'})"
     if item["type"] == "missing":
         return f"{place} must be there"
     if item["type"] == "value_error":

@@ -79,7 +79,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
-            raise ConfigError(f"{path}: must be a whole safetensors file, but {error}") from error
+            raise ConfigError(
+                f"{path}: must be a whole safetensors file, which it is not; it may be damaged, or "
+                "a download that stopped: get it anew"
+            ) from error
     try:
         with warnings.catch_warnings(action="ignore"):  # what it is, is said below
             found: Any = torch.load(path, map_location="cpu", weights_only=True)

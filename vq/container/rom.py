@@ -45,7 +45,8 @@ def read_rom(path: str | os.PathLike[str]) -> NDArray[np.int8]:
         # Mapped, so that a header which promises too much is found without memory for it.
         codebook = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, OverflowError, SyntaxError, tokenize.TokenError) as error:
-        raise ConfigError(f"{path}: must be an array file of numpy, but {error}") from None
+        reason = getattr(error, "strerror", None) or "it is damaged, or none"
+        raise ConfigError(f"{path}: must be an array file of numpy, but {reason}") from None
     if codebook.ndim != 2 or codebook.dtype != np.int8:
         raise ConfigError(
             f"{path}: codebook must be [k, d] int8, not {list(codebook.shape)} {codebook.dtype}"

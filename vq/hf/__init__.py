@@ -18,6 +18,7 @@ from vq.errors import ConfigError, OutputError
 from vq.hf.card import CARD, Facts, check_card, model_card
 from vq.hf.quantizer import FILE, METHOD, SignbookConfig, register_classes, transformers
 from vq.storage import save
+from vq.text.files import read_text
 
 __all__ = ["FILE", "METHOD", "from_pretrained", "register", "save_pretrained"]
 
@@ -158,9 +159,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
     """Read ``config.json`` and require that it describes a container."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: must be readable JSON, but {error}") from error
+        config = json.loads(read_text(path, str(path)))
+    except (json.JSONDecodeError, RecursionError) as error:
+        line, column = getattr(error, "lineno", 1), getattr(error, "colno", 1)
+        raise ConfigError(
+            f"{path}: must be JSON, but it is none from here on (line {line}, column {column})"
+        ) from error
     about = config.get("quantization_config") if isinstance(config, dict) else None
     if not isinstance(about, dict) or about.get("quant_method") != METHOD:
         method = about.get("quant_method") if isinstance(about, dict) else None

@@ -59,7 +59,10 @@ class Recipe:
                 try:
                     re.compile(key[3:])
                 except re.error as error:
-                    problems.append(f"key {key!r}: must be a valid pattern, but {error}")
+                    problems.append(
+                        f"key {key!r}: must be a regular expression, but it is none from place "
+                        f"{4 + (error.pos or 0)} on"
+                    )
             problems += [f"key {key!r}: {p}" for p in (chosen.problems() if chosen else ())]
         problems += _shared_problems(rules)
         if problems:

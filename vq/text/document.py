@@ -14,6 +14,21 @@ _VALUES = tuple(_TAG + name for name in ("null", "bool", "int", "float"))
 _TEXTS = tuple(_TAG + name for name in ("str", "timestamp", "value", "merge"))
 #: Bounds of what is read; aliases count as often as they are used.
 _LEVELS, _NODES = 32, 100_000
+#: What PyYAML means, by words of its own; those that say more come first.
+_SAID = {
+    "undefined alias": "an alias stands before its anchor",
+    "duplicate anchor": "an anchor is given twice",
+    "another document": "it must be one document, not several",
+    "'\\t'": "a tab stands where only spaces may",
+    "end of stream": "a quotation does not end",
+    "'<stream end>'": "a bracket does not end",
+    "expected ',' or": "a comma or the end of a bracket must stand here",
+    "mapping values are not allowed": "a colon must follow a key, at the start of a line",
+    "could not find expected ':'": "a colon must follow the key before this place",
+    "expected <block end>": "it must be indented like the lines before it",
+    "unknown escape": "a quotation has an escape that is none",
+    "cannot start any token": "a value must not start with this character; quote it",
+}
 
 
 def parse_yaml(text: str, subject: str, *, error: type[ConfigError] = ConfigError) -> Any:
@@ -43,13 +58,26 @@ def parse_yaml(text: str, subject: str, *, error: type[ConfigError] = ConfigErro
         return None if node is None else _Builder(loader).build(node)
     except RecursionError:
         problem = f"it nests deeper than {_LEVELS} levels"
+    except _Wrong as caught:
+        problem = f"{caught} {_place(caught.line, caught.column)}"
     except yaml.MarkedYAMLError as caught:
-        problem = ", ".join(filter(None, (caught.context, caught.problem)))
-        if mark := caught.problem_mark:
-            problem += f" (line {mark.line + 1}, column {mark.column + 1})"
-    except yaml.YAMLError as caught:  # a character that no YAML has
-        problem = " ".join(str(caught).split())
+        mark = caught.problem_mark or caught.context_mark
+        what = f"{caught.context} {caught.problem}"
+        found = (said for words, said in _SAID.items() if words in what)
+        problem = f"{next(found, 'it is none from here on')} {_place(mark.line, mark.column)}"
+    except yaml.reader.ReaderError as caught:
+        before = text[: caught.position].split("\n")
+        problem = f"the character {chr(caught.character)!a} may be in none "
+        problem += _place(len(before) - 1, len(before[-1]))
     raise error(f"{subject}: must be valid YAML, but {problem}")
+
+
+class _Wrong(Exception):
+    """YAML that is none of plain data, and where."""
+
+    def __init__(self, problem: str, mark: yaml.Mark) -> None:
+        super().__init__(problem)
+        self.line, self.column = mark.line, mark.column
 
 
 class _Builder:
@@ -110,5 +138,10 @@ class _Builder:
             raise _wrong(node, f"{node.value[:40]!r} is no {name}") from None
 
 
-def _wrong(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+def _wrong(node: yaml.Node, problem: str) -> _Wrong:
+    return _Wrong(problem, node.start_mark)
+
+
+def _place(line: int, column: int) -> str:
+    """A place that PyYAML counts from zero."""
+    return f"(line {line + 1}, column {column + 1})"

@@ -78,11 +78,22 @@ def test_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
+def test_builds_where_make_cannot_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache may have spaces, the temporary folder may not."""
+    (tmp_path / "a b").mkdir()
+    monkeypatch.setenv("SIGNBOOK_CACHE", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "a b"))
+    monkeypatch.setattr(sim, "emit_verilog", lambda _: "module m;")
+    monkeypatch.setattr(sim, "_tool", None)
+    with pytest.raises(SimulationError, match=r"a b: must be a path of .*; set TMPDIR to such a f"):
+        sim.build(CONFIG)
+
+
 def test_what_all_builds_share_is_compiled_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stand-ins for the tools: make compiles what is not there yet."""
-    monkeypatch.setenv("SIGNBOOK_CACHE", str(tmp_path))
+    monkeypatch.setenv("SIGNBOOK_CACHE", str(tmp_path / "it's a cache"))
     compiled: list[str] = []
 
     def tool(_: object, command: list[str], folder: Path) -> str:

@@ -129,7 +129,10 @@ def test_every_problem_names_line_and_column(tmp_path: Path) -> None:
         ("Conv1,8,8,3,3,4,4,1,\n", "line 1, column 2: must be named 'ifmap height', or the table "),
         ("Layer,M,K,N,\na,1,2,3,", "line 1, column 2: must be named 'ifmap height'"),
         (CONV.replace("Channels, ", ""), "column 6: must be named 'channels', or .*'Num Filter'$"),
-        (f'{CONV}\n"a,8,8', "line 2: must be comma-separated values, but unexpected end of data"),
+        (
+            f'{CONV}\n"a,8,8',
+            "line 2: must be comma-separated values, but a quotation in it does not end",
+        ),
     ],
 )
 def test_what_is_no_topology_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -134,10 +134,13 @@ def test_damaged_sweeps(sweep, tmp_path, place, value, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must be JSON, but EOF"),
-        ('{"schema": "signbook.simulate/1"', "must be JSON, but EOF"),
+        ("", "must be JSON, but it is none from here on (line 1 column 0)"),
+        (
+            '{"schema": "signbook.simulate/1"',
+            "must be JSON, but it is none from here on (line 1 column 32)",
+        ),
         ("[]", "it must be an object, not []"),
-        ("[" * 100_000, "must be JSON, but recursion limit"),
+        ("[" * 100_000, "must be JSON, but it is none from here on (line 1 column 2"),
         ('{"schema": 1}', "schema must be a valid string, not 1"),
         ('{"schema": "signbook.sweep/1"}', "objectives must be there; rows must be there; pareto"),
     ],

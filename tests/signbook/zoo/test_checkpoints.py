@@ -156,6 +156,18 @@ def test_index_files_are_explained(tmp_path, name):
         read_state(tmp_path / name)
 
 
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:-3], lambda b: b"?" * 20])
+def test_damaged_safetensors(tmp_path, damage):
+    path = tmp_path / "w.safetensors"
+    save_file(nn.Linear(3, 4).state_dict(), path)
+    path.write_bytes(damage(path.read_bytes()))
+    message = (
+        r"w\.safetensors: must be a whole safetensors file, which it is not; it may be damaged"
+    )
+    with pytest.raises(ConfigError, match=message):
+        read_state(path)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(ConfigError, match=r"absent\.th: weights must be a readable file"):
         load_resnet20(tmp_path / "absent.th")

@@ -327,8 +327,12 @@ def test_another_kind_of_folder_is_refused(tmp_path, changes, message):
 
 
 def test_plain_folder_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"config.json: must be readable JSON, but"):
+    with pytest.raises(ConfigError, match=r"config.json: must be a readable file, but No such"):
         vq.hf.from_pretrained(tmp_path)
+    for text in ('{"a": 1,\n}', "[" * 100_000):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"must be JSON, but it is none from here on \(line "):
+            vq.hf.from_pretrained(tmp_path)
     bert().save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"quant_method must be 'signbook', not None$"):
         vq.hf.from_pretrained(tmp_path)

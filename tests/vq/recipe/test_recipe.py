@@ -73,8 +73,7 @@ def test_all_impossible_settings_are_reported_at_once():
         "- key 'b': scale must be 'layer', 'output' or 'norm', not 'row'",
         "- key 'c': tile_outputs must be a multiple of d, not 12",
         "- key 'd': tile_outputs must be positive",
-        "- key 're:(': must be a valid pattern, but missing ), unterminated subpattern at "
-        "position 0",
+        "- key 're:(': must be a regular expression, but it is none from place 4 on",
         "- key 'e': method must be SSVQ, VQ, Int8, Int4, Int3, Int2 or None, not 'int8'",
     ]
 
