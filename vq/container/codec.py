@@ -10,7 +10,13 @@ from vq.container.constants import CHUNK_SUBVECTORS
 from vq.container.geometry import Geometry
 from vq.errors import ContainerError
 
-__all__ = ["decode_codes", "decode_subvectors", "encode_codes", "encode_subvectors"]
+__all__ = [
+    "decode_codes",
+    "decode_indices",
+    "decode_subvectors",
+    "encode_codes",
+    "encode_subvectors",
+]
 
 U8 = NDArray[np.uint8]
 _STRIDE = 1 << 19  # weights decoded at a time: the working memory stays in a core's own cache
@@ -54,10 +60,6 @@ def decode_subvectors(g: Geometry, stream: U8, codebook: NDArray[np.int8]) -> ND
     pairs = _pairs(g, codebook)
     at = 0
     for indices, negative in _parts(g, stream):
-        if len(indices) and int(indices.max()) >= g.k:
-            raise ContainerError(
-                f"layer {g.name!r}: index must be below k = {g.k}, not {int(indices.max())}"
-            )
         part = out[at : at + len(indices)]
         if pairs is not None and len(indices) % 2 == 0:
             np.take(pairs, indices.view("<u2"), axis=0, out=part.reshape(-1, 2 * g.d), mode="clip")
@@ -71,6 +73,24 @@ def decode_subvectors(g: Geometry, stream: U8, codebook: NDArray[np.int8]) -> ND
             np.subtract(part, mask, out=part)
         at += len(indices)
     return out
+
+
+def decode_indices(g: Geometry, stream: U8) -> tuple[NDArray[np.integer], NDArray[np.bool_] | None]:
+    """Undo :func:`encode_subvectors`: no codebook is needed.
+
+    Returns
+    -------
+    indices : [N] integers below ``k``, in stream order
+    negative : [N, d] bool in stream order, or None for vq
+
+    Raises
+    ------
+    ContainerError
+        See :func:`decode_subvectors`.
+    """
+    indices, negative = zip(*_parts(g, stream), strict=True)
+    signs = np.concatenate(negative) if g.sign_bits else None
+    return np.concatenate(indices), signs
 
 
 def _pairs(g: Geometry, codebook: NDArray[np.int8]) -> NDArray[np.int8] | None:
@@ -95,6 +115,7 @@ def _parts(
         count = min(stride, full - first)
         block = stream[first * chunk_bytes : (first + count) * chunk_bytes].reshape(count, -1)
         indices = bits.unpack_planes(block[:, : g.index_part_bytes], g.b)
+        _require_codewords(g, indices)
         signs = np.ascontiguousarray(block[:, g.index_part_bytes :]).reshape(-1)
         yield indices, _signs(g, signs)
     last = stream[full * chunk_bytes :]
@@ -105,8 +126,16 @@ def _parts(
     if g.sign_bits:
         used = r * g.sign_bits
         _require_zero(g, "sign", np.unpackbits(packed, bitorder="little")[used:])
+    _require_codewords(g, indices[:r])
     negative = _signs(g, packed)
     yield indices[:r], None if negative is None else negative[:r]
+
+
+def _require_codewords(g: Geometry, indices: NDArray[np.integer]) -> None:
+    if len(indices) and int(indices.max()) >= g.k:
+        raise ContainerError(
+            f"layer {g.name!r}: index must be below k = {g.k}, not {int(indices.max())}"
+        )
 
 
 def _signs(g: Geometry, packed: U8) -> NDArray[np.bool_] | None:

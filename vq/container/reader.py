@@ -77,6 +77,8 @@ class Container:
     layers : tuple of LayerEntry
         In execution order.
     provenance : Provenance
+    kept_shapes : mapping of str to (str, tuple of int)
+        Type and shape of the tensors stored as they are, by name, in file order.
     """
 
     def __init__(self, path: Path, rom: Mapping[str, NDArray[np.int8]]) -> None:
@@ -112,13 +114,13 @@ class Container:
         self._hashes = metadata.hashes
         self._check_layout(header, metadata)
         self._specs = header.tensors
-        self._kept = dict.fromkeys(metadata.kept)
+        self.kept_shapes = metadata.kept
         self.layers = tuple(self._entry(g) for g in metadata.layers)
         self._by_name = {entry.geometry.name: entry for entry in self.layers}
         first = accumulate((g.scales for g in metadata.layers), initial=0)
         self._scale_at = dict(zip(self._by_name, first, strict=False))
         for name in self._specs:
-            if is_pad(name) and self._bytes(name).any():
+            if is_pad(name) and self.tensor_bytes(name).any():
                 raise ContainerError(f"tensor {name!r}: padding must be zero")
 
     def _check_layout(self, header: Header, metadata: Metadata) -> None:
@@ -149,8 +151,11 @@ class Container:
         spec = self._specs[tensor]
         return Span(spec.offset, spec.nbytes)
 
-    def _bytes(self, tensor: str) -> NDArray[np.uint8]:
-        """Bytes of a tensor; its hash is checked the first time."""
+    def tensor_bytes(self, tensor: str) -> NDArray[np.uint8]:
+        """Bytes of any tensor, [nbytes] uint8, as they lie in the file.
+
+        Its hash is checked the first time.
+        """
         spec = self._specs[tensor]
         data = self._data[spec.offset : spec.end]
         if self._closed:
@@ -195,7 +200,7 @@ class Container:
             At the first tensor or layer that is wrong.
         """
         for name in self._specs:
-            self._bytes(name)
+            self.tensor_bytes(name)
         for entry in self.layers:
             g = entry.geometry
             if g.in_rom and g.codebook not in self._rom and not complete:
@@ -224,7 +229,7 @@ class Container:
         if g.in_rom:
             book = self._rom_codebook(g)
         else:
-            book = self._bytes(g.codebook).view(np.int8).reshape(g.k, g.d)
+            book = self.tensor_bytes(g.codebook).view(np.int8).reshape(g.k, g.d)
         if g.method == "ssvq" and int(book.min()) < 0:
             raise ContainerError(
                 f"{self.path}: layer {name!r}: codebook must be non-negative, not {book.min()}"
@@ -255,7 +260,7 @@ class Container:
         if not g.scales:
             return np.ones(0 if g.group else 1, np.float32)
         at = self._scale_at[name]
-        scale = self._bytes(SCALES).view("<f4")[at : at + g.scales].astype(np.float32)
+        scale = self.tensor_bytes(SCALES).view("<f4")[at : at + g.scales].astype(np.float32)
         if not (np.abs(scale) <= SCALE_MAX).all():  # false for NaN
             raise ContainerError(
                 f"{self.path}: layer {name!r}: scale must be finite and at most 2**120"
@@ -271,7 +276,7 @@ class Container:
     def group_scales(self, name: str) -> NDArray[np.float16]:
         """Group scales of a grouped layer, [O, ceil(I / group)] float16."""
         g = self._grouped(name)
-        scales = self._bytes(f"{name}.group_scales").view("<f2").astype(np.float16)
+        scales = self.tensor_bytes(f"{name}.group_scales").view("<f2").astype(np.float16)
         if not np.isfinite(scales).all():
             raise ContainerError(f"{self.path}: layer {name!r}: group_scales must be finite")
         return order.from_stream(scales, g.O, g.groups // g.O, g.tile)
@@ -282,7 +287,7 @@ class Container:
         shape = (g.O, g.groups // g.O)
         if not g.zeros:
             return np.full(shape, 1 << (g.b - 1), np.uint8)
-        zeros = self._bytes(f"{name}.group_zeros")
+        zeros = self.tensor_bytes(f"{name}.group_zeros")
         if int(zeros.max()) >= 1 << g.b:
             raise ContainerError(
                 f"{self.path}: layer {name!r}: group_zeros must be below {1 << g.b}, "
@@ -292,7 +297,7 @@ class Container:
 
     def stream(self, name: str) -> NDArray[np.uint8]:
         """Packed stream of a layer, [stream_bytes] uint8, as it lies in the file."""
-        return self._bytes(f"{self._named(name).geometry.name}.stream")
+        return self.tensor_bytes(f"{self._named(name).geometry.name}.stream")
 
     def stream_order(self, name: str) -> NDArray[np.int8]:
         """Integer weights in stream order, [N * d] int8: what a decoder in hardware emits.
@@ -342,14 +347,14 @@ class Container:
     @property
     def kept_names(self) -> tuple[str, ...]:
         """Names of the tensors stored as they are, in file order."""
-        return tuple(self._kept)
+        return tuple(self.kept_shapes)
 
     def kept(self, name: str) -> Kept:
         """A tensor stored as it is."""
-        if name not in self._kept:
+        if name not in self.kept_shapes:
             raise ContainerError(f"{self.path}: no kept tensor is called {name!r}")
         spec = self._specs[name]
-        return Kept(spec.dtype, spec.shape, self._bytes(name).tobytes())
+        return Kept(spec.dtype, spec.shape, self.tensor_bytes(name).tobytes())
 
     def tensor_spans(self) -> dict[str, Span]:
         """Every tensor of the file, padding included, in file order."""

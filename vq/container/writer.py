@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from vq.container.header import is_pad
 from vq.container.plan import SCALES, FilePlan, Provenance, plan_file
 from vq.errors import ContainerError, OutputError
 
-__all__ = ["Kept", "Layer", "atomic_file", "write_container"]
+__all__ = ["Kept", "Layer", "atomic_file", "write_container", "write_planned"]
 
 _NUMPY_TAGS = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16",
@@ -321,17 +321,38 @@ def write_container(
             raise ContainerError(
                 f"tensor {tensor.name!r}: data must be {tensor.nbytes} bytes, not {given}"
             )
+    write_planned(path, plan, contents.__getitem__)
+    return plan
+
+
+def write_planned(
+    path: str | os.PathLike[str], plan: FilePlan, content: Callable[[str], Any]
+) -> None:
+    """Write a file that is planned, one tensor at a time; see :func:`write_container`.
+
+    Parameters
+    ----------
+    path : path
+    plan : FilePlan
+    content : callable
+        Gives the bytes of a tensor by its name, each asked for once, in file order. Padding is not
+        asked for.
+
+    Raises
+    ------
+    OutputError
+        If the place cannot be written.
+    """
     geometry_hash = hashlib.sha256(plan.geometry_json.encode()).hexdigest()
     with atomic_file(path) as file:
         file.seek(plan.data_offset)
         hashes = {}
         for tensor in plan.tensors:
-            data = bytes(tensor.nbytes) if is_pad(tensor.name) else contents[tensor.name]
+            data = bytes(tensor.nbytes) if is_pad(tensor.name) else content(tensor.name)
             hashes[tensor.name] = hashlib.sha256(data).hexdigest()
             file.write(data)
         file.seek(0)
         file.write(plan.header(hashes, geometry_hash))
-    return plan
 
 
 def _contents(layers: Sequence[Layer], kept: Mapping[str, Kept]) -> dict[str, bytes | memoryview]:
