@@ -21,6 +21,7 @@ __all__ = [
     "Measurement",
     "Memory",
     "Network",
+    "Reordered",
     "Rest",
     "RestLayer",
     "Run",
@@ -100,6 +101,16 @@ class Layer(Checked):
         return self
 
 
+class Reordered(Checked):
+    """Outputs per block of the streams of a file, and of the copy of it that was run.
+
+    ``from_`` ("from" in the JSON) is None where the file's layers had several.
+    """
+
+    from_: Positive | None = Field(alias="from")
+    to: Positive
+
+
 class Run(Checked):
     """A file or a workload in one method, on the instance; sums are those of its layers."""
 
@@ -115,6 +126,7 @@ class Run(Checked):
     energy_by: Energies | None = None
     bytes_by: Bytes
     layers: Annotated[list[Layer], Field(min_length=1)]
+    reordered: Reordered | None = None
 
     @classmethod
     def total(cls, parts: Sequence[tuple[int, Self]]) -> Self:

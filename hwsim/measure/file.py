@@ -10,6 +10,7 @@ from typing import Any
 from hwsim.measure.baselines import baseline_layers, require_baselines, with_weights_of
 from hwsim.measure.checked import Engine
 from hwsim.measure.document import Measurement, Run
+from hwsim.measure.order import in_order_of
 from hwsim.memory import parse_memory
 from hwsim.program.weights import check_layers
 from rtl import AcceleratorConfig
@@ -41,7 +42,8 @@ def measure(
     engine : str
         "rtl" or "model".
     prepare : callable
-        Given the name of a run, its container and the original one: assemble the program, and
+        Given the name of a run, its container and the compressed one, in the order of the
+        instance (:func:`hwsim.measure.order.in_order_of`): assemble the program, and
         return what runs it and gives its run of the document.
     """
     described = parse_memory(memory).describe()
@@ -49,15 +51,19 @@ def measure(
     if rows is not None and rows < 1:
         raise ConfigError(f"rows must be at least 1, not {rows}")
     streamer = config.streamer
-    with open_container(path, rom=streamer.roms) as container:
+    with open_container(path, rom=streamer.roms) as stored:
         # What must come out cannot be computed from a codebook that the instance does not have.
-        check_layers([entry for entry in container.layers if entry.geometry.in_rom], streamer)
-        plans = [("compressed", container)]
-        with _baselines(container, dict.fromkeys(methods)) as others:
-            plans += others
+        check_layers([entry for entry in stored.layers if entry.geometry.in_rom], streamer)
+        with (
+            in_order_of(stored, config) as (container, reordered),
+            _baselines(container, dict.fromkeys(methods)) as others,
+        ):
+            plans = [("compressed", container), *others]
             # All programs exist before the first one is run.
             ready = {name: prepare(name, one, container) for name, one in plans}
             runs = {name: run() for name, run in ready.items()}
+    if reordered is not None:
+        runs["compressed"] = runs["compressed"].model_copy(update={"reordered": reordered})
     return Measurement.of(engine, config.to_mapping(), described, runs).to_json()
 
 

@@ -47,7 +47,9 @@ def simulate(
 ) -> dict[str, Any]:
     """Run a container on the RTL under Verilator and report what it cost.
 
-    The file's own bytes are the memory. A file with an integer graph runs as a whole network on
+    The file's own bytes are the memory, or those of a temporary copy whose streams are re-ordered
+    for the instance: ``reordered`` of the compressed run says from and to how many outputs per
+    block. A file with an integer graph runs as a whole network on
     one random input, and every value of the graph is compared with numpy; of any other file, or if
     ``rows`` is given, every layer's matrix multiplies that many rows of random activations
     (default 1). Baselines are the same layers once more on the same instance, bus, memory and

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from signbook.commands.accelerator import read_settings
 from signbook.commands.printing import print_rows, print_table, save_json
 from signbook.commands.tables import layer_rows, rest_rows, run_rows, summary_rows
@@ -83,3 +85,9 @@ def print_measured(title: str, document: dict[str, Any], json: Path | None) -> N
     if rest := rest_rows(document):
         print_table("not run by the accelerator", list(rest[0]), rest)
     print_rows("ratios", summary_rows(document))
+    if order := document["runs"]["compressed"].get("reordered"):
+        stored = order["from"] or "several numbers"
+        typer.echo(
+            f"streams re-ordered in a temporary copy: blocks of {order['to']} outputs, the rows of "
+            f"the array, where the file has {stored}"
+        )

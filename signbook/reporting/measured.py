@@ -112,6 +112,11 @@ def _facts(document: Measurement) -> Table:
         text = f"{work.name} ({work.parameters:,} parameters, {state}): {text}"
     rows.append(("workload", text))
     rows.append(("methods", ", ".join(document.methods) or "none"))
+    if ours.reordered is not None:
+        stored = ours.reordered.from_ or "several numbers of"
+        rows.append(
+            ("streams", f"re-ordered from {stored} to {ours.reordered.to} outputs per block")
+        )
     if document.versions:
         rows.append(("versions", settings(document.versions)))
     return Table((), rows, texts=2)

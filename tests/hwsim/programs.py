@@ -76,9 +76,9 @@ class Layers:
             assert np.array_equal(found, work.outputs), work.step.name
 
 
-def every_format(seed: int = 0) -> list[Layer]:
+def every_format(seed: int = 0, tile_outputs: int = SMALL.rows) -> list[Layer]:
     """All weight formats back to back, shapes ragged and whole."""
-    make, tile = Maker(seed), {"tile_outputs": SMALL.rows}
+    make, tile = Maker(seed), {"tile_outputs": tile_outputs}
 
     def int8(name: str, shape: tuple[int, int]) -> Layer:
         integers = make.rng.integers(-128, 128, shape).astype(np.int8)

@@ -163,6 +163,16 @@ def test_the_engine_is_named_beside_its_numbers(network, file):
     assert 'class="engine rtl"' in second and "Numbers by cycle model" not in second
 
 
+def test_an_order_of_its_own_is_a_fact(file):
+    text = render_report([("a.json", as_measurement(file))])
+    assert "re-ordered" not in text
+    for stored, said in ((16, "16"), (None, "several numbers of")):
+        run = file["runs"]["compressed"] | {"reordered": {"from": stored, "to": 8}}
+        other = file | {"runs": file["runs"] | {"compressed": run}}
+        text = render_report([("a.json", as_measurement(other))])
+        assert f"re-ordered from {said} to 8 outputs per block" in text
+
+
 def test_sections_without_data_are_left_out(file):
     alone = file | {"runs": {"compressed": file["runs"]["compressed"]}, "speedup": None,
                     "traffic_ratio": None}  # fmt: skip

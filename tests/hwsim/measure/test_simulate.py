@@ -101,10 +101,6 @@ def test_wrong_weights_are_seen(mixed: Path, monkeypatch: pytest.MonkeyPatch) ->
         ({"memory": "hbm"}, r"^memory must be one of .*, not 'hbm' \(did you mean 'hbm2'\?\)$"),
         ({"rows": 0}, r"^rows must be at least 1, not 0$"),
         (
-            {"config": AcceleratorConfig()},
-            r"layer 'a': tile_outputs must be 16, the rows of the array, not 8",
-        ),
-        (
             {"config": AcceleratorConfig(**SMALL.to_mapping() | {"index_bits_max": 5})},
             r"layer 'vq': k must be at most 32",
         ),
