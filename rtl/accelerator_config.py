@@ -1,14 +1,22 @@
 """What one generated accelerator can do: bus, decoder, array and buffers in one checked record."""
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from rtl.compute.config import ArrayConfig
 from rtl.config import StreamerConfig
-from rtl.settings import Problem, read_settings, require, type_problems, unchecked, unmet
+from rtl.settings import (
+    Problem,
+    followed,
+    read_settings,
+    require,
+    sides_of,
+    type_problems,
+    unchecked,
+    unmet,
+)
 
 __all__ = ["AcceleratorConfig"]
 
@@ -68,10 +76,13 @@ class AcceleratorConfig:
     codebook_rom: str = ""
 
     def __post_init__(self) -> None:
-        require("accelerator configuration", type_problems(self) or self._problems())
+        require("accelerator configuration", type_problems(self) or self.problems())
 
-    def _problems(self) -> list[Problem]:
-        """What the parts say about this configuration's own settings, and what only it knows."""
+    def problems(self) -> list[Problem]:
+        """All that is wrong with settings of the right types; nothing once it is built.
+
+        What the parts say about this configuration's own settings, and what only it knows.
+        """
         own = {field.name for field in dataclasses.fields(self)}
         found: dict[Problem, None] = {}  # the parts share settings
         parts = ((StreamerConfig, self._of_streamer()), (ArrayConfig, self._of_array()))
@@ -88,7 +99,7 @@ class AcceleratorConfig:
             if side not in wrong:  # sizes of a buffer in impossible words say nothing
                 value, least = getattr(self, name), 16 * getattr(self, side)
                 fits = value & (value - 1) == 0 and value >= least
-                checks.append((name, fits, f"a power of two from {least}"))
+                checks.append((name, fits, f"a power of two from 16 * {side} = {least}"))
         return [*found, *unmet(self, checks)]
 
     @property
@@ -128,7 +139,8 @@ class AcceleratorConfig:
         """Build from names and values, as a file or a command line gives them.
 
         Integers may be given as their decimal text; ``array`` may stand for rows and columns,
-        as ``16x16``.
+        as ``16x16``. What is left out follows from what is given: see
+        :func:`rtl.settings.followed`.
 
         Raises
         ------
@@ -137,16 +149,19 @@ class AcceleratorConfig:
             or the configuration is impossible.
         """
         problems: list[Problem] = []
-        values: dict[str, Any] = {}
-        for name, value in settings.items():
-            size = re.fullmatch(r"(\d{1,4})x(\d{1,4})", str(value)) if name == "array" else None
-            if size is not None:
-                values |= {"rows": size[1], "columns": size[2]}
-            elif name == "array":
-                problems.append((name, f"array must be ROWSxCOLUMNS, not {value!r}"))
-            else:
-                values[name] = value
-        return cls(**read_settings(cls, values, also=["array"], problems=problems))
+        values = dict(settings)
+        if "array" in values:
+            array = values.pop("array")
+            sides = sides_of(array)
+            if not sides:
+                problems.append(("array", f"array must be ROWSxCOLUMNS, not {array!r}"))
+            problems += [
+                (name, f"{name} must be left out beside array={array}, not be {values[name]!r}")
+                for name in sides
+                if name in values
+            ]
+            values |= sides
+        return cls(**followed(cls, read_settings(cls, values, also=["array"], problems=problems)))
 
     def to_mapping(self) -> dict[str, int | str]:
         """All parameters by name."""

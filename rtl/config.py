@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtl.rom import parse_rom
-from rtl.settings import Problem, read_settings, require, type_problems, unmet
+from rtl.settings import Problem, followed, read_settings, require, type_problems, unmet
 from vq.container import CHUNK_SUBVECTORS, GRANULE_BYTES, PAGE_BYTES
 from vq.container.rom import rom_name
 
@@ -98,13 +98,14 @@ class StreamerConfig:
             (
                 "burst_bytes",
                 _is_power(self.burst_bytes) and GRANULE_BYTES <= self.burst_bytes <= widest_burst,
-                f"a power of two from {GRANULE_BYTES} to {widest_burst}",
+                f"a power of two from {GRANULE_BYTES} to {widest_burst} (a page, and "
+                f"{AXI_BURST_BEATS_MAX} beats of bus_bits = {bus_bits})",
             ),
             ("outstanding_bursts", 2 <= self.outstanding_bursts <= 64, "2 to 64"),
             (
                 "fifo_bytes",
                 _is_power(self.fifo_bytes) and 2 * self.burst_bytes <= self.fifo_bytes <= 1 << 16,
-                f"a power of two from {2 * self.burst_bytes} (two bursts) to {1 << 16}",
+                f"a power of two from {2 * self.burst_bytes} (twice burst_bytes) to {1 << 16}",
             ),
             ("layers_in_flight", 2 <= self.layers_in_flight <= 16, "2 to 16"),
             ("tile_outputs", self.tile_outputs in (8, 16, 32, 64), "8, 16, 32 or 64"),
@@ -139,7 +140,8 @@ class StreamerConfig:
     def from_mapping(cls, settings: Mapping[str, Any]) -> Self:
         """Build from names and values, as a file or a command line gives them.
 
-        Integers may be given as their decimal text.
+        Integers may be given as their decimal text. What is left out follows from what is given:
+        see :func:`rtl.settings.followed`.
 
         Raises
         ------
@@ -147,7 +149,7 @@ class StreamerConfig:
             If a name is unknown (with the nearest known one), a value is not an integer,
             or the configuration is impossible.
         """
-        return cls(**read_settings(cls, settings))
+        return cls(**followed(cls, read_settings(cls, settings)))
 
     def to_mapping(self) -> dict[str, int | str]:
         """All parameters by name."""

@@ -290,7 +290,7 @@ def _setting_problems(settings: Mapping[str, Sequence[Any]]) -> list[str]:
         if not values:
             problems.append(f"{key} must have at least one value, not none")
         for value in values:
-            tries = [_instance_problems({**roomy, key: value}) for roomy in _ROOMY]
+            tries = [_instance_problems(roomy, key, value) for roomy in _ROOMY]
             fewest: list[str] = min(tries, key=len)
             problems += fewest
     if "array" in settings and settings.keys() & {"rows", "columns"}:
@@ -298,9 +298,11 @@ def _setting_problems(settings: Mapping[str, Sequence[Any]]) -> list[str]:
     return problems
 
 
-def _instance_problems(settings: Mapping[str, Any]) -> list[str]:
+def _instance_problems(roomy: Mapping[str, Any], key: str, value: Any) -> list[str]:
+    short_for = ("rows", "columns") if key == "array" else ()
+    others = {name: size for name, size in roomy.items() if name not in short_for}
     try:
-        AcceleratorConfig.from_mapping(settings)
+        AcceleratorConfig.from_mapping({**others, key: value})
     except ConfigError as error:
         return _problems_of(error)
     return []

@@ -61,13 +61,16 @@ class ArrayConfig:
             ),
             (
                 "d_max",
-                self.d_max in (1, 2, 4, 8, 16) and self.d_max <= self.columns,
+                # An impossible array must not make other settings look wrong as well.
+                self.d_max in (1, 2, 4, 8, 16)
+                and (self.columns not in sizes or self.d_max <= self.columns),
                 f"1, 2, 4, 8 or 16 and at most columns = {self.columns}",
             ),
             ("accumulators", 2 <= self.accumulators <= 1 << 16, f"2 to {1 << 16}"),
             (
                 "scale_lanes",
-                self.scale_lanes in (1, 2, 4, *sizes) and self.scale_lanes <= self.rows,
+                self.scale_lanes in (1, 2, 4, *sizes)
+                and (self.rows not in sizes or self.scale_lanes <= self.rows),
                 f"a power of two up to rows = {self.rows}",
             ),
             *(

@@ -9,6 +9,9 @@ from vq.errors import ConfigError
 
 __all__ = ["read_settings"]
 
+#: What ``array`` is short for: whichever of them the command line has, takes the file's place.
+_SIDES = {"rows", "columns"}
+
 
 def read_settings(
     file: Path | None, given: Sequence[str] | None, rom: Path | None
@@ -37,11 +40,13 @@ def read_settings(
         If the file cannot be read or holds something else, a text is not ``KEY=VALUE``, or the
         codebook is given twice or is none.
     """
-    pairs = [setting.partition("=") for setting in given or []]
-    for setting, equals, _ in pairs:
+    values: dict[str, Any] = {}
+    for setting in given or []:
+        key, equals, value = (part.strip() for part in setting.partition("="))
         if not equals:
             raise ConfigError(f"--set must be KEY=VALUE, not {setting!r}")
-    values: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+        if values.setdefault(key, value) != value:
+            raise ConfigError(f"--set {key} must be given once, not as {values[key]} and {value}")
     if rom is not None:
         if "codebook_rom" in values:
             raise ConfigError("--rom must stand without --set codebook_rom: it is the same setting")
@@ -49,8 +54,13 @@ def read_settings(
 
         values["codebook_rom"] = rom_text(read_rom(rom))
     if file is not None:
-        # The later one of array and rows counts: those of the file come first.
-        stored = {key: value for key, value in _read(file).items() if key not in values}
+        stored = _read(file)
+        if "array" in values:
+            stored = {key: value for key, value in stored.items() if key not in _SIDES}
+        elif _SIDES & values.keys() and "array" in stored:
+            from rtl.settings import sides_of
+
+            stored |= sides_of(stored.pop("array"))
         values = stored | values
     clock = values.pop("clock_mhz", None)
     return values, None if clock is None else str(clock)

@@ -31,8 +31,22 @@ def test_from_text():
             {"array": "8x8", "d_max": 8, "bus_bits": 128},
             r"bus_bits must be at most rows \* columns = 64, not 128",
         ),
-        ({"input_bytes": 1000}, r"input_bytes must be a power of two from 256, not 1000"),
-        ({"output_bytes": 64}, r"output_bytes must be a power of two from 256, not 64"),
+        (
+            {"rows": 16, "array": "8x8"},
+            r" 1 problem:\n- rows must be left out beside array=8x8, not be 16$",
+        ),
+        (
+            {"array": "12x4"},
+            r" 2 problems:\n- rows must be 8, .*, not 12\n- columns must be 8, .*, not 4$",
+        ),
+        (
+            {"input_bytes": 1000},
+            r"input_bytes must be a power of two from 16 \* columns = 256, not 1000$",
+        ),
+        (
+            {"output_bytes": 64},
+            r"output_bytes must be a power of two from 16 \* rows = 256, not 64$",
+        ),
     ],
 )
 def test_impossible(settings, message):

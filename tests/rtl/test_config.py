@@ -17,10 +17,13 @@ from vq.container import ConfigError
         ({"address_bits": 65}, r"- address_bits must be 16 to 64, not 65$"),
         (
             {"burst_bytes": 4096, "fifo_bytes": 8192, "bus_bits": 64},
-            r"- burst_bytes must be .* 64 to 2048, not 4096$",
+            r"- burst_bytes must be .* 64 to 2048 \(.* 256 beats of bus_bits = 64\), not 4096$",
         ),
         ({"burst_bytes": 96}, r"- burst_bytes must be a power of two .*, not 96$"),
-        ({"fifo_bytes": 512}, r"- fifo_bytes must be .* 2048 \(two bursts\) to 65536, not 512$"),
+        (
+            {"fifo_bytes": 512},
+            r"- fifo_bytes must be .* 2048 \(twice burst_bytes\) to .*, not 512$",
+        ),
         ({"outstanding_bursts": 0}, r"- outstanding_bursts must be 2 to 64, not 0$"),
         ({"layers_in_flight": 1}, r"- layers_in_flight must be 2 to 16, not 1$"),
     ],

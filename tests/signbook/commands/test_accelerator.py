@@ -21,10 +21,26 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
     assert read_settings(file, ["clock_mhz=800"], None)[1] == "800"
     made = config(file, ["bus_bits=128", "rows=16"], None)
     assert (made.rows, made.columns, made.bus_bits) == (16, 16, 128)
-    file.write_text("rows: 32\ncolumns: 32\n")
+    file.write_text("rows: 32\ncolumns: 8\n")
     made = config(file, ["array=16x64"], None)
     assert (made.rows, made.columns) == (16, 64)
     assert read_settings(None, None, None) == ({}, None)
+
+
+def test_what_is_given_is_never_changed(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("bus_bits: 128\nd_max: 16\n")
+    message = (
+        r"^accelerator configuration has 2 problems:\n"
+        r"- d_max must be .* at most columns = 8, not 16; --set d_max=8 fits\n"
+        r"- bus_bits must be at most rows \* columns = 64, not 128; --set bus_bits=64 fits$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        config(file, ["array=8x8"], None)
+    made = config(file, ["array=8x8", "d_max=8", "bus_bits=64"], None)
+    assert (made.rows, made.d_max, made.bus_bits) == (8, 8, 64)
+    with pytest.raises(ConfigError, match=r"^--set d_max must be given once, not as 8 and 4$"):
+        read_settings(None, ["d_max=8", "bus_bits=64", "d_max = 4"], None)
 
 
 @pytest.mark.parametrize(

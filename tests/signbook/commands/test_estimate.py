@@ -69,3 +69,31 @@ def test_estimate_of_a_workload(tmp_path):
     assert 1 < document["speedup_with_rest"] < document["speedup"]
     assert "not run by the accelerator" in done.stdout
     assert "must have a recipe" in refused("estimate", "minilm-l6:tokens=1")
+
+
+@pytest.mark.parametrize(
+    ("settings", "used"),
+    [
+        (["array=8x8"], {"rows": 8, "columns": 8, "bus_bits": 64, "d_max": 8}),
+        (["array=32x32"], {"rows": 32, "columns": 32, "bus_bits": 128, "d_max": 16}),
+        (["array=64x64"], {"rows": 64, "columns": 64, "bus_bits": 128, "d_max": 16}),
+        (["bus_bits=64"], {"rows": 16, "columns": 16, "bus_bits": 64, "d_max": 16}),
+        (["bus_bits=256"], {"rows": 16, "columns": 16, "bus_bits": 256, "d_max": 16}),
+        (["bus_bits=512"], {"rows": 16, "columns": 32, "bus_bits": 512, "d_max": 16}),
+        (["d_max=8"], {"rows": 16, "columns": 16, "bus_bits": 128, "d_max": 8}),
+    ],
+)
+def test_one_setting_is_enough_for_one_file(
+    settings: list[str], used: dict, tmp_path: Path
+) -> None:
+    """The others follow, as does the order of the streams, and the document says both."""
+    file = write(tmp_path / "file.vq.safetensors", [Maker().ssvq("fc", (40, 64), 8, 16)])
+    document = command.run(str(file), settings=settings)
+    assert document["accelerator"].items() >= used.items()
+    order = {"from": 16, "to": used["rows"]}
+    assert document["runs"]["compressed"].get("reordered", {"from": 16, "to": 16}) == order
+    workload_too = command.run(
+        "resnet-20", recipe="ssvq:d=8,k=16", settings=settings, methods="none"
+    )
+    assert workload_too["accelerator"] == document["accelerator"]
+    assert "reordered" not in workload_too["runs"]["compressed"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from signbook.commands import rtl as command
 from tests.signbook.runner import refused, run
 
 
@@ -30,6 +31,20 @@ def test_rtl_writes_verilog_and_manifest(small, tmp_path):
     manifest = json.loads(verilog.with_suffix(".json").read_text())
     assert manifest["config"]["bus_bits"] == 64
     assert manifest["ports"]["m_axi_rdata"] == {"direction": "input", "bits": 64}
+
+
+@pytest.mark.parametrize(
+    ("settings", "used"),
+    [
+        (["array=8x8"], {"rows": 8, "bus_bits": 64, "d_max": 8}),
+        (["d_max=2"], {"d_min": 2, "d_max": 2}),
+    ],
+)
+def test_settings_follow_those_that_are_given(tmp_path, monkeypatch, settings, used):
+    made = []
+    monkeypatch.setattr("rtl.write_verilog", lambda config, path: made.append(config))
+    command.run(tmp_path / "rtl", settings=settings, weights_only="array=8x8" not in settings)
+    assert made[0].to_mapping().items() >= used.items()
 
 
 def test_rtl_with_a_codebook_in_rom(tmp_path, rom):

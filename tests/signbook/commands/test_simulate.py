@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from tests.hwsim.containers import Maker, write
+from tests.hwsim.programs import Net, network
 from tests.signbook.runner import refused, run
+from vq import SSVQ, Recipe
 
 
 @pytest.mark.parametrize(
@@ -33,9 +36,10 @@ def test_simulate_measures_the_file(file, small, tmp_path):
     assert done.returncode == 0, done.stderr
     document = json.loads(out.read_text())
     assert document["schema"] == "signbook.simulate/1" and document["engine"] == "rtl"
+    assert "re-ordered" not in done.stdout
     for name in ("compressed", "int8"):
         one = document["runs"][name]
-        assert one["bit_exact"] is True
+        assert one["bit_exact"] is True and "reordered" not in one
         assert one["busy_cycles"] + sum(one["stall_cycles"].values()) == one["cycles"]
         assert sum(layer["cycles"] for layer in one["layers"]) == one["cycles"]
         assert sum(one["bytes_by"].values()) == one["bytes_read"]
@@ -66,3 +70,36 @@ def test_simulate_layers_of_a_file_beside_a_rom(file, small, rom):
     text = refused("simulate", file, "--accelerator", small, "--rom", rom)
     assert "layer 'fc0': codebook must be rom:" in text and "not fc0.codebook" in text
     assert "layer 'fc1': codebook must be rom:" in text
+
+
+@pytest.mark.rtl
+def test_a_file_in_another_order(small, tmp_path):
+    """It runs on a re-ordered copy, which the console and the document say."""
+    file, out = tmp_path / "file.vq.safetensors", tmp_path / "simulate.json"
+    write(file, [Maker().ssvq("fc", (40, 64), 8, 16, tile_outputs=16)])
+    before = file.read_bytes()
+    done = run("simulate", file, "--accelerator", small, "--json", out, "--check")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "streams re-ordered in a temporary copy: blocks of 8 outputs, the rows of the array, where "
+        "the file has 16\n"
+    ) in done.stdout
+    runs = json.loads(out.read_text())["runs"]
+    assert runs["compressed"]["reordered"] == {"from": 16, "to": 8}
+    assert all(each["bit_exact"] for each in runs.values()) and "reordered" not in runs["int8"]
+    assert file.read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.rtl
+@pytest.mark.parametrize("array", ["8x8", "32x32"])
+def test_an_array_is_all_that_has_to_be_said(array, tmp_path):
+    """A whole network, packed for 16 outputs per block; every counter is the model's."""
+    file, out = network(tmp_path, Net(), (3, 13, 12), Recipe({"*": SSVQ(d=4)})), tmp_path / "out"
+    for engine, *check in (["simulate", "--check"], ["estimate"]):
+        done = run(engine, file, "--set", f"array={array}", "--json", out, *check)
+        assert done.returncode == 0, done.stderr
+        document = json.loads(out.read_text())
+        assert document["runs"]["compressed"]["reordered"]["to"] == document["accelerator"]["rows"]
+        exact = {each["bit_exact"] for each in document["runs"].values()}
+        assert exact == {True if check else None}

@@ -130,7 +130,7 @@ def test_a_mistake_is_one_error(tmp_path: Path) -> None:
     [
         ({"settings": ["bus_bits"]}, r"^--set must be KEY=VALUE,VALUE, not 'bus_bits'$"),
         (
-            {"settings": ["array=8x8"], "workers": 1},
+            {"settings": ["array=8x8", "bus_bits=128"], "workers": 1},
             r"at least one of 1 points must be measured, not none; the first was refused: accel",
         ),
         ({"dask": "nonsense://x"}, r"^--dask must be the address of a scheduler that answers"),
