@@ -13,16 +13,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vq.distributed import local
 from vq.errors import ConfigError, bulleted
 
 __all__ = ["ReadsCheckpoint", "fit", "load_weights", "read_state"]
 
 M = TypeVar("M", bound=nn.Module)
 _SHOWN = 8
-#: Where programs that train keep the state dictionary among other things.
-_INSIDE = ("state_dict", "model_state_dict", "model")
+#: Where programs that train keep the state dictionary among other things; averages come last.
+_INSIDE = (
+    "state_dict", "model_state_dict", "model", "module",
+    "state_dict_ema", "ema_state_dict", "model_ema", "ema",
+)  # fmt: skip
 #: Names that data-parallel training, Lightning and ``torch.compile`` put before those of a model.
 _PREFIXES = ("module.", "model.", "_orig_mod.")
+#: Names that wrappers put before those of the layers that they wrap.
+_INNER = re.compile(r"(^|\.)(?:(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
+#: One of the files that a large checkpoint is split into.
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$")
+#: What averages of weights count beside them (``torch.optim.swa_utils.AveragedModel``).
+_COUNTER = "n_averaged"
 
 
 @runtime_checkable
@@ -39,7 +49,8 @@ def load_weights(model: M, path: str | Path) -> M:
 
     A ``*.safetensors`` file holds the model's own state dictionary. Any other file is read as
     the model says (see :class:`ReadsCheckpoint`), else as a torch file with ``weights_only=True``.
-    The prefixes ``module.``, ``model.`` and ``_orig_mod.`` may differ from the model's.
+    The prefixes ``module.``, ``model.`` and ``_orig_mod.`` may differ from the model's, and
+    wrappers may be around its layers.
 
     Raises
     ------
@@ -56,7 +67,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Read a safetensors or torch file as a state dictionary on the CPU.
 
     A torch file may hold the dictionary under the key ``state_dict`` (so do Lightning's),
-    ``model_state_dict`` or ``model``. Names are as they are in the file.
+    ``model_state_dict``, ``model`` or ``module``, or one of an average if there is no other. Names
+    are as they are in the file.
 
     Raises
     ------
@@ -67,6 +79,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ConfigError(
             f"{path}: weights must be one file, not the index of several; "
             "name the model hf:FOLDER, which reads them all"
+        )
+    if path.suffix == ".distcp" or (path / ".metadata").is_file():
+        raise ConfigError(
+            f"{path}: weights must be one file, not a distributed checkpoint; make it one by "
+            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save(FOLDER, FILE)"
         )
     if path.is_dir():
         raise ConfigError(
@@ -99,6 +116,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ConfigError(
                 f"{path}: entry {name!r} must be a tensor, not {type(value).__name__}"
+            )
+        if local(value) is not value:
+            raise ConfigError(
+                f"{path}: entry {name!r} must be whole, not one process's part; save what "
+                "torch.distributed.checkpoint.state_dict.get_model_state_dict gathers"
             )
     return dict(found)
 
@@ -152,11 +174,15 @@ def _namings(names: list[str], wanted: Collection[str]) -> Iterator[list[str]]:
     while found := next((p for p in _PREFIXES if any(n.startswith(p) for n in shorter)), None):
         shorter = [name.removeprefix(found) for name in shorter]
         yield shorter
-    inner = [re.sub(r"(^|\.)_orig_mod\.", r"\1", name) for name in names]  # layers compiled alone
+    inner = [_INNER.sub(r"\1", name) for name in names]  # layers wrapped alone
     yield inner
+    bare = [_INNER.sub(r"\1", name) for name in shorter]  # and all of it
+    yield bare
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in wanted):
-            yield from ([prefix + name for name in given] for given in (names, shorter, inner))
+            yield from (
+                [prefix + name for name in given] for given in (names, shorter, inner, bare)
+            )
 
 
 def fit(model: M, state: Mapping[str, Tensor], path: Path) -> M:
@@ -170,6 +196,8 @@ def fit(model: M, state: Mapping[str, Tensor], path: Path) -> M:
         With every misfit at once; the model is then unchanged.
     """
     wanted = model.state_dict()
+    if _COUNTER not in wanted:
+        state = {name: tensor for name, tensor in state.items() if name != _COUNTER}
     state = _renamed(state, wanted)
     optional = {name for name in wanted if name.endswith(".num_batches_tracked")}
     problems = [
@@ -185,7 +213,10 @@ def fit(model: M, state: Mapping[str, Tensor], path: Path) -> M:
     if problems:
         shown = sorted(problems)[:_SHOWN]
         rest = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        raise ConfigError(bulleted(f"{path}: fit to {type(model).__name__}", shown + rest))
+        hint = ""
+        if _SHARD.search(path.name):
+            hint = "\nit is one of several files; name the model hf:FOLDER, which reads them all"
+        raise ConfigError(bulleted(f"{path}: fit to {type(model).__name__}", shown + rest) + hint)
     kept = {name: wanted[name] for name in optional - state.keys()}
     model.load_state_dict({**kept, **state})
     return model.eval()

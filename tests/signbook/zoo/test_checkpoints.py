@@ -60,6 +60,11 @@ NAMINGS = {
     "compiled in Lightning": lambda n: f"model._orig_mod.{n}",
     "data parallel around compiled": lambda n: f"module._orig_mod.{n}",
     "a compiled layer": lambda n: n.replace(".0.", ".0._orig_mod."),
+    "sharded": lambda n: f"_fsdp_wrapped_module.{n.replace('.0.', '.0._fsdp_wrapped_module.')}",
+    "recomputed layers": lambda n: n.replace(".0.", ".0._checkpoint_wrapped_module."),
+    "all of them": lambda n: (
+        f"module.{n.replace('.0.', '.0._orig_mod._checkpoint_wrapped_module.')}"
+    ),
     "the inner model": lambda n: n.partition(".")[2],
 }
 
@@ -99,6 +104,54 @@ def test_checkpoints_of_trainers_hold_their_state_inside(tmp_path, wrap):
     torch.save(wrap({f"model.{n}": t for n, t in original.state_dict().items()}), tmp_path / "w")
     loaded = load_weights(nn.Sequential(nn.Linear(3, 4)), tmp_path / "w")
     assert equal(loaded.state_dict(), original.state_dict())
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_averaged_models_bring_a_counter(tmp_path, suffix):
+    original, path = nn.Sequential(nn.Linear(3, 4)), tmp_path / f"w{suffix}"
+    state = torch.optim.swa_utils.AveragedModel(original).state_dict()
+    assert "n_averaged" in state
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    loaded = load_weights(nn.Sequential(nn.Linear(3, 4)), path)
+    assert equal(loaded.state_dict(), original.state_dict())
+
+
+@pytest.mark.parametrize("key", ["module", "state_dict_ema", "ema"])
+def test_averages_are_taken_if_there_is_nothing_else(tmp_path, key):
+    original, other = nn.Sequential(nn.Linear(3, 4)), nn.Sequential(nn.Linear(3, 4))
+    torch.save({key: original.state_dict(), "epoch": 2}, tmp_path / "w")
+    loaded = load_weights(nn.Sequential(nn.Linear(3, 4)), tmp_path / "w")
+    assert equal(loaded.state_dict(), original.state_dict())
+    torch.save({key: original.state_dict(), "state_dict": other.state_dict()}, tmp_path / "w")
+    assert equal(read_state(tmp_path / "w"), other.state_dict())
+
+
+def test_one_of_several_files_is_explained(tmp_path):
+    path = tmp_path / "model-00001-of-00002.safetensors"
+    save_file({"0.weight": torch.ones(4, 3)}, path)
+    with pytest.raises(
+        ConfigError,
+        match=r"has 1 problem:\n- tensor '0.bias' must be in the file\nit is one of several "
+        r"files; name the model hf:FOLDER, which reads them all$",
+    ):
+        load_weights(nn.Sequential(nn.Linear(3, 4)), path)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_distributed_checkpoints_are_explained(tmp_path, monkeypatch):
+    from torch.distributed.checkpoint import save
+
+    folder = tmp_path / "all"
+    save({"0.weight": torch.ones(4, 3)}, checkpoint_id=folder, no_dist=True)
+    for path in (folder, next(folder.glob("*.distcp"))):
+        with pytest.raises(
+            ConfigError, match=rf"^{path}: weights must be one file, not a distributed checkpoint;"
+        ):
+            read_state(path)
+    torch.save({"0.weight": torch.ones(4, 3)}, tmp_path / "part.pt")
+    monkeypatch.setattr("signbook.zoo.checkpoints.local", lambda tensor: tensor[:1])
+    with pytest.raises(ConfigError, match=r"entry '0\.weight' must be whole, not one process's pa"):
+        read_state(tmp_path / "part.pt")
 
 
 class Settings:
