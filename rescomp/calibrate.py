@@ -165,8 +165,8 @@ def quantize_(
         raise ConfigError("checkpoint_dir must be given to resume, not None")
     rules = recipe if isinstance(recipe, Recipe) else default_recipe(model, recipe)
     selection = select(model, rules)
-    _check(selection.layers)
     check_storable(model, selection)
+    _check(selection.layers)
     check_length(model, data)
     with together():
         data_hash = (

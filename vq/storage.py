@@ -73,8 +73,10 @@ def load(
         If the file is damaged or does not fit the model; the model is then unchanged.
     ConfigError
         If layers of the model are wrapped (``torch.compile``, ``DataParallel``); all of it may be.
+        If it has no shapes yet, or no room for values (on the meta device).
     """
     model = bare(into)
+    check_values(model)
     with open_container(path, rom=rom) as container:
         own = (name for name in container.kept_names if not is_integer_tensor(name))
         state = {name: tensor_of(container.kept(name)) for name in own}

@@ -9,6 +9,7 @@ A cast of the module (``.half()``, ``.to(dtype)``) is one of the weight that it 
 behind it keep their dtypes, and so the file its bits.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -50,7 +51,14 @@ class Compressed(nn.Module):
         self._taken = False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        if dtype == torch.float16 != self.dtype and self.norm_scale() is not None:
+            warnings.warn(
+                f"layer {self.geometry.name!r}: its scale is left to a norm, so that its outputs "
+                "can leave the range of float16; cast to bfloat16 instead",
+                stacklevel=2,
+            )
+        self.dtype = dtype
         return super()._apply(_uncast(fn), recurse)  # type: ignore[no-untyped-call, no-any-return]
 
     def right_inverse(self, weight: Tensor) -> Tensor | tuple[Tensor, ...]:

@@ -20,6 +20,7 @@ from vq.integer.golden import IntegerModel, Parameters, reach
 from vq.integer.graph import Graph, Node, output_shape, version_for
 from vq.integer.store import check_parameters, products_of, store_integer
 from vq.integer.trace import Draft, Traced, trace_model
+from vq.recipe.plain import bare
 from vq.storage import load
 
 __all__ = ["add_integer", "integerize"]
@@ -64,7 +65,7 @@ def add_integer(
     OutputError
         If ``out`` cannot be written; what existed before is intact.
     """
-    dense = load(path, into=copy.deepcopy(model), rom=rom).eval()
+    dense = load(path, into=copy.deepcopy(bare(model)), rom=rom).eval()
     with open_container(path, rom=rom) as container:
         integer = integerize(dense, container, batches, choice=choice)
         store_integer(container, integer, path if out is None else out)

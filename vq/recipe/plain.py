@@ -38,7 +38,7 @@ def bare(model: nn.Module) -> nn.Module:
     Raises
     ------
     ConfigError
-        If something inside the model is wrapped so, or sharded.
+        If something inside the model is wrapped so, or sharded, or has no shape yet.
     """
     while inner := _inside(model):
         model = model.get_submodule(inner)
@@ -56,6 +56,12 @@ def bare(model: nn.Module) -> nn.Module:
             )
     if problems:
         raise ConfigError(bulleted("model", problems))
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
+        raise ConfigError(
+            f"model must have all its shapes, but {_listed(lazy)} wait for data; "
+            "run it on one batch first"
+        )
     return model
 
 
@@ -70,12 +76,6 @@ def check_bare(model: nn.Module) -> None:
         raise ConfigError(
             f"model must be bare, not in {type(model).__name__}; give its .{_inside(model)}, and "
             "wrap it again afterwards"
-        )
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
-        raise ConfigError(
-            f"model must have all its shapes, but {_listed(lazy)} wait for data; "
-            "run it on one batch first"
         )
     if merged := [n for n, m in model.named_modules() if getattr(m, "merged", False) is True]:
         raise ConfigError(
@@ -113,7 +113,7 @@ def check_values(model: nn.Module) -> None:
     if empty := [name for name, tensor in tensors if tensor.is_meta]:
         raise ConfigError(
             f"model must hold values, but {_listed(empty)} are on the meta device; "
-            "load its weights first"
+            "build it on another, or load its weights first"
         )
     if parts := [name for name, tensor in tensors if local(tensor) is not tensor]:
         raise ConfigError(

@@ -80,3 +80,13 @@ def test_tied_weights_follow_a_cast_together():
     assert torch.equal(other["head"].weight, model["embed"].weight.half())
     assert torch.equal(other["embed"].weight, other["head"].weight)
     assert len(list(other.parameters())) == 2
+
+
+def test_float16_is_warned_of_where_a_norm_has_the_scale():
+    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 8))
+    recipe = Recipe({"0": SSVQ(d=4, k=4, scale="norm"), "2": SSVQ(d=4, k=4)})
+    vq.compress_(model, recipe, progress=False)
+    model.bfloat16().double()
+    with pytest.warns(UserWarning, match=r"^layer '0': its scale is left to a norm, so that its o"):
+        model.half()
+    model.half()  # said once

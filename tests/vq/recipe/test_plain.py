@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
+import rescomp
 import vq
-from vq import SSVQ, VQ, Recipe
+from vq import SSVQ, VQ, Int8, Recipe
 from vq.errors import ConfigError, RecipeError
 from vq.formats.model import compressed_layers
 from vq.recipe.plain import bare, check_values
@@ -148,9 +149,13 @@ def same(model, before):
     )
 
 
+def quantize_(model, recipe):
+    rescomp.quantize_(model, [torch.randn(4, 16)], Recipe(dict.fromkeys(recipe.rules, Int8())))
+
+
 @pytest.mark.filterwarnings("ignore:.*is deprecated")
 @pytest.mark.parametrize(("make", "message"), COMPUTED.values(), ids=COMPUTED)
-@pytest.mark.parametrize("work", [vq.compress_, vq.plan])
+@pytest.mark.parametrize("work", [vq.compress_, vq.plan, quantize_])
 def test_computed_weights_are_refused_before_any_work(work, make, message):
     model = around(make())
     before = copy.deepcopy(model.state_dict())
@@ -329,15 +334,27 @@ def test_models_without_values_can_be_planned_only(tmp_path):
     with torch.device("meta"):
         model = around(nn.Linear(16, 16))
     assert len(vq.plan(model, RECIPE).layers) == 2
-    message = r"^model must hold values, but '0\.weight', .* are on the meta device; load"
+    message = r"^model must hold values, but '0\.weight', .* are on the meta device; build"
     with pytest.raises(ConfigError, match=message):
         vq.compress_(model, RECIPE)
     with pytest.raises(ConfigError, match=message):
         check_values(model)
+    with pytest.raises(ConfigError, match=message):
+        rescomp.quantize_(model, None, 8)
     whole = around(nn.Linear(16, 16))
     vq.compress_(whole, RECIPE, progress=False)
+    vq.save(whole, tmp_path / "x")
+    with pytest.raises(ConfigError, match=message):
+        vq.load(tmp_path / "x", into=model)
+    vq.load(tmp_path / "x", into=model.to_empty(device="cpu"))
+    assert torch.equal(model[0].weight, whole[0].weight)
+    with pytest.raises(
+        ConfigError, match=r"^model must have all its shapes, but '0\.weight', '0\."
+    ):
+        vq.load(tmp_path / "x", into=nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.Linear(16, 16)))
     with pytest.raises(ConfigError, match=r"^model must hold values, but "):
-        vq.save(whole.to("meta"), tmp_path / "x")
+        vq.save(whole.to("meta"), tmp_path / "y")
+    assert not (tmp_path / "y").exists()
 
 
 @pytest.mark.parametrize("where", ["0", "1"])
