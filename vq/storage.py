@@ -13,9 +13,10 @@ from vq.container import Container, FilePlan, open_container, write_container
 from vq.errors import ConfigError, ContainerError, bulleted
 from vq.formats.kept import kept_of, tensor_of, tied_tensors
 from vq.formats.model import compressed_layers, kept_tensors, provenance_of
+from vq.formats.wrappers import bare
 from vq.inference.decode import decode_weight
 from vq.integer.store import is_integer_tensor
-from vq.recipe.plain import bare, check_values
+from vq.recipe.plain import check_values
 
 __all__ = ["load", "save"]
 

@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vq.distributed import local
 from vq.errors import ConfigError, bulleted
 
 __all__ = ["ReadsCheckpoint", "fit", "load_weights", "read_state"]
@@ -117,7 +116,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             raise ConfigError(
                 f"{path}: entry {name!r} must be a tensor, not {type(value).__name__}"
             )
-        if local(value) is not value:
+        if hasattr(value, "to_local"):  # a DTensor
             raise ConfigError(
                 f"{path}: entry {name!r} must be whole, not one process's part; save what "
                 "torch.distributed.checkpoint.state_dict.get_model_state_dict gathers"

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from vq.calibration.batches import fingerprint, split
 from vq.container import Container, ContainerError, open_container
 from vq.errors import ConfigError, bulleted
+from vq.formats.wrappers import bare
 from vq.integer.calibrate import activation_scales
 from vq.integer.fixed import ACCUMULATOR_MAX, to_fixed
 from vq.integer.golden import IntegerModel, Parameters, reach
 from vq.integer.graph import Graph, Node, output_shape, version_for
 from vq.integer.store import check_parameters, products_of, store_integer
 from vq.integer.trace import Draft, Traced, trace_model
-from vq.recipe.plain import bare
 from vq.storage import load
 
 __all__ = ["add_integer", "integerize"]

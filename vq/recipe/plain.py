@@ -4,24 +4,15 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from vq.distributed import local
 from vq.errors import ConfigError, bulleted
+from vq.formats.wrappers import bare, listed, wrapped_name
 from vq.layers import plain_weight
 
-__all__ = ["bare", "check_bare", "check_plain", "check_values"]
+__all__ = ["check_bare", "check_plain", "check_values"]
 
-#: Wrappers whose one submodule is the model, by class: no file holds their prefixes.
-_WRAPPERS = {
-    "OptimizedModule": "_orig_mod",
-    "DataParallel": "module",
-    "DistributedDataParallel": "module",
-    "AveragedModel": "module",
-}
-#: Wrappers inside which a model is no longer whole.
-_SHARDED = "FullyShardedDataParallel"
 #: What makes the weight of a hook a parameter again, by the module that the hook is from.
 _REMEDIES = {
     "torch.nn.utils.weight_norm": "torch.nn.utils.remove_weight_norm",
@@ -29,40 +20,6 @@ _REMEDIES = {
     "torch.nn.utils.prune": "torch.nn.utils.prune.remove",
 }
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_SHOWN = 8
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """Return the model inside ``torch.compile`` and ``DataParallel``, which has the bare names.
-
-    Raises
-    ------
-    ConfigError
-        If something inside the model is wrapped so, or sharded, or has no shape yet.
-    """
-    while inner := _inside(model):
-        model = model.get_submodule(inner)
-    problems = []
-    for name, module in model.named_modules():
-        if inner := _inside(module):
-            problems.append(
-                f"layer {name!r} must be bare, not in {type(module).__name__}; put its .{inner} in "
-                "its place, and wrap it again afterwards"
-            )
-        elif _is_of_torch(module, _SHARDED):
-            problems.append(
-                f"{f'layer {name!r}' if name else 'all of it'} must be whole, not in {_SHARDED}; "
-                "start from the model before it is sharded"
-            )
-    if problems:
-        raise ConfigError(bulleted("model", problems))
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
-        raise ConfigError(
-            f"model must have all its shapes, but {_listed(lazy)} wait for data; "
-            "run it on one batch first"
-        )
-    return model
 
 
 def check_bare(model: nn.Module) -> None:
@@ -74,12 +31,12 @@ def check_bare(model: nn.Module) -> None:
     """
     if bare(model) is not model:
         raise ConfigError(
-            f"model must be bare, not in {type(model).__name__}; give its .{_inside(model)}, and "
-            "wrap it again afterwards"
+            f"model must be bare, not in {type(model).__name__}; give its "
+            f".{wrapped_name(model)}, and wrap it again afterwards"
         )
     if merged := [n for n, m in model.named_modules() if getattr(m, "merged", False) is True]:
         raise ConfigError(
-            f"model must hold its adapters once, but {_listed(merged)} are merged into weights "
+            f"model must hold its adapters once, but {listed(merged)} are merged into weights "
             "beside them, and would be again in a loaded model; unmerge them, or leave them out"
         )
 
@@ -112,25 +69,14 @@ def check_values(model: nn.Module) -> None:
     tensors = [*model.named_parameters(), *model.named_buffers()]
     if empty := [name for name, tensor in tensors if tensor.is_meta]:
         raise ConfigError(
-            f"model must hold values, but {_listed(empty)} are on the meta device; "
+            f"model must hold values, but {listed(empty)} are on the meta device; "
             "build it on another, or load its weights first"
         )
     if parts := [name for name, tensor in tensors if local(tensor) is not tensor]:
         raise ConfigError(
-            f"model must be whole, but {_listed(parts)} are sharded; gather them first "
+            f"model must be whole, but {listed(parts)} are sharded; gather them first "
             "(docs/training.md)"
         )
-
-
-def _inside(module: nn.Module) -> str | None:
-    """Name of the wrapped model in a wrapper of torch, None in any other module."""
-    return next((inner for kind, inner in _WRAPPERS.items() if _is_of_torch(module, kind)), None)
-
-
-def _is_of_torch(module: nn.Module, name: str) -> bool:
-    """Whether it is a ``name`` of torch; by its name, since importing some of them takes long."""
-    kinds = type(module).__mro__
-    return any(kind.__name__ == name and kind.__module__.startswith("torch.") for kind in kinds)
 
 
 def _foreign(module: nn.Module) -> str | None:
@@ -155,12 +101,7 @@ def _foreign(module: nn.Module) -> str | None:
     own = {name for name, _ in module.named_parameters()} - {"weight", "bias"}
     if own and type(module).train is not nn.Module.train:
         return (
-            f"not one that {type(module).__name__}.train() may merge {_listed(sorted(own))} into; "
+            f"not one that {type(module).__name__}.train() may merge {listed(sorted(own))} into; "
             "merge them for good into a layer of torch"
         )
     return None
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(repr, names[:_SHOWN])) + more

@@ -12,7 +12,7 @@ import vq
 from vq import SSVQ, VQ, Int8, Recipe
 from vq.errors import ConfigError, RecipeError
 from vq.formats.model import compressed_layers
-from vq.recipe.plain import bare, check_values
+from vq.recipe.plain import check_values
 
 RECIPE = Recipe({"*": SSVQ(d=4, k=8)})
 START = r"^model has 1 problem:\n- layer '2': weight must be a plain parameter of its own, "
@@ -305,24 +305,6 @@ def test_wrapped_models_are_refused(work, kind):
         work(around(wrap(nn.Linear(16, 16))), RECIPE)
 
 
-@pytest.mark.parametrize("kind", WRAPPERS)
-def test_files_hold_the_bare_names(tmp_path, kind):
-    wrap, _ = WRAPPERS[kind]
-    model, fresh = around(nn.Linear(16, 16)), around(nn.Linear(16, 16))
-    vq.compress_(model, RECIPE, progress=False)
-    vq.save(model, tmp_path / "bare")
-    vq.save(wrap(model), tmp_path / "wrapped")
-    assert (tmp_path / "bare").read_bytes() == (tmp_path / "wrapped").read_bytes()
-    wrapped = wrap(fresh)
-    assert vq.load(tmp_path / "wrapped", into=wrapped) is wrapped
-    assert torch.equal(bare(wrapped)[2].weight, model[2].weight)
-    assert bare(wrapped) is fresh or kind == "AveragedModel"  # which holds a copy
-    model[2] = wrap(model[2])
-    with pytest.raises(ConfigError, match=r"^model has 1 problem:\n- layer '2' must be bare, not"):
-        vq.save(model, tmp_path / "none")
-    assert not (tmp_path / "none").exists()
-
-
 @pytest.mark.parametrize("work", [vq.compress_, vq.plan])
 @pytest.mark.parametrize("layer", [nn.LazyLinear(16), nn.LazyConv2d(8, 3), nn.LazyBatchNorm1d()])
 def test_lazy_modules_are_refused(work, layer):
@@ -363,29 +345,6 @@ def test_a_norm_takes_no_scale_over_if_tensors_are_computed(where):
     prune.l1_unstructured(model.get_submodule(where), "bias", 0.5)
     with pytest.raises(RecipeError, match=rf"because tensor '{where}\.bias' is computed$"):
         vq.compress_(model, Recipe({"0": VQ(d=4, k=8, scale="norm")}))
-
-
-class FullyShardedDataParallel(nn.Module):
-    """Twin of the wrapper of that name, which only a group of processes can make."""
-
-    __module__ = "torch.distributed.fsdp.fully_sharded_data_parallel"
-
-    def __init__(self, model):
-        super().__init__()
-        self._fsdp_wrapped_module = model
-
-
-@pytest.mark.parametrize(
-    ("wrap", "where"),
-    [(lambda m: m, "all of it"), (lambda m: nn.Sequential(m), "layer '0'")],
-)
-@pytest.mark.parametrize("work", [vq.compress_, vq.plan])
-def test_sharded_models_are_refused(work, wrap, where):
-    with pytest.raises(
-        ConfigError,
-        match=rf"^model has 1 problem:\n- {where} must be whole, not in FullyShardedDataParallel",
-    ):
-        work(wrap(FullyShardedDataParallel(around(nn.Linear(16, 16)))), RECIPE)
 
 
 def test_tensors_of_which_only_a_part_is_here_are_refused(monkeypatch):
