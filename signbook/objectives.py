@@ -21,6 +21,7 @@ __all__ = [
     "Embedded",
     "Objective",
     "calibration_of",
+    "label_loss",
     "next_token_loss",
     "objective_of",
     "part_of",
@@ -106,6 +107,21 @@ class _Labelled:
             yield tokens, torch.where(scored, tokens, IGNORED)
 
 
+def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of logits [B, C] and labels [B], or probabilities [B, C].
+
+    Raises
+    ------
+    ValueError
+        If labels are not 0 to below C: torch leaves one of -100 out without a word.
+    """
+    if not labels.is_floating_point() and labels.numel():
+        for extreme in (int(labels.min()), int(labels.max())):
+            if not 0 <= extreme < logits.shape[-1]:
+                raise ValueError(f"labels must be 0 to below {logits.shape[-1]}, not {extreme}")
+    return nn.functional.cross_entropy(logits, labels)
+
+
 def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Nats per token of logits [B, T, V] and labels [B, T]; those ``IGNORED`` do not count."""
     return nn.functional.cross_entropy(
@@ -117,7 +133,7 @@ def objective_of(task: Task) -> Objective:
     """Say how a model is trained on a task."""
     match task:
         case Classification():
-            found = Objective(task.batches, nn.functional.cross_entropy)
+            found = Objective(task.batches, label_loss)
         case LanguageModelling():
             found = Objective(_Labelled(task), next_token_loss)
         case Denoising():

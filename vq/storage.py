@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vq.calibration.whole import whole
 from vq.container import Container, FilePlan, open_container, write_container
 from vq.errors import ConfigError, ContainerError, bulleted
 from vq.formats.kept import kept_of, tensor_of, tied_tensors
@@ -58,7 +59,8 @@ def load(
     """Read a container into ``into``, a model of the same architecture, and return it.
 
     The compressed weights are decoded; the result is an ordinary dense model. Tensors that the
-    model ties are stored once and stay tied.
+    model ties are stored once and stay tied. Whatever fails, a hook of the model, the move to
+    ``device`` or Ctrl-C among it, the model stays as it was; until the end, memory holds both.
 
     Parameters
     ----------
@@ -71,7 +73,7 @@ def load(
     Raises
     ------
     ContainerError
-        If the file is damaged or does not fit the model; the model is then unchanged.
+        If the file is damaged or does not fit the model.
     ConfigError
         If layers of the model are wrapped (``torch.compile``, ``DataParallel``); all of it may be.
         If it has no shapes yet, or no room for values (on the meta device).
@@ -89,8 +91,9 @@ def load(
             if stored is not None:
                 state.update(dict.fromkeys(names, state[stored]))
         _check_fit(container, state, model.state_dict())
-    model.load_state_dict(state)
-    return into if device is None else into.to(device)
+    with whole(into, trained=True):
+        model.load_state_dict(state)
+        return into if device is None else into.to(device)
 
 
 def _check_fit(container: Container, state: Mapping[str, Tensor], wanted: dict[str, Any]) -> None:

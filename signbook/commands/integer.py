@@ -35,6 +35,7 @@ def run(
     """Store a compressed model's integer graph in its file: int8 activations, int32 sums."""
     from signbook.files import check_outputs
     from signbook.naming import resolve_data, resolve_model
+    from vq.calibration.batches import each
     from vq.container.rom import roms_of
     from vq.integer import add_integer
 
@@ -43,7 +44,7 @@ def run(
     own = ("--file", file) if out is None else ("--out", out)
     check_outputs([own, ("--json", json)], [model, data, rom, None if out is None else file])
     architecture = resolve_model(model, pretrained=False)
-    inputs = list(islice(resolve_data(data).batches, batches))
+    inputs = list(islice(each(resolve_data(data).batches), batches))
     integer = add_integer(file, architecture, inputs, out=out, choice=choice, rom=roms_of(rom))
     document = _document(out or file, integer)
     save_json(json, document)

@@ -1,6 +1,8 @@
 """``signbook quantize``: a few bits by the scalar solvers, on calibration data, block by block."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -140,7 +142,7 @@ def run(
     outputs = [("--out", out / name) for name in (FILE_NAME, "quantize.json")]
     named = [model, weights, recipe, data]
     folder = first_alone(output_folder(out, [*outputs, ("--json", json)], named))
-    with folder, resumable(out, "block"), warnings_in_short():
+    with folder, resumable(out, "block"), warnings_in_short(), _of_use(out / "checkpoints"):
         torch.manual_seed(seed)
         with together():
             network = resolve_model(model, weights).to(choose_device(device))
@@ -191,6 +193,22 @@ def run(
     save_json(json, document)
     _print(document, damping)
     return document
+
+
+@contextmanager
+def _of_use(checkpoints: Path) -> Iterator[None]:
+    """Remove the checkpoints of a run that its data or settings end: they belong to no other."""
+    from vq.calibration.memory import is_out_of_memory
+    from vq.learning.checkpoint import clear
+
+    new = not any(checkpoints.rglob("step-*"))
+    try:
+        yield
+    except ConfigError as error:
+        cause = error.__cause__
+        if new and (cause is None or not is_out_of_memory(cause)):
+            clear(checkpoints)
+        raise
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def test_generators_are_read_once():
     table = Table(torch.eye(3)[[0, 1, 2, 0, 0]])
     assert evaluate(table, Classification(batches)).metrics == {"top1": 0.8}
     with pytest.raises(
-        ConfigError, match=r"^evaluation data must hold at least one batch, not none$"
+        ConfigError, match=r"^evaluation data must hold at least one batch, not none; they give "
     ):
         evaluate(table, Classification(batches))
 

@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
-from signbook.objectives import IGNORED, calibration_of, next_token_loss, objective_of
+from signbook.objectives import IGNORED, calibration_of, label_loss, next_token_loss, objective_of
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling
 from vq.learning.randomness import generators_of
 
@@ -56,3 +57,14 @@ def test_padded_texts_are_calibrated_without_padding():
     assert calibration_of(Embedding([inputs, inputs]), 5) == [(inputs, None)] * 2
     pair = (tokens, tokens)
     assert calibration_of(Embedding([pair]), 5) == [(pair, None)]
+
+
+def test_labels_out_of_range_are_refused():
+    logits = torch.randn(3, 5)
+    good = torch.tensor([0, 4, 2])
+    assert torch.equal(label_loss(logits, good), nn.functional.cross_entropy(logits, good))
+    soft = torch.full((3, 5), 0.2)
+    assert torch.equal(label_loss(logits, soft), nn.functional.cross_entropy(logits, soft))
+    for label in (-100, -1, 5):
+        with pytest.raises(ValueError, match=rf"^labels must be 0 to below 5, not {label}$"):
+            label_loss(logits, torch.tensor([0, label, 2]))

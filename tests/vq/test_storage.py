@@ -132,3 +132,43 @@ def test_what_is_trained_after_a_cast_is_stored(tmp_path):
         assert container.kept("fc2.bias").dtype == "F16"
         assert container.kept("fc2.weight").dtype == "F32"
     assert torch.equal(vq.load(tmp_path / "x", into=fresh()).fc2.bias.half(), model.fc2.bias)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, MemoryError])
+@pytest.mark.parametrize("where", ["hook", "move"])
+def test_a_load_that_fails_is_undone(tmp_path, where, error, monkeypatch):
+    path = tmp_path / "model.vq.safetensors"
+    vq.save(compressed(Recipe({"fc1": SSVQ()}), epochs=1), path)
+    model = fresh()
+    before, held = copy.deepcopy(model.state_dict()), dict(model.named_parameters())
+
+    def stop(*arguments):
+        raise error
+
+    with monkeypatch.context() as patch:
+        if where == "hook":
+            model.head.register_load_state_dict_post_hook(stop)
+        else:
+            patch.setattr(nn.Module, "to", stop)
+        with pytest.raises(error):
+            vq.load(path, into=model, device="cpu")
+    assert all(held[name] is parameter for name, parameter in model.named_parameters())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    model.head._load_state_dict_post_hooks.clear()
+    assert not torch.equal(vq.load(path, into=model).fc1.weight, before["fc1.weight"])
+
+
+def test_a_file_that_is_damaged_at_its_end_changes_nothing(tmp_path):
+    path = tmp_path / "model.vq.safetensors"
+    vq.save(compressed(Recipe({"fc1": SSVQ(), "fc2": SSVQ()}), epochs=1), path)
+    data = bytearray(path.read_bytes())
+    with open_container(path) as container:
+        data[next(e for e in container.layers if e.geometry.name == "fc2").stream.offset + 3] ^= 8
+    path.write_bytes(data)
+    model = fresh()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ContainerError, match="fc2"):
+        vq.load(path, into=model)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name

@@ -81,7 +81,8 @@ def each(batches: Iterable[Batch], what: str = "calibration") -> Iterator[Batch]
             raise ConfigError(f"{what} batch {number} must not be empty, and is {shapes_of(batch)}")
         yield batch
     if not number:
-        raise ConfigError(f"{what} data must hold at least one batch, not none")
+        once = "; they give their batches once: keep them in a list" if iterator is batches else ""
+        raise ConfigError(f"{what} data must hold at least one batch, not none{once}")
 
 
 def repeatable(batches: Iterable[Batch]) -> Iterable[Batch]:
@@ -147,8 +148,11 @@ def _is_own(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Kind of an error and the first line of its text."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    """Kind of an error and the first line of its text; of a loader's worker, what that met."""
+    first, *_, last = str(error).strip().splitlines() * 2 or ("", "")
+    if "DataLoader worker" in first and last != first:
+        return last
+    return f"{type(error).__name__}: {first}"
 
 
 def tensors_of(item: Any) -> Iterator[Tensor]:

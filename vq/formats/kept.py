@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vq.container import Kept
-from vq.errors import ConfigError
+from vq.errors import ConfigError, bulleted
 
 __all__ = ["dtype_tag", "kept_of", "tensor_of", "tied_tensors"]
 
@@ -34,6 +34,34 @@ def dtype_tag(tensor: Tensor) -> str:
             f"not {tensor.dtype}"
         )
     return _TAGS[tensor.dtype]
+
+
+def kept_problem(name: str, tensor: object) -> str | None:
+    """What keeps a member of a state dictionary from being stored as it is, if anything does."""
+    if not isinstance(tensor, Tensor):  # what a module adds by get_extra_state
+        return f"{name!r} must be a tensor, not {type(tensor).__name__}"
+    if tensor.layout != torch.strided:
+        return f"tensor {name!r} must be dense, not {tensor.layout}"
+    try:
+        dtype_tag(tensor)
+    except ConfigError as error:
+        return f"tensor {name!r}: {error}"
+    return None
+
+
+def require_kept(tensors: Mapping[str, object]) -> None:
+    """Refuse members of a state dictionary that no file could hold.
+
+    Raises
+    ------
+    ConfigError
+        With all of them.
+    """
+    if problems := [p for name, tensor in tensors.items() if (p := kept_problem(name, tensor))]:
+        raise ConfigError(
+            bulleted("model to store", problems)
+            + "\nleave them out of the state_dict (register_buffer(..., persistent=False))"
+        )
 
 
 def tied_tensors(state: Mapping[str, Tensor]) -> list[tuple[list[str], Tensor]]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vq.calibration.batches import fingerprint, split
+from vq.calibration.batches import each, fingerprint, shapes_of, split
 from vq.container import Container, ContainerError, open_container
 from vq.errors import ConfigError, bulleted
 from vq.formats.wrappers import bare
@@ -124,12 +124,21 @@ class _Inputs:
 
     def __init__(self, batches: Iterable[Any]) -> None:
         # A list, because shuffled batches would differ from pass to pass.
-        self._batches = [split(batch)[0] for batch in batches]
-        for inputs in self._batches:
+        self._batches: list[Tensor] = []
+        for number, batch in enumerate(each(batches), 1):
+            inputs = split(batch)[0]
             if not isinstance(inputs, Tensor):
                 raise ConfigError(
-                    f"calibration inputs must be one tensor, not {type(inputs).__name__}"
+                    f"calibration batch {number}, {shapes_of(batch)}: inputs must be one tensor, "
+                    f"not {type(inputs).__name__}"
                 )
+            first = self._batches[0] if self._batches else inputs
+            if inputs.shape[1:] != first.shape[1:]:
+                raise ConfigError(
+                    f"calibration batch {number}, {shapes_of(batch)}: inputs must be shaped like "
+                    f"those of batch 1, {shapes_of(first)}, but for the first axis"
+                )
+            self._batches.append(inputs)
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self._batches)

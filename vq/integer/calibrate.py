@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from vq.calibration.batches import on_batch
 from vq.errors import ConfigError
 from vq.integer.graph import CHOICES
 
@@ -62,7 +63,7 @@ def activation_scales(
     Raises
     ------
     ConfigError
-        If there is no batch or a value is not finite.
+        If there is no batch, the model does not accept one, or a value is not finite.
     """
     if choice not in CHOICES:
         raise ConfigError(f"choice must be one of {', '.join(CHOICES)}, not {choice!r}")
@@ -100,8 +101,9 @@ def _observe(
     see: Callable[[fx.Node, Tensor], None],
 ) -> None:
     observer = _Observer(module, nodes, see)
-    for inputs in batches:
-        observer.run(inputs)
+    for number, inputs in enumerate(batches, 1):
+        with on_batch(number, inputs):
+            observer.run(inputs)
 
 
 def choose_peak(counts: NDArray[np.floating], peak: float, choice: str) -> float:

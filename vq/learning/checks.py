@@ -5,13 +5,14 @@ from torch import nn
 
 from vq import distributed
 from vq.errors import ConfigError
-from vq.formats.model import compressed_layers
+from vq.formats.kept import require_kept
+from vq.formats.model import compressed_layers, kept_tensors
 
 __all__ = ["check_models"]
 
 
 def check_models(model: nn.Module, teacher: nn.Module | None) -> None:
-    """Refuse models that are not compressed or not whole, and a teacher that is the model itself.
+    """Refuse models that cannot be trained or stored, and a teacher that is the model itself.
 
     Raises
     ------
@@ -34,6 +35,7 @@ def check_models(model: nn.Module, teacher: nn.Module | None) -> None:
             f"model must not train in float16, where Adam's steps vanish or overflow, as "
             f"{half[0]!r} would; train it after .float() or .bfloat16(), and cast it back"
         )
+    require_kept(kept_tensors(model))
     if teacher is model:
         raise ConfigError(
             "teacher must be another model, not the one that learns; "

@@ -169,6 +169,11 @@ class Training:
             if result.steps % _NOTE_STEPS == 0:
                 self._note = self._noted(loss)
             advance(note=self._note)
+        if self._done < plan.batches:
+            raise ConfigError(
+                f"training data must give {plan.batches} batches in every pass, as their length "
+                f"says, not {self._done} in pass {self._epoch + 1}"
+            )
         told = self._rules.telemetry()
         result.add_epoch(math.fsum(self._losses) / len(self._losses), told)
         with distributed.together():

@@ -4,14 +4,12 @@ import math
 import warnings
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vq.clustering.cluster import KMeans
 from vq.container import LayerAccount, Provenance, account, plan_file
 from vq.container.header import canonical_json
-from vq.errors import ConfigError, bulleted
-from vq.formats.kept import dtype_tag, tied_tensors
+from vq.formats.kept import dtype_tag, require_kept, tied_tensors
 from vq.recipe.footprint import peak_bytes, resident_bytes, unread_bytes
 from vq.recipe.plain import check_values
 from vq.recipe.recipe import Recipe
@@ -160,25 +158,13 @@ def check_storable(model: nn.Module, selection: Selection) -> None:
 
 def _kept(model: nn.Module, selection: Selection) -> dict[str, tuple[str, tuple[int, ...]]]:
     compressed = {id(module.weight) for layer in selection.layers for module in layer.modules}
-    found, problems = {}, []
-    for names, tensor in tied_tensors(model.state_dict(keep_vars=True)):
-        if id(tensor) in compressed:
-            continue
-        if not isinstance(tensor, Tensor):  # what a module adds by get_extra_state
-            problems.append(f"{names[0]!r} must be a tensor, not {type(tensor).__name__}")
-        elif tensor.layout != torch.strided:
-            problems.append(f"tensor {names[0]!r} must be dense, not {tensor.layout}")
-        else:
-            try:
-                found[names[0]] = dtype_tag(tensor), tuple(tensor.shape)
-            except ConfigError as error:
-                problems.append(f"tensor {names[0]!r}: {error}")
-    if problems:
-        raise ConfigError(
-            bulleted("model to store", problems)
-            + "\nleave them out of the state_dict (register_buffer(..., persistent=False))"
-        )
-    return found
+    tensors = {
+        names[0]: tensor
+        for names, tensor in tied_tensors(model.state_dict(keep_vars=True))
+        if id(tensor) not in compressed
+    }
+    require_kept(tensors)
+    return {name: (dtype_tag(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
 def _skipped(model: nn.Module, selection: Selection) -> list[Skipped]:

@@ -10,7 +10,7 @@ from torch import nn
 import vq
 from tests.vq.models import Net, unchanged
 from vq import SSVQ, Recipe
-from vq.calibration.batches import call_model, fingerprint, split, to_device
+from vq.calibration.batches import call_model, each, fingerprint, split, to_device
 from vq.errors import ConfigError
 
 
@@ -93,3 +93,26 @@ def test_bad_calibration_is_one_clear_error_and_changes_nothing(settings, messag
     with pytest.raises(ConfigError, match="^" + message):
         vq.compress_(model, Recipe({"fc1": SSVQ(d=8, k=16)}), **settings)
     unchanged(model, before)
+
+
+class Unreadable(torch.utils.data.Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        raise KeyError("image")
+
+
+def test_what_a_loader_s_worker_met_is_told():
+    loader = torch.utils.data.DataLoader(Unreadable(), num_workers=1)
+    with pytest.raises(ConfigError, match=r"must give batch 1, not raise KeyError: 'image'$"):
+        list(each(loader))
+
+
+def test_what_gives_batches_once_is_told_apart():
+    batches = iter([torch.zeros(1)])
+    assert len(list(each(batches))) == 1
+    with pytest.raises(ConfigError, match=r"not none; they give their batches once: keep them"):
+        list(each(batches))
+    with pytest.raises(ConfigError, match=r"not none$"):
+        list(each([]))

@@ -180,3 +180,44 @@ def test_choices_of_the_peak():
         from vq.integer.calibrate import activation_scales
 
         activation_scales(torch.fx.symbolic_trace(nn.ReLU()), {}, [], "best")
+
+
+class Raises:
+    """Batches of which the second cannot be read."""
+
+    def __iter__(self):
+        yield torch.randn(2, 2, 9, 7)
+        raise OSError("disk")
+
+
+GOOD = torch.randn(2, 2, 9, 7)
+UNUSABLE = {
+    "no batch": (iter([]), r"must hold at least one batch, not none; they give their batches once"),
+    "no data": (5, r"data must be batches to iterate over, not int$"),
+    "an error": (Raises(), r"data must give batch 2, not raise OSError: disk$"),
+    "an empty batch": ([GOOD, GOOD[:0]], r"batch 2 must not be empty, and is float32 \[0"),
+    "a tuple of none": ([GOOD, ()], r"batch 2 must not be empty, and is \(\)$"),
+    "text": ([GOOD, "text"], r"batch 2, str: inputs must be one tensor, not str$"),
+    "two inputs": ([((GOOD, GOOD), 0)], r"batch 1, \(\(float32 .* must be one tensor, not tuple$"),
+    "another size": ([GOOD, GOOD[..., 1:]], r"batch 2, .* 9, 6\]: inputs must be shaped like "
+                     r"those of batch 1, float32 \[2, 2, 9, 7\], but for the first axis$"),
+    "a width": ([torch.randn(2, 3, 9, 7)], r"^model must accept .* batch 1, float32 .2, 3, 9"),
+    "a dtype": ([GOOD.double()], r"^model must accept calibration batch 1, float64 .* but raises "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_data_that_cannot_be_used_are_named(tmp_path, case):
+    batches, message = UNUSABLE[case]
+    path, _, _ = stored(Small, tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=message):
+        add_integer(path, Small(), batches)
+    assert path.read_bytes() == before
+
+
+def test_a_generator_serves_all_passes(tmp_path):
+    path, _, _ = stored(Small, tmp_path)
+    batches = inputs(Small)
+    one = add_integer(path, Small(), (batch for batch in batches))
+    assert one.graph.calibration == add_integer(path, Small(), batches).graph.calibration

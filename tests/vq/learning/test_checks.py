@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import torch
 from torch import nn
 
 import vq
@@ -35,3 +36,21 @@ def test_float16_is_refused_before_it_diverges():
         check_models(model.half(), None)
     model[0].bias.requires_grad_(False)
     check_models(model, None)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (
+            torch.zeros(2, dtype=torch.complex64),
+            r"tensor 'extra': tensors to keep must have one of",
+        ),
+        (torch.zeros(2, 2).to_sparse(), r"tensor 'extra' must be dense, not torch.sparse_coo"),
+    ],
+)
+def test_what_cannot_be_stored_is_not_trained(tensor, message):
+    model = nn.Sequential(nn.Linear(8, 8))
+    vq.compress_(model, vq.Recipe({"*": vq.SSVQ(d=4, k=4)}), progress=False)
+    model.register_buffer("extra", tensor)
+    with pytest.raises(ConfigError, match=rf"^model to store has 1 problem:\n- .*{message}"):
+        check_models(model, None)

@@ -9,7 +9,7 @@ from torch import nn
 
 import vq
 from tests.vq.learning.models import RECIPE, plain
-from tests.vq.models import Net, batches
+from tests.vq.models import Net, batches, unchanged
 from vq.errors import ConfigError, TrainingError
 
 
@@ -145,3 +145,19 @@ def test_a_loader_that_runs_dry_is_named():
         ConfigError, match=r"^training data must hold at least one batch, not none$"
     ):
         vq.finetune_(plain()[0], Once(), epochs=2)
+
+
+class Short(Once):
+    """A loader that gives fewer batches than its length says."""
+
+    def __len__(self):
+        return 3
+
+
+def test_a_loader_that_gives_less_than_its_length_is_refused():
+    model = plain()[0]
+    before = copy.deepcopy(model.state_dict())
+    message = r"^training data must give 3 batches in every pass, as .* says, not 2 in pass 1$"
+    with pytest.raises(ConfigError, match=message):
+        vq.finetune_(model, Short(), epochs=2)
+    unchanged(model, before)
