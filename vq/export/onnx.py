@@ -20,6 +20,7 @@ from vq.errors import ConfigError
 from vq.export.door import Door, Int8, named_inputs, named_outputs, replaced
 from vq.export.runtime import BATCHES, OPSET, check_opset, check_size, described, need, session
 from vq.integer.store import weight_of_layer
+from vq.progress import Advance, bar
 
 __all__ = ["export_onnx"]
 
@@ -89,7 +90,9 @@ def export_onnx(
         model.eval()
         with on_batch(1, inputs, "export"):
             outputs = call_model(model, inputs)
-        data, document = _Trace(model, inputs, outputs, stored, opset).widest()
+        trace = _Trace(model, inputs, outputs, stored, opset)
+        with bar("exporting to ONNX", None) as advance:
+            data, document = trace.widest(advance)
     with atomic_file(out) as target:
         target.write(data)
     return document
@@ -118,14 +121,16 @@ class _Trace:
         self.axes = _axes(self.tensors)
         self.door = Door(model, inputs, int8)
 
-    def widest(self) -> tuple[bytes, dict[str, Any]]:
+    def widest(self, advance: Advance) -> tuple[bytes, dict[str, Any]]:
         """The file with as many free axes as the model allows, and its document."""
         wanted = {name for axes in self.axes for name in axes.values()}
         for free in filter(None, dict.fromkeys((frozenset(wanted), frozenset(wanted & {_BATCH})))):
             try:
+                advance(note=f"free: {', '.join(sorted(free))}")
                 return self._export(free, wanted)
             except Exception:  # torch has many ways to say that a size must be fixed
                 continue
+        advance(note="all sizes fixed")
         return self._export(frozenset(), wanted)
 
     def _export(self, free: frozenset[str], wanted: set[str]) -> tuple[bytes, dict[str, Any]]:

@@ -106,6 +106,8 @@ def test_texts_by_keyword_of_any_batch_and_length(tmp_path):
         assert codes.dtype == np.int8
         weight = model.get_parameter(f"{name}.weight").detach().numpy()
         assert np.array_equal(codes.astype(np.float32) * scale.reshape(-1, 1), weight)
+    assert found["words.weight_scale"].shape == (20,)
+    assert found["fc.weight_scale"].shape == ()
     assert "fc.bias" in found
     assert not any(name.startswith(("model.", "codes_", "scale_")) for name in found)
 
