@@ -25,7 +25,8 @@ CHANNELS = ("DESCRIPTORS", "PARAMETERS", "CODEBOOKS", "ACTIVATIONS", "WEIGHTS")
 #: Cycle of the testbench in which a run begins: reset is over, and the host has written five
 #: registers, three cycles each. A memory that refreshes knows the difference.
 _FIRST_CYCLE = 15
-_STEP_CYCLES = 1 << 23
+#: Cycles between two words of progress: a tenth of a second, also where a memory is asked.
+_STEP_CYCLES, _ASKED_STEP_CYCLES = 1 << 23, 1 << 19
 _REQUEST = 1  # state of the fetcher in a run's first cycle
 _STANDS = 2
 _NO_RESPONSE = -1
@@ -164,9 +165,10 @@ class Machine:
             What the memory raised.
         """
         at = ctypes.c_void_p(self._data.ctypes.data)
+        step = _STEP_CYCLES if self._answers is None else _ASKED_STEP_CYCLES
         try:
             while not self._data["done"][0]:
-                self._library.signbook_run(at, _STEP_CYCLES)
+                self._library.signbook_run(at, step)
                 if self._data["memory"]["failed"][0]:
                     assert self._answers is not None
                     raise self._answers.error or SimulationError(

@@ -56,6 +56,16 @@ def test_help_imports_nothing_heavy():
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_inspect_imports_nothing_heavy():
+    file = ROOT / "tests/golden/every_method.vq.safetensors"
+    done = process(
+        "import sys; from signbook.commands.inspect import run; run(sys.argv[1]); "
+        "print([n for n in 'torch faiss amaranth matplotlib'.split() if n in sys.modules])",
+        str(file),
+    )
+    assert done.stdout.endswith("\n[]\n"), done.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_have_a_file_each(command):
     module = importlib.import_module(f"signbook.commands.{command}")

@@ -155,3 +155,15 @@ def test_what_a_memory_raises_comes_through(tmp_path: Path) -> None:
     program = random_program(tmp_path, 2001, SMALL)
     with pytest.raises(ValueError, match=r"^no such row$"):
         predict(SMALL, program, Broken(), ways=Ways(ask=True))
+
+
+def test_progress_while_a_memory_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In small steps, which change no number."""
+    program = random_program(tmp_path, 2000, SMALL)
+    once: list[int] = []
+    whole = predict(SMALL, program, parse_memory("ddr4-2400:clock_mhz=500"), progress=once.append)
+    monkeypatch.setattr("hwsim.cycles.machine._ASKED_STEP_CYCLES", 64)
+    seen: list[int] = []
+    parts = predict(SMALL, program, parse_memory("ddr4-2400:clock_mhz=500"), progress=seen.append)
+    assert len(once) == 1 and len(set(seen)) > 3 and seen == sorted(seen)
+    assert seen[-1] == once[-1] and parts.cycles == whole.cycles
