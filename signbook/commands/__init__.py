@@ -12,5 +12,6 @@ measuring    what ``simulate`` and ``estimate`` do alike
 tables       rows of a measurement to print
 printing     tables and facts on the console, documents, warnings
 stopping     Ctrl-C and SIGTERM
+torchrun     several processes of one command
 ===========  ================================================================
 """

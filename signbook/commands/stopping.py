@@ -9,6 +9,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from signbook.commands.torchrun import may_fail_aloud
+
 __all__ = ["resumable", "stoppable"]
 
 _NOTHING_LEFT = "no file is half written: the same command starts anew"
@@ -34,7 +36,8 @@ def stoppable() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever presses it twice
         ended = isinstance(stop, _Terminated)
         how = next(iter(getattr(stop, "__notes__", ())), _NOTHING_LEFT)
-        print(f"{'terminated' if ended else 'interrupted'}; {how}", file=sys.stderr)
+        if may_fail_aloud():
+            print(f"{'terminated' if ended else 'interrupted'}; {how}", file=sys.stderr)
         raise SystemExit(128 + (signal.SIGTERM if ended else signal.SIGINT)) from None
     finally:
         if here:
