@@ -1,5 +1,6 @@
 """Files of commands: complete or absent, in folders that are checked before any work."""
 
+import errno
 import json
 import os
 import re
@@ -10,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import vq
 from signbook.files import check_outputs, make_folder, output_folder, refuse_inputs, write_json
+from signbook.naming import resolve_model
 from tests.signbook.runner import refused
 from vq.container import OutputError
 from vq.errors import ConfigError
@@ -228,4 +231,35 @@ def test_every_command_refuses_to_overwrite_what_it_reads(case, way, tmp_path, m
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     text = refused(*(pattern.sub(lambda found: str(names[found[0]]), word) for word in words))
     assert re.search(r"must (not be a file that is read|be another file than that of)", text), text
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+FULL = {
+    "compress": ("compress", NET, "--recipe", "recipe.yaml", "--out", "out"),
+    "quantize": ("quantize", NET, "--method", "rtn", "--out", "out"),
+    "inspect": ("inspect", "out/model.vq.safetensors", "--json", "old"),
+    "export": ("export", "out/model.vq.safetensors", "--to", "dense", "--out", "old"),
+    "export, image": ("export", "out/model.vq.safetensors", "--to", "dram", "--out", "old"),
+    "estimate": ("estimate", "out/model.vq.safetensors", "--methods", "none", "--json", "old"),
+}
+
+
+@pytest.mark.parametrize("case", FULL)
+def test_a_full_disk_leaves_what_was_there(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("blocks.*: {method: int8}\n")
+    network = resolve_model(NET)
+    vq.compress_(network, vq.Recipe({"blocks.*": vq.Int8()}), progress=False)
+    (tmp_path / "out").mkdir()
+    vq.save(network, tmp_path / "out" / "model.vq.safetensors")
+    (tmp_path / "old").write_text("old")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    text = refused(*FULL[case])
+    assert re.match(r"error: OutputError: .*: must be writable, not refused \(No space left", text)
+    assert text.count("\n") == 1
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import IO
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ def whole(
     but : tuple of exceptions
         After these, the model stays as the block has left it.
     """
-    with tempfile.TemporaryFile() as file:
+    with tempfile.SpooledTemporaryFile(max_size=1) as file:  # on the disk once something is in it
         before = Before(model, file, trained=trained)
         try:
             yield before
@@ -55,7 +55,7 @@ class Before:
         As in :func:`whole`.
     """
 
-    def __init__(self, model: nn.Module, file: BinaryIO, *, trained: bool) -> None:
+    def __init__(self, model: nn.Module, file: IO[bytes], *, trained: bool) -> None:
         self._model, self._file = model, file
         self._modules = [_Module(module) for module in model.modules()]
         self._tensors = {
@@ -122,7 +122,7 @@ class _Content:
         self._like = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
         self._shape, self._place = tensor.shape, 0
 
-    def put_away(self, file: BinaryIO) -> None:
+    def put_away(self, file: IO[bytes]) -> None:
         if self._data is None:
             return
         data = self._data.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
@@ -131,12 +131,12 @@ class _Content:
             file.write(data.data)
         except OSError as error:
             raise OutputError(
-                f"{tempfile.gettempdir()}: must have room for the unquantised weights, but "
+                f"{tempfile.tempdir or 'TMPDIR'}: must have room for the unquantised weights, but "
                 f"{error.strerror or error}; set TMPDIR to another folder"
             ) from error
         self._data = None
 
-    def restore(self, file: BinaryIO) -> None:
+    def restore(self, file: IO[bytes]) -> None:
         if self._data is None:
             raw = torch.empty(self._shape.numel() * self._like.element_size(), dtype=torch.uint8)
             file.seek(self._place)

@@ -40,6 +40,8 @@ def kept_problem(name: str, tensor: object) -> str | None:
     """What keeps a member of a state dictionary from being stored as it is, if anything does."""
     if not isinstance(tensor, Tensor):  # what a module adds by get_extra_state
         return f"{name!r} must be a tensor, not {type(tensor).__name__}"
+    if tensor.is_nested:
+        return f"tensor {name!r} must be dense, not nested"
     if tensor.layout != torch.strided:
         return f"tensor {name!r} must be dense, not {tensor.layout}"
     try:

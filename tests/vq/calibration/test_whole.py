@@ -78,7 +78,7 @@ class Full:
     def seek(self, *place):
         return 0
 
-    def write(self, data):
+    def write(self, data=b""):
         raise OSError(28, "No space left on device")
 
 
@@ -216,3 +216,14 @@ def test_errors_that_say_enough_pass():
         on_batch(3, batch),
     ):
         raise KeyError("x")
+
+
+def test_nothing_is_put_away_without_need(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", Full().write)  # no folder can be written
+    with pytest.raises(ValueError), whole(nn.Linear(2, 2)):
+        raise ValueError
+    model = nn.Linear(2, 2)
+    with pytest.raises(OutputError, match=r"^TMPDIR: must have room for the unquantised"):
+        with whole(model) as before:
+            before.put_away(model.weight)

@@ -9,6 +9,7 @@ from torch import nn
 import vq
 from tests.vq.models import Net
 from vq.errors import ConfigError
+from vq.formats.kept import require_kept
 from vq.learning.checks import check_models
 
 
@@ -54,3 +55,10 @@ def test_what_cannot_be_stored_is_not_trained(tensor, message):
     model.register_buffer("extra", tensor)
     with pytest.raises(ConfigError, match=rf"^model to store has 1 problem:\n- .*{message}"):
         check_models(model, None)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_nested_tensors_are_not_dense():
+    nested = torch.nested.nested_tensor([[1.0], [2.0, 3.0]])
+    with pytest.raises(ConfigError, match=r"\n- tensor 'extra' must be dense, not nested"):
+        require_kept({"extra": nested})
