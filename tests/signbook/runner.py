@@ -2,8 +2,9 @@
 
 import io
 import os
+import signal
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from unittest import mock
 
@@ -33,13 +34,16 @@ def run(*arguments: object, env: dict[str, str] | None = None, terminal: bool = 
     """
     out, err = io.StringIO(), _Terminal() if terminal else io.StringIO()
     words = ["signbook", *map(str, arguments)]
+    interrupt = signal.getsignal(signal.SIGINT)
     with (
+        ExitStack() as stack,
         mock.patch.dict(os.environ, {"COLUMNS": "200", **(env or {})}),
         mock.patch.object(sys, "argv", words),
         redirect_stdout(out),
         redirect_stderr(err),
         pytest.raises(SystemExit) as exited,
     ):
+        stack.callback(signal.signal, signal.SIGINT, interrupt)  # who is stopped ignores it
         main()
     return Done(exited.value.code or 0, out.getvalue(), err.getvalue())  # type: ignore[arg-type]
 

@@ -45,7 +45,7 @@ def inputs(tmp_path, monkeypatch):
     vq.compress_(network, vq.Recipe({"blocks.*": vq.Int8()}), progress=False)
     vq.save(network, tmp_path / "file.safetensors")
     monkeypatch.chdir(tmp_path)
-    # A script's ``&`` ignores it, and so does a command that was stopped.
+    # A script's ``&`` ignores it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield sorted(tmp_path.iterdir())
     signal.signal(signal.SIGINT, before)
