@@ -265,7 +265,7 @@ def choose_device(name: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # "meta" is none: nothing is computed there
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"device must be one that this machine has, not {str(name)!r}") from error
     return device

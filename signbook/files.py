@@ -92,11 +92,12 @@ def check_outputs(outputs: Outputs, inputs: Inputs) -> None:
     for option, path in outputs:
         if path is None or str(path) == "-":
             continue
-        if path.exists() and not path.is_file():
-            kind = "a folder" if path.is_dir() else "a device"
+        if os.path.exists(path) and not os.path.isfile(path):
+            kind = "a folder" if os.path.isdir(path) else "a device"
             raise OutputError(f"{path}: must be a file to write, not {kind}; give {option} another")
         try:
-            with tempfile.TemporaryFile(dir=path.parent):
+            # As it will be written: its name may be too long.
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
                 pass
         except OSError as error:
             raise OutputError(
@@ -120,7 +121,7 @@ def output_folder(folder: Path, outputs: Outputs, inputs: Inputs) -> Iterator[No
     """
     inputs = list(inputs)
     refuse_inputs(outputs, inputs)
-    new = not folder.exists()
+    new = not os.path.exists(folder)
     make_folder(folder)
     try:
         check_outputs(outputs, inputs)
@@ -162,7 +163,7 @@ def _files_of(given: str | os.PathLike[str]) -> Iterator[Path]:
         for folder in (".", *sys.path):
             yield from (Path(folder, f"{module}.py"), Path(folder, module, "__init__.py"))
         yield from (Path(option.partition("=")[2]) for option in options.split("&"))
-    elif kind == "hf" and Path(rest).is_dir():
+    elif kind == "hf" and os.path.isdir(rest):
         with suppress(OSError):
             yield from Path(rest).iterdir()
     else:
@@ -173,7 +174,7 @@ def _is_same(a: Path, b: Path) -> bool:
     try:
         return os.path.samefile(a, b)
     except OSError:  # one of them is not there yet
-        return not b.exists() and os.path.realpath(a) == os.path.realpath(b)
+        return not os.path.exists(b) and os.path.realpath(a) == os.path.realpath(b)
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

@@ -124,7 +124,7 @@ def _call(name: str, kind: str, known: tuple[str, ...]) -> Any:
         raise ConfigError(
             f"{name}: package {error.name!r} must be installed, not absent"
         ) from error
-    except Exception as error:  # a factory is the user's code
+    except (Exception, SystemExit) as error:  # a factory is the user's code
         raise ConfigError(
             f"{name}: factory must return, not raise {type(error).__name__}: {error}"
         ) from error
@@ -143,7 +143,7 @@ def _import(name: str, module_name: str, known: tuple[str, ...]) -> Any:
         raise ConfigError(
             f"{name}: module {missing!r} must be importable, not absent{hint}"
         ) from error
-    except Exception as error:  # a module is the user's code
+    except (Exception, SystemExit) as error:  # a module is the user's code
         raise ConfigError(
             f"{name}: module {module_name!r} must be importable, "
             f"but raises {type(error).__name__}: {error}"

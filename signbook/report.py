@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import importlib.metadata
+import os
 import platform
 from collections.abc import Sequence
 from importlib.resources import files
@@ -52,7 +53,7 @@ def write_report(documents: Sequence[Path], out: Path) -> None:
     OutputError
         If the page cannot be written.
     """
-    if out.resolve() in {path.resolve() for path in documents}:
+    if os.path.realpath(out) in map(os.path.realpath, documents):
         raise ConfigError(f"--out must be a new page, not the document {out}")
     write_text(out, render_report([(path.name, read_document(path)) for path in documents]))
 

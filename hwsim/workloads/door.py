@@ -2,10 +2,10 @@
 
 import difflib
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 from hwsim.workloads.network import Workload
 from hwsim.workloads.residual import resnet20, resnet50
@@ -75,7 +75,7 @@ def workload(text: str) -> Workload:
     raise ConfigError(
         f"workload must be one of {', '.join(BUILT_IN)}, a .csv topology or a container, "
         f"not {text!r}{hint}"
-        + (", which is a file of another kind" if Path(path).is_file() else "")
+        + (", which is a file of another kind" if os.path.isfile(path) else "")
     )
 
 

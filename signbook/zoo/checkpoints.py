@@ -1,5 +1,6 @@
 """Fill a model from a checkpoint file, without ever running code that the file brings."""
 
+import os
 import pickle
 import re
 import warnings
@@ -12,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from vq.errors import ConfigError, bulleted
 
@@ -54,8 +56,13 @@ def load_weights(model: M, path: str | Path) -> M:
     Raises
     ------
     ConfigError
-        If the file cannot be read or does not fit; the model is then unchanged.
+        If the file cannot be read or does not fit, or the model is lazy; it is then unchanged.
     """
+    if lazy := [name for name, tensor in model.named_parameters() if is_lazy(tensor)]:
+        raise ConfigError(
+            f"model must have all its shapes, but {', '.join(lazy)} wait for data; "
+            "run it on one batch first"
+        )
     file = Path(path)
     if isinstance(model, ReadsCheckpoint) and file.suffix != ".safetensors":
         return fit(model, model.state_from(file), file)
@@ -79,17 +86,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{path}: weights must be one file, not the index of several; "
             "name the model hf:FOLDER, which reads them all"
         )
-    if path.suffix == ".distcp" or (path / ".metadata").is_file():
+    if path.suffix == ".distcp" or os.path.isfile(path / ".metadata"):
         raise ConfigError(
             f"{path}: weights must be one file, not a distributed checkpoint; make it one by "
             "torch.distributed.checkpoint.format_utils.dcp_to_torch_save(FOLDER, FILE)"
         )
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ConfigError(
             f"{path}: weights must be one file, not a folder; one of transformers is a model, "
             "hf:FOLDER"
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ConfigError(f"{path}: weights must be a readable file, not absent; see --weights")
     if path.suffix == ".safetensors":
         try:

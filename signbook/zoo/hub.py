@@ -50,7 +50,7 @@ def transformers_model(name: str, *, pretrained: bool) -> nn.Module:
     """
     subject = f"model 'hf:{name}'"
     transformers = require("transformers", extra="lm", purpose=subject)
-    local = Path(name).is_dir()
+    local = os.path.isdir(name)
     if local and not (Path(name) / "config.json").is_file():
         raise ConfigError(f"{subject}: folder must hold a config.json, not be without")
     if name.startswith((".", "/", "~")) and not local:

@@ -186,7 +186,7 @@ def test_models_that_cannot_be_compared():
 def test_devices():
     assert choose_device("cpu").type == "cpu"
     assert choose_device("auto").type in ("cpu", "cuda")
-    for name in ("gpu", "cuda:99"):
+    for name in ("gpu", "cuda:99", "meta"):
         with pytest.raises(ConfigError, match=f"that this machine has, not '{name}'"):
             choose_device(name)
 

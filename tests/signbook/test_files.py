@@ -101,11 +101,18 @@ def test_places_that_cannot_be_written_are_refused_before_work(tmp_path):
         tmp_path: "must be a file to write, not a folder; give --json another",
         "/dev/null": "must be a file to write, not a device; give --json another",
         tmp_path / "no" / "x": "must lie in a folder that can be written, but No such file",
+        tmp_path / ("x" * 300): "must lie in a folder that can be written, but File name too long",
     }.items():
         with pytest.raises(OutputError, match=f"^{re.escape(f'{place}: {message}')}"):
             check_outputs([("--json", type(tmp_path)(place))], [])
     check_outputs([("--json", tmp_path / "x"), ("--out", None)], [])
     assert not list(tmp_path.iterdir())
+
+
+def test_links_that_lead_nowhere_are_places_to_write(tmp_path):
+    for name, end in (("dangling", "gone"), ("circle", "circle")):
+        (tmp_path / name).symlink_to(end)
+        check_outputs([("--out", tmp_path / name)], [tmp_path / "input"])
 
 
 def test_a_folder_is_made_for_runs_that_can_write_all(tmp_path):

@@ -23,6 +23,9 @@ def net(width: int = 4, act: str = "relu", bias: bool = True):
 def data():
     return Classification([(torch.rand(3, 2), torch.zeros(3, dtype=torch.int64))])
 
+def leaves():
+    raise SystemExit(3)
+
 def broken():
     raise KeyError("secret")
 
@@ -90,6 +93,7 @@ def test_weights(own, tmp_path, suffix):
         ("py:{own}needs", "options must fit the factory, which takes thing, not none$"),
         ("py:{own}needs?thing=1", "must give a torch module, not int"),
         ("py:{own}data", "must give a torch module, not Classification"),
+        ("py:{own}leaves", "factory must return, not raise SystemExit: 3"),
         ("py:{own}broken", "factory must return, not raise KeyError: 'secret'"),
     ],
 )

@@ -277,6 +277,8 @@ def test_writing(tmp_path, file):
         write_report([source], tmp_path / "." / "a.json")
     with pytest.raises(OutputError):
         write_report([source], tmp_path / "absent" / "page.html")
+    (tmp_path / "circle").symlink_to("circle")
+    write_report([source], tmp_path / "circle")
     assert json.loads(source.read_text()) == file
 
 

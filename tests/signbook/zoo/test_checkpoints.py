@@ -339,3 +339,9 @@ def test_keras_file_without_h5py(tmp_path, monkeypatch):
 def test_folder_without_a_model(tmp_path):
     with pytest.raises(ConfigError, match=r"must be a folder with a config\.json"):
         load_minilm(tmp_path)
+
+
+def test_lazy_models_are_refused_before_weights_are_read(tmp_path):
+    torch.save(nn.Linear(4, 2).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match=r"^model must have all its shapes, but .*weight"):
+        load_weights(nn.LazyLinear(2), tmp_path / "w.pt")
