@@ -18,7 +18,7 @@ from signbook.plots.front import Mark, pareto
 from signbook.plots.layers import bytes_per_layer, cycles_per_layer
 from signbook.plots.roofline import Point, roofline
 from signbook.plots.surface import Panel, surface
-from signbook.plots.training import accuracy_bars, training_curves
+from signbook.plots.training import accuracy_bars, loss_bars, training_curves
 
 __all__ = [
     "Mark",
@@ -27,6 +27,7 @@ __all__ = [
     "accuracy_bars",
     "bytes_per_layer",
     "cycles_per_layer",
+    "loss_bars",
     "pareto",
     "roofline",
     "split_bars",

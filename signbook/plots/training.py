@@ -6,9 +6,16 @@ from matplotlib.figure import Figure
 
 from signbook.plots.style import PALETTE, as_svg, legend_above, log_axis, make_axes
 
-__all__ = ["accuracy_bars", "training_curves"]
+__all__ = ["NAMES", "accuracy_bars", "loss_bars", "training_curves"]
 
-ARMS = {"fp32": PALETTE["grey"][0], "ssvq": PALETTE["accent"][0], "vq": PALETTE["orange"][0]}
+#: Arms as people read them, and their colours.
+NAMES = {"fp32": "fp32", "ssvq": "SSVQ", "vq": "VQ", "fixed_signs": "fixed signs"}
+ARMS = {
+    "fp32": PALETTE["grey"][0],
+    "ssvq": PALETTE["accent"][0],
+    "vq": PALETTE["orange"][0],
+    "fixed_signs": PALETTE["pink"][0],
+}
 
 
 @as_svg
@@ -34,11 +41,26 @@ def accuracy_bars(accuracy: Mapping[str, float]) -> Figure:
 
 
 @as_svg
+def loss_bars(losses: Mapping[str, float]) -> Figure:
+    """Draw the loss of fp32 and of every arm, in nats per token; the less the better."""
+    figure, axes = make_axes(5.2, 2.9)
+    for x, (arm, loss) in enumerate(losses.items()):
+        axes.bar(x, loss, color=ARMS[arm], width=0.66)
+        axes.annotate(f"{loss:.3f}", (x, loss), (0, 3), ha="center", textcoords="offset points")
+    low, high = min(losses.values()), max(losses.values())
+    axes.set_ylim(max(0.0, low - (high - low) - 0.01), high + 0.3 * (high - low) + 0.01)
+    axes.set_xticks(range(len(losses)), [NAMES[arm] for arm in losses])
+    axes.set_ylabel("held-out loss, nats per token (axis cut)")
+    return figure
+
+
+@as_svg
 def training_curves(curves: Mapping[str, Sequence[float]], changed: Sequence[float]) -> Figure:
     """Draw the loss of every arm by epoch, and the share of signs that differ from the start."""
     figure, axes = make_axes(5.2, 2.9)
     for arm, losses in curves.items():
-        axes.plot(range(1, len(losses) + 1), losses, color=ARMS[arm], label=f"{arm.upper()} loss")
+        label = f"{NAMES[arm]} loss"
+        axes.plot(range(1, len(losses) + 1), losses, color=ARMS[arm], label=label)
     axes.set_yscale("log")
     every = [loss for losses in curves.values() for loss in losses]
     log_axis(axes.yaxis, min(every), max(every))

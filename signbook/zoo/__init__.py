@@ -17,5 +17,6 @@ signbook.zoo.llama:stories260k     Llama that tells children's stories          
 signbook.zoo.ddpm:ddpm             noise predictor of a diffusion model (MNIST)     291,217
 signbook.zoo.minilm:minilm         sentence encoder all-MiniLM-L6-v2             22,565,376
 signbook.zoo.digits:DigitsViT      vision transformer of the demo                   469,258
+signbook.zoo.topics:topics_llama   Llama of the demo                                492,384
 =================================  ============================================  ==========
 """

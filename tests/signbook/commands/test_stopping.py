@@ -32,7 +32,7 @@ STOPPED = {
     "estimate": ("hwsim.estimate", "file.safetensors"),
     "sweep": ("hwsim.sweep.space.Space.files", "minilm-l6", "--recipe", "int4", "--out", "out"),
     "report": ("signbook.report.read_document", "document.json", "--out", "page.html"),
-    "demo": ("signbook.demo.load_digits", "--out", "out"),
+    "demo": ("signbook.demo.acts.load_digits", "--out", "out"),
 }  # fmt: skip
 ANEW = "no file is half written: the same command starts anew"
 RESUMED = {"finetune": "checkpoint", "quantize": "block", "sweep": "point"}

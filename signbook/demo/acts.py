@@ -19,14 +19,25 @@ from signbook import plots
 from signbook.commands.inspect import inspect_file
 from signbook.commands.measuring import Setup
 from signbook.commands.simulate import stream
+from signbook.demo.language import Sizes, run_language
 from signbook.files import make_folder, write_json, write_text
+from signbook.plots.training import NAMES
 from signbook.report import render, versions
 from signbook.reporting.parts import settings
 from signbook.zoo.digits import DigitBatches, DigitsViT, load_digits, top1, train
+from signbook.zoo.topics import topics_llama
 from vq.container import SignbookError
 from vq.learning.finetune import FinetuneResult
 
-__all__ = ["Demo", "headline", "render_demo", "run_demo"]
+__all__ = [
+    "FILES",
+    "Demo",
+    "headline",
+    "language_rows",
+    "render_demo",
+    "run_demo",
+    "samples",
+]
 
 #: Equal bits: the control gets a few more (1.60 against 1.56), never fewer.
 ARMS: dict[str, vq.Recipe] = {
@@ -36,6 +47,10 @@ ARMS: dict[str, vq.Recipe] = {
 TRAIN_EPOCHS = 30
 FINETUNE_EPOCHS = 12
 BUS_BITS = 128
+REPORT, LANGUAGE = "report.html", "language-ssvq.vq.safetensors"
+DIGITS = {arm: f"digits-{arm}.vq.safetensors" for arm in ARMS}
+#: All that is written to the folder.
+FILES = (REPORT, *DIGITS.values(), LANGUAGE)
 
 
 @dataclass
@@ -46,10 +61,17 @@ class Demo:
     report: Path
     training: dict[str, FinetuneResult] = field(default_factory=dict)
     inspections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    language: dict[str, FinetuneResult] = field(default_factory=dict)
 
 
-def run_demo(out: Path, *, seed: int = 0, json_path: Path | None = None) -> Demo:
-    """Run the demo and write the container, ``report.html`` and the JSON document.
+def run_demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    json_path: Path | None = None,
+    sizes: Sizes = Sizes(),  # noqa: B008 - frozen dataclass
+) -> Demo:
+    """Run the demo and write the containers, ``report.html`` and the JSON document.
 
     Parameters
     ----------
@@ -59,6 +81,8 @@ def run_demo(out: Path, *, seed: int = 0, json_path: Path | None = None) -> Demo
         Of the data split, the model, the clustering and the batches.
     json_path : Path, optional
         Also write the ``signbook.demo/1`` document there.
+    sizes : Sizes
+        Of the language model and its training.
 
     Raises
     ------
@@ -79,8 +103,8 @@ def run_demo(out: Path, *, seed: int = 0, json_path: Path | None = None) -> Demo
         data = load_digits(seed)
         model = train(DigitsViT(), data, epochs=TRAIN_EPOCHS, seed=seed)
     accuracy = {"fp32": top1(model, data)}
-    demo = Demo({}, out / "report.html")
-    files = {arm: out / f"digits-{arm}.vq.safetensors" for arm in ARMS}
+    demo = Demo({}, out / REPORT)
+    files = {arm: out / name for arm, name in DIGITS.items()}
     for arm, recipe in ARMS.items():
         compressed = copy.deepcopy(model)
         with _timed(seconds, f"compress_{arm}"):
@@ -94,15 +118,24 @@ def run_demo(out: Path, *, seed: int = 0, json_path: Path | None = None) -> Demo
         vq.save(compressed, files[arm])
         _require_lossless(compressed, files[arm], DigitsViT())
         demo.inspections[arm] = inspect_file(files[arm])
+    setup = Setup(AcceleratorConfig(bus_bits=BUS_BITS), DEFAULT_MEMORY, ("int8",))
     with _timed(seconds, "simulate"):
-        setup = Setup(AcceleratorConfig(bus_bits=BUS_BITS), DEFAULT_MEMORY, ("int8",))
         measured = stream(files["ssvq"], setup)
+    with _timed(seconds, "language"):
+        language = run_language(sizes, seed=seed)
+    demo.language = language.training
+    written = out / LANGUAGE
+    vq.save(language.model, written)
+    _require_lossless(language.model, written, topics_llama(sizes.layers))
+    with _timed(seconds, "simulate_language"):
+        streamed = stream(written, setup)
     demo.document = {
         "schema": "signbook.demo/1",
         "file": str(files["ssvq"]),
         "accuracy": accuracy,
         "bits_per_weight": {arm: i["bits_per_weight"] for arm, i in demo.inspections.items()},
         "simulate": measured,
+        "language": language.document | {"file": str(written), "simulate": streamed},
         "seconds": seconds,
     }
     write_text(demo.report, render_demo(demo, seed=seed))
@@ -118,7 +151,10 @@ def headline(document: dict[str, Any]) -> list[tuple[str, str]]:
     compressed, int8 = measured["runs"]["compressed"], measured["runs"]["int8"]
     limit = 8 / bits["ssvq"]
     share = measured["speedup"] / limit
-    exact = "yes" if compressed["bit_exact"] and int8["bit_exact"] else "NO"
+    exact = "yes" if _exact(measured) else "NO"
+    language = document["language"]["simulate"]
+    again = "bit for bit" if _exact(language) else "DIFFERENT"
+    count = len(language["runs"]["compressed"]["layers"])
     return [
         ("test accuracy, fp32", f"{accuracy['fp32']:.2%}"),
         ("test accuracy, SSVQ", f"{accuracy['ssvq_clustered']:.2%} clustered, "
@@ -132,7 +168,31 @@ def headline(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("speed-up over int8, measured in RTL", f"{measured['speedup']:.3f}x"),
         ("limit 8 / bits per weight", f"{limit:.3f}x, reached to {share:.1%}"),
         ("RTL gives what numpy gives, bit for bit", exact),
+        (f"the language model's {count} layers in RTL", f"{language['speedup']:.3f}x, {again}"),
     ]  # fmt: skip
+
+
+def _exact(measured: dict[str, Any]) -> bool:
+    return all(run["bit_exact"] for run in measured["runs"].values())
+
+
+def language_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the language model's table, one an arm: on topics that no training saw."""
+    language = document["language"]
+    return [
+        {
+            "arm": name,
+            "bits per weight": language["bits_per_weight"].get(arm, 32.0),
+            "nats per token": language[arm],
+            "above fp32": language[arm] - language["fp32"],
+        }
+        for arm, name in NAMES.items()
+    ]
+
+
+def samples(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """What each arm of the language model writes behind the same words."""
+    return [(name, document["language"]["samples"][arm]) for arm, name in NAMES.items()]
 
 
 def render_demo(demo: Demo, *, seed: int) -> str:
@@ -145,6 +205,11 @@ def render_demo(demo: Demo, *, seed: int) -> str:
         "training": plots.training_curves(
             {arm: result.losses for arm, result in demo.training.items()},
             [signs.changed for signs in demo.training["ssvq"].signs],
+        ),
+        "nats": plots.loss_bars({arm: document["language"][arm] for arm in NAMES}),
+        "language": plots.training_curves(
+            {arm: result.losses for arm, result in demo.language.items()},
+            [signs.changed for signs in demo.language["ssvq"].signs],
         ),
         "bytes": plots.bytes_per_layer(
             names, {run: [row["bytes_read"] for row in one["layers"]] for run, one in runs.items()}
@@ -161,6 +226,8 @@ def render_demo(demo: Demo, *, seed: int) -> str:
         "demo.html.j2",
         document=document,
         headline=headline(document),
+        language_rows=language_rows(document),
+        samples=samples(document),
         figures=figures,
         inspections=demo.inspections,
         training=demo.training,
