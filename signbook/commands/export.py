@@ -77,12 +77,12 @@ def run(
             details = export_packed(file, to, out, model=model, dense_others=dense_others, rom=rom)
             files = details.pop("files")
     else:
-        beside = out.with_name(out.name + ".json") if to == "dram" else None
+        beside = out.parent / f"{out.name}.json" if to == "dram" else None
         check_outputs([("--out", out), ("--out", beside), ("--json", json)], sources)
     if to == "dense":
         export_dense(file, out, dtype=dtype, rom=roms_of(rom))
     elif to == "dram":
-        files.append(out.with_name(out.name + ".json"))
+        files.append(out.parent / f"{out.name}.json")
         write_json(files[1], export_dram(file, out, base=base))
     elif to == "onnx":
         details = _export_onnx(file, out, model, data, rom, opset, quantized)

@@ -86,6 +86,13 @@ def test_a_model_as_onnx_with_inputs_by_keyword(tmp_path):
     assert found["checked"]["batches"] == [1, 2, 5]
 
 
+@pytest.mark.parametrize("out", ["", ".", "/"])
+def test_an_image_needs_a_name(file, out):
+    assert "must be a file to write, not a folder" in refused(
+        "export", file, "--to", "dram", "--out", out
+    )
+
+
 def test_mistakes_are_one_line(file, tmp_path):
     out = tmp_path / "x"
     for arguments, message in (
