@@ -184,6 +184,7 @@ def evaluate(
     reference: nn.Module | None = None,
     device: str | torch.device = "auto",
     neighbours: int = 1,
+    progress: bool = True,
 ) -> Evaluation:
     """Measure ``model`` on ``task``, batch by batch; both models are moved to ``device``.
 
@@ -198,6 +199,8 @@ def evaluate(
         "auto" is CUDA where there is any, else the CPU.
     neighbours : int
         Nearest inputs that ``retrieval_agreement`` compares.
+    progress : bool
+        Show a progress bar when standard error is a terminal.
 
     Raises
     ------
@@ -209,7 +212,8 @@ def evaluate(
     place = choose_device(device)
     models = [model] if reference is None else [model, reference]
     meter = meter_for(task, compare=reference is not None, neighbours=neighbours)
-    with _evaluating(models, place), bar("evaluating", _length(task.batches)) as advance:
+    total = _length(task.batches)
+    with _evaluating(models, place), bar("evaluating", total, enabled=progress) as advance:
         for number, batch in enumerate(each(task.batches, "evaluation"), 1):
             with on_batch(number, batch, "evaluation"):
                 try:

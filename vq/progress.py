@@ -1,6 +1,11 @@
-"""Progress bars with an estimate of the time left; silent where nobody watches."""
+"""Progress bars with an estimate of the time left; silent where nobody watches.
+
+A bar appears when its work has taken a moment. Of bars within each other, the outer one is shown.
+"""
 
 import sys
+import threading
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
@@ -8,6 +13,11 @@ from typing import Protocol, TypeVar
 __all__ = ["Advance", "bar", "track"]
 
 T = TypeVar("T")
+
+#: Seconds that work takes before it has a bar.
+PATIENCE = 0.5
+#: Held by the bar that is shown.
+_shown = threading.Lock()
 
 
 class Advance(Protocol):
@@ -18,10 +28,22 @@ class Advance(Protocol):
 
 @contextmanager
 def bar(description: str, total: int | None, *, enabled: bool = True) -> Iterator[Advance]:
-    """Show a bar on standard error while the block runs, if that is a terminal."""
-    if not (enabled and sys.stderr.isatty()):
+    """Show a bar on standard error while the block runs, if that is a terminal.
+
+    Without ``total`` it tells that work goes on, and for how long it has.
+    """
+    if not (enabled and sys.stderr.isatty() and _shown.acquire(blocking=False)):
         yield lambda steps=1, note="": None
         return
+    try:
+        with _bar(description, total) as advance:
+            yield advance
+    finally:
+        _shown.release()
+
+
+@contextmanager
+def _bar(description: str, total: int | None) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -41,13 +63,28 @@ def bar(description: str, total: int | None, *, enabled: bool = True) -> Iterato
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),  # names of layers, which have brackets
     )
-    with Progress(*columns, console=Console(stderr=True)) as display:
-        task = display.add_task(description, total=total, note="")
+    display = Progress(*columns, console=Console(stderr=True))
+    task = display.add_task(description, total=total, note="")
 
-        def advance(steps: int = 1, note: str = "") -> None:
-            display.update(task, advance=steps, note=note)
+    def advance(steps: int = 1, note: str = "") -> None:
+        display.update(task, advance=steps, note=note)
 
+    streams, begun = (sys.stdout, sys.stderr), time.monotonic()
+
+    def appear() -> None:
+        if (sys.stdout, sys.stderr) == streams:  # not while the work redirects them
+            display.start()
+
+    appearing = threading.Timer(PATIENCE, appear)
+    appearing.daemon = True
+    appearing.start()
+    try:
         yield advance
+    finally:
+        if time.monotonic() - begun < PATIENCE:
+            appearing.cancel()
+        appearing.join()
+        display.stop()
 
 
 def track(items: Collection[T], description: str, *, enabled: bool = True) -> Iterator[T]:

@@ -17,12 +17,13 @@ from vq.formats.model import compressed_layers, kept_tensors, provenance_of
 from vq.formats.wrappers import bare
 from vq.inference.decode import decode_weight
 from vq.integer.store import is_integer_tensor
+from vq.progress import bar, track
 from vq.recipe.plain import check_values
 
 __all__ = ["load", "save"]
 
 
-def save(model: nn.Module, path: str | os.PathLike[str]) -> FilePlan:
+def save(model: nn.Module, path: str | os.PathLike[str], *, progress: bool = True) -> FilePlan:
     """Write a compressed model to ``path`` (``*.vq.safetensors``).
 
     The weights that the model computes with now and those that any reader decodes from the file
@@ -32,6 +33,11 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> FilePlan:
     stored weights rounded to its dtype; the file is that of the model before the cast. For that,
     norms, biases and kept layers stay in memory in both dtypes from a cast on. Names are those of
     the bare model, also if it is in ``torch.compile`` or ``DataParallel`` by now.
+
+    Parameters
+    ----------
+    progress : bool
+        Show that work goes on when standard error is a terminal.
 
     Raises
     ------
@@ -45,8 +51,10 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> FilePlan:
     layers = list(compressed_layers(model))
     if not layers:
         raise ConfigError("model must hold a compressed layer, not none; call vq.compress_ first")
-    kept = {name: kept_of(tensor) for name, tensor in kept_tensors(model).items()}
-    return write_container(path, [layer.to_layer() for layer in layers], kept, provenance_of(model))
+    with bar("writing the file", None, enabled=progress):
+        kept = {name: kept_of(tensor) for name, tensor in kept_tensors(model).items()}
+        stored = [layer.to_layer() for layer in layers]
+        return write_container(path, stored, kept, provenance_of(model))
 
 
 def load(
@@ -55,6 +63,7 @@ def load(
     into: nn.Module,
     device: str | torch.device | None = None,
     rom: Mapping[str, NDArray[np.int8]] | None = None,
+    progress: bool = True,
 ) -> nn.Module:
     """Read a container into ``into``, a model of the same architecture, and return it.
 
@@ -69,6 +78,8 @@ def load(
         decodes and the model stays where it is. The weights are the same bits everywhere.
     rom : mapping of ``rom:<sha256>`` to [k, d] int8, optional
         Fixed codebooks that the file only names, see :func:`vq.container.open_container`.
+    progress : bool
+        Show a progress bar when standard error is a terminal.
 
     Raises
     ------
@@ -83,7 +94,7 @@ def load(
     with open_container(path, rom=rom) as container:
         own = (name for name in container.kept_names if not is_integer_tensor(name))
         state = {name: tensor_of(container.kept(name)) for name in own}
-        for entry in container.layers:
+        for entry in track(container.layers, "decoding weights", enabled=progress):
             name = entry.geometry.name
             state[f"{name}.weight"] = decode_weight(container, name, device or "cpu")
         for names, _ in tied_tensors(model.state_dict(keep_vars=True)):

@@ -46,9 +46,12 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     from vq.container import account, open_container
     from vq.integer import is_integer_tensor
+    from vq.progress import bar
 
     with open_container(path) as container:
-        container.verify(complete=False)  # no weight is told
+        steps = len(container.tensor_spans()) + len(container.layers)
+        with bar("checking the file", steps) as advance:
+            container.verify(complete=False, progress=advance)  # no weight is told
         geometries = [entry.geometry for entry in container.layers]
         own = [name for name in container.kept_names if not is_integer_tensor(name)]
         kept = sum(math.prod(container.kept(name).shape) for name in own)

@@ -20,8 +20,10 @@ def run(
     """Write one HTML page about any number of documents: plots, tables, and no other file."""
     from signbook.files import check_outputs
     from signbook.report import write_report
+    from vq.progress import bar
 
     check_outputs([("--out", out)], documents)
 
-    write_report(documents, out)
+    with bar("drawing the report", None):
+        write_report(documents, out)
     typer.echo(f"report: {out}")

@@ -35,6 +35,7 @@ def run(
     """Generate the accelerator as Verilog, with a manifest and a map of its registers."""
     from rtl import AcceleratorConfig, StreamerConfig, top_of, write_verilog
     from signbook.files import output_folder
+    from vq.progress import bar
 
     if weights_only and report:
         raise ConfigError("--report must stand without --weights-only: it reports on accelerators")
@@ -46,19 +47,17 @@ def run(
     with output_folder(out, [*outputs, ("--json", json)], [accelerator, rom]):
         values, _ = read_settings(accelerator, settings, rom)  # Verilog has no clock rate
         config = kind.from_mapping(values)
-        written = write_verilog(config, file)
+        with bar("generating Verilog", None):
+            written = write_verilog(config, file)
         if not (report and isinstance(config, AcceleratorConfig)):
             typer.echo(written)
             return
-        from rich.console import Console
-        from rich.text import Text
-
         from rtl.build.report import CORE, area_report, area_table, clock_report, clock_table
 
-        with Console(stderr=True).status("synthesis") as status:
+        with bar("synthesis", None) as advance:
 
             def show(step: str) -> None:
-                status.update(Text(step))
+                advance(note=step)
 
             area = area_report(config, progress=show)
             clock = clock_report(config, core=CORE, progress=show)

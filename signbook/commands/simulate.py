@@ -70,6 +70,6 @@ def stream(
     """
     from hwsim import simulate
 
-    title, first = "simulating the RTL", "building, if this configuration is new"
+    title, first = "simulating the RTL", "building, if this configuration is new: a minute or two"
     with shown(title, first, setup.methods) as show:
         return simulate(path, **vars(setup), rows=rows, progress=show, check=check)

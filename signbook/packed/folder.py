@@ -19,6 +19,7 @@ from vq.container import atomic_file
 from vq.container.constants import DTYPE_BYTES
 from vq.errors import ConfigError, bulleted
 from vq.formats.kept import tied_tensors
+from vq.progress import track
 
 __all__ = ["WEIGHTS", "Architecture", "Stored", "read_architecture", "write_folder"]
 
@@ -179,7 +180,7 @@ def _write_safetensors(path: Path, tensors: Sequence[Stored]) -> None:
     header = header.ljust(-(-len(header) // 8) * 8)
     with atomic_file(path) as file:
         file.write(len(header).to_bytes(8, "little") + header)
-        for tensor in tensors:
+        for tensor in track(tensors, "packing"):
             data = tensor.data()
             if not isinstance(data, bytes):
                 data = data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes()

@@ -17,6 +17,7 @@ from signbook.extras import require
 from signbook.hints import did_you_mean
 from vq.errors import ConfigError, SignbookError
 from vq.hf import METHOD, register
+from vq.progress import bar
 
 __all__ = ["quiet_transformers", "timm_model", "transformers_model"]
 
@@ -35,7 +36,7 @@ def timm_model(name: str, *, pretrained: bool) -> nn.Module:
     architecture = name.partition(".")[0]
     if architecture not in known:
         raise ConfigError(f"{subject}: must be one that timm knows{did_you_mean(name, known)}")
-    with _one_error(subject):
+    with _one_error(subject), bar(f"loading {name}", None):
         model: nn.Module = timm.create_model(name, pretrained=pretrained)
     return model
 
@@ -55,7 +56,7 @@ def transformers_model(name: str, *, pretrained: bool) -> nn.Module:
         raise ConfigError(f"{subject}: folder must hold a config.json, not be without")
     if name.startswith((".", "/", "~")) and not local:
         raise ConfigError(f"{subject}: must be a folder that exists, or an id of the hub")
-    with quiet_transformers(subject):
+    with quiet_transformers(subject), bar(f"loading {name}", None):
         config = transformers.AutoConfig.from_pretrained(name, local_files_only=local)
         about = getattr(config, "quantization_config", None)
         if isinstance(about, dict) and about.get("quant_method") == METHOD:

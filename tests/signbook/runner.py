@@ -39,6 +39,7 @@ def run(*arguments: object, env: dict[str, str] | None = None, terminal: bool = 
         ExitStack() as stack,
         mock.patch.dict(os.environ, {"COLUMNS": "200", **(env or {})}),
         mock.patch.object(sys, "argv", words),
+        mock.patch("vq.progress.PATIENCE", 0),
         redirect_stdout(out),
         redirect_stderr(err),
         pytest.raises(SystemExit) as exited,

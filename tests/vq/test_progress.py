@@ -2,10 +2,13 @@
 
 import io
 import sys
+import time
+from contextlib import redirect_stdout
 
 import pytest
 
-from vq.progress import bar
+from vq import progress
+from vq.progress import bar, track
 
 
 class _Terminal(io.StringIO):
@@ -13,11 +16,61 @@ class _Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize("name", ["fc[q]", "fc[/relu]", "[red]x[/red]"])
-def test_names_are_no_markup(monkeypatch, name):
+def watch(monkeypatch):
+    """Make a terminal where bars appear at once; what it shows is what the result gives."""
     monkeypatch.setattr(sys, "stderr", _Terminal())
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    return sys.stderr.getvalue
+
+
+@pytest.mark.parametrize("name", ["fc[q]", "fc[/relu]", "[red]x[/red]"])
+def test_names_are_no_markup(monkeypatch, name):
+    shown = watch(monkeypatch)
     with bar(name, 1) as advance:
         advance(note=f"note {name}")
-    assert sys.stderr.getvalue().count(name) >= 2
+    assert shown().count(name) >= 2
+
+
+def test_work_without_a_total_has_a_bar_too(monkeypatch):
+    shown = watch(monkeypatch)
+    with bar("building", None):
+        pass
+    assert "building" in shown()
+
+
+def test_quick_work_shows_nothing(monkeypatch):
+    shown = watch(monkeypatch)
+    monkeypatch.setattr(progress, "PATIENCE", 60)
+    start = time.perf_counter()
+    assert list(track([1, 2], "quick")) == [1, 2]
+    assert shown() == "" and time.perf_counter() - start < 5
+
+
+def test_of_bars_within_each_other_the_outer_one_is_shown(monkeypatch):
+    shown = watch(monkeypatch)
+    with bar("outer", 1), bar("inner", 1) as advance:
+        advance()
+    assert "outer" in shown() and "inner" not in shown()
+    with pytest.raises(KeyError), bar("fails", 1):
+        raise KeyError
+    with bar("next", 1):
+        pass
+    assert "next" in shown()
+
+
+def test_output_that_the_work_redirects_comes_back(monkeypatch):
+    shown = watch(monkeypatch)
+    monkeypatch.setattr(progress, "PATIENCE", 0.05)
+    before = sys.stdout
+    with bar("redirects", None):
+        with redirect_stdout(io.StringIO()):
+            time.sleep(0.1)
+    assert sys.stdout is before and shown() == ""
+
+
+def test_bars_can_be_turned_off(monkeypatch):
+    shown = watch(monkeypatch)
+    assert list(track([1, 2], "silent", enabled=False)) == [1, 2]
+    assert shown() == ""

@@ -3,7 +3,7 @@
 import hashlib
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -185,7 +185,9 @@ class Container:
         self._closed = True
         self._data = np.empty(0, np.uint8)
 
-    def verify(self, *, complete: bool = True) -> None:
+    def verify(
+        self, *, complete: bool = True, progress: Callable[[], object] | None = None
+    ) -> None:
         """Check the sha256 of every tensor and decode every layer once.
 
         Parameters
@@ -193,14 +195,18 @@ class Container:
         complete : bool
             Refuse a file that names a codebook in ROM which was not given. Otherwise all but the
             weights of its layers is checked: their indices, and their padding.
+        progress : callable, optional
+            Called after each tensor, of :meth:`tensor_spans`, and once more after each layer.
 
         Raises
         ------
         ContainerError
             At the first tensor or layer that is wrong.
         """
+        checked = progress or (lambda: None)
         for name in self._specs:
             self.tensor_bytes(name)
+            checked()
         for entry in self.layers:
             g = entry.geometry
             if g.in_rom and g.codebook not in self._rom and not complete:
@@ -211,6 +217,7 @@ class Container:
                 self.group_scales(g.name)
             else:
                 self.scale(g.name)
+            checked()
 
     def geometry(self, name: str) -> Geometry:
         """Geometry of a layer."""

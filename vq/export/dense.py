@@ -13,6 +13,7 @@ from vq.container import Container, ContainerError, atomic_file, open_container
 from vq.container.constants import DTYPE_BYTES
 from vq.errors import ConfigError
 from vq.integer.store import is_integer_tensor
+from vq.progress import track
 
 __all__ = ["DTYPES", "export_dense"]
 
@@ -26,6 +27,7 @@ def export_dense(
     *,
     dtype: str = "fp32",
     rom: Mapping[str, NDArray[np.int8]] | None = None,
+    progress: bool = True,
 ) -> list[str]:
     """Decode a container into an ordinary safetensors file, layer by layer.
 
@@ -40,6 +42,8 @@ def export_dense(
         tensors stay what they are. Of tensors that the model ties, the file holds the first.
     rom : mapping of ``rom:<sha256>`` to [k, d] int8, optional
         Fixed codebooks that the container only names.
+    progress : bool
+        Show a progress bar when standard error is a terminal.
 
     Returns
     -------
@@ -69,7 +73,7 @@ def export_dense(
         header = json.dumps(table, separators=(",", ":")).encode()
         header = header.ljust(-(-len(header) // 8) * 8)
         file.write(len(header).to_bytes(8, "little") + header)
-        for entry in container.layers:
+        for entry in track(container.layers, "decoding weights", enabled=progress):
             layer = entry.geometry.name
             file.write(_narrow(container.weight(layer), tag, f"{container.path}: layer {layer!r}"))
         for name in container.kept_names:

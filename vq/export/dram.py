@@ -6,6 +6,7 @@ from typing import Any
 
 from vq.container import Span, atomic_file, open_container
 from vq.errors import ConfigError
+from vq.progress import bar
 
 __all__ = ["export_dram"]
 
@@ -17,6 +18,7 @@ def export_dram(
     out: str | os.PathLike[str],
     *,
     base: int = 0,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Write what an accelerator's memory holds, and say where everything lies.
 
@@ -30,6 +32,8 @@ def export_dram(
         The image. The map is for the caller to write.
     base : int
         Address of the image's first byte, a multiple of 4096.
+    progress : bool
+        Show a progress bar when standard error is a terminal.
 
     Returns
     -------
@@ -48,7 +52,9 @@ def export_dram(
     if base < 0 or base % 4096:
         raise ConfigError(f"base must be a multiple of 4096, not {base}")
     with open_container(path) as container:
-        container.verify(complete=False)
+        steps = len(container.tensor_spans()) + len(container.layers)
+        with bar("checking the file", steps, enabled=progress) as advance:
+            container.verify(complete=False, progress=advance)
         image = container.image()
         digest = hashlib.sha256(image.data).hexdigest()
         with atomic_file(out) as file:

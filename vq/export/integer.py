@@ -13,6 +13,7 @@ from vq.export.runtime import BATCHES, OPSET, check_opset, check_size, described
 from vq.integer import IntegerModel, Node, read_integer
 from vq.integer.golden import Parameters
 from vq.integer.groups import inputs_of_groups
+from vq.progress import bar
 
 __all__ = ["export_integer"]
 
@@ -27,6 +28,7 @@ def export_integer(
     *,
     opset: int = OPSET,
     rom: Mapping[str, NDArray[np.int8]] | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Write the integer graph of a container as ONNX, int8 throughout, with a free batch axis.
 
@@ -45,6 +47,8 @@ def export_integer(
         Version of ONNX's operators, 18 to 23.
     rom : mapping of ``rom:<sha256>`` to [k, d] int8, optional
         Fixed codebooks that the container only names.
+    progress : bool
+        Show that work goes on when standard error is a terminal.
 
     Returns
     -------
@@ -70,12 +74,14 @@ def export_integer(
     check_size(what, sum(p.weight.size for p in model.parameters.values()))
     proto = _Writer(model).proto(opset)
     data = proto.SerializeToString()
+    with bar("exporting to ONNX", None, enabled=progress):
+        checked = _check(what, model, data, opset)
     document = {
         "opset": opset,
         "inputs": described(proto.graph.input),
         "outputs": described(proto.graph.output),
         "int8_layers": list(dict.fromkeys(n.layer for n in model.graph.nodes if n.layer)),
-        "checked": _check(what, model, data, opset),
+        "checked": checked,
         "notes": [],
     }
     with atomic_file(out) as target:

@@ -39,6 +39,7 @@ def export_onnx(
     opset: int = OPSET,
     int8: str | os.PathLike[str] | None = None,
     rom: Mapping[str, NDArray[np.int8]] | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Write a loaded model as ONNX.
 
@@ -64,6 +65,8 @@ def export_onnx(
         dense weights bit for bit: layers of int8 and those with codebooks.
     rom : mapping of ``rom:<sha256>`` to [k, d] int8, optional
         Fixed codebooks that ``int8`` only names.
+    progress : bool
+        Show that work goes on when standard error is a terminal.
 
     Returns
     -------
@@ -91,7 +94,7 @@ def export_onnx(
         with on_batch(1, inputs, "export"):
             outputs = call_model(model, inputs)
         trace = _Trace(model, inputs, outputs, stored, opset)
-        with bar("exporting to ONNX", None) as advance:
+        with bar("exporting to ONNX", None, enabled=progress) as advance:
             data, document = trace.widest(advance)
     with atomic_file(out) as target:
         target.write(data)

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +38,7 @@ def add_integer(
     out: str | os.PathLike[str] | None = None,
     choice: str = "mse",
     rom: Mapping[str, NDArray[np.int8]] | None = None,
+    progress: bool = True,
 ) -> IntegerModel:
     """Give a container its integer graph.
 
@@ -55,6 +56,8 @@ def add_integer(
         How activation scales are chosen: "max", "percentile" or "mse".
     rom : mapping of ``rom:<sha256>`` to [k, d] int8, optional
         Fixed codebooks that the file only names.
+    progress : bool
+        Show a progress bar when standard error is a terminal.
 
     Raises
     ------
@@ -65,15 +68,20 @@ def add_integer(
     OutputError
         If ``out`` cannot be written; what existed before is intact.
     """
-    dense = load(path, into=copy.deepcopy(bare(model)), rom=rom).eval()
+    dense = load(path, into=copy.deepcopy(bare(model)), rom=rom, progress=progress).eval()
     with open_container(path, rom=rom) as container:
-        integer = integerize(dense, container, batches, choice=choice)
+        integer = integerize(dense, container, batches, choice=choice, progress=progress)
         store_integer(container, integer, path if out is None else out)
     return integer
 
 
 def integerize(
-    model: nn.Module, container: Container, batches: Iterable[Any], *, choice: str = "mse"
+    model: nn.Module,
+    container: Container,
+    batches: Iterable[Any],
+    *,
+    choice: str = "mse",
+    progress: bool = True,
 ) -> IntegerModel:
     """Build the integer graph of ``model``, which holds the weights of ``container``.
 
@@ -85,11 +93,11 @@ def integerize(
     ConfigError, ContainerError
         As :func:`add_integer`.
     """
-    inputs = _Inputs(batches)
+    inputs = _inputs(batches)
     traced = trace_model(model.eval())
     _require_compressed(traced, container)
     values = {d.name: d.value for d in traced.drafts}
-    scales, shapes = activation_scales(traced.module, values, inputs, choice)
+    scales, shapes = activation_scales(traced.module, values, inputs, choice, progress=progress)
     for draft in traced.drafts:
         if draft.op in _PASSES_ON:
             scales[draft.name] = scales[draft.inputs[0]]
@@ -119,29 +127,24 @@ def integerize(
     )
 
 
-class _Inputs:
-    """The inputs of batches, again at every iteration."""
-
-    def __init__(self, batches: Iterable[Any]) -> None:
-        # A list, because shuffled batches would differ from pass to pass.
-        self._batches: list[Tensor] = []
-        for number, batch in enumerate(each(batches), 1):
-            inputs = split(batch)[0]
-            if not isinstance(inputs, Tensor):
-                raise ConfigError(
-                    f"calibration batch {number}, {shapes_of(batch)}: inputs must be one tensor, "
-                    f"not {type(inputs).__name__}"
-                )
-            first = self._batches[0] if self._batches else inputs
-            if inputs.shape[1:] != first.shape[1:]:
-                raise ConfigError(
-                    f"calibration batch {number}, {shapes_of(batch)}: inputs must be shaped like "
-                    f"those of batch 1, {shapes_of(first)}, but for the first axis"
-                )
-            self._batches.append(inputs)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self._batches)
+def _inputs(batches: Iterable[Any]) -> list[Tensor]:
+    """The inputs of batches: a list, because shuffled batches would differ from pass to pass."""
+    found: list[Tensor] = []
+    for number, batch in enumerate(each(batches), 1):
+        inputs = split(batch)[0]
+        if not isinstance(inputs, Tensor):
+            raise ConfigError(
+                f"calibration batch {number}, {shapes_of(batch)}: inputs must be one tensor, "
+                f"not {type(inputs).__name__}"
+            )
+        first = found[0] if found else inputs
+        if inputs.shape[1:] != first.shape[1:]:
+            raise ConfigError(
+                f"calibration batch {number}, {shapes_of(batch)}: inputs must be shaped like "
+                f"those of batch 1, {shapes_of(first)}, but for the first axis"
+            )
+        found.append(inputs)
+    return found
 
 
 def _require_compressed(traced: Traced, container: Container) -> None:

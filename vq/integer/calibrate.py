@@ -1,6 +1,6 @@
 """Scales of activations: one real number per tensor, from what flows on calibration data."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from vq.calibration.batches import on_batch
 from vq.errors import ConfigError
 from vq.integer.graph import CHOICES
+from vq.progress import track
 
 __all__ = ["BINS", "activation_scales", "choose_peak"]
 
@@ -41,8 +42,10 @@ class _Observer(fx.Interpreter):
 def activation_scales(
     module: fx.GraphModule,
     values: Mapping[str, fx.Node],
-    batches: Iterable[Tensor],
+    batches: Collection[Tensor],
     choice: str,
+    *,
+    progress: bool = True,
 ) -> tuple[dict[str, float], dict[str, tuple[int, ...]]]:
     """Measure the scale and the shape of every value; the data are read twice.
 
@@ -51,9 +54,11 @@ def activation_scales(
     module : GraphModule
         In evaluation mode.
     values : mapping of name to fx.Node
-    batches : inputs [B, ...], the same at every iteration
+    batches : collection of inputs [B, ...], the same at every iteration
     choice : str
         How the peak, which becomes 127 steps, is chosen (:func:`choose_peak`).
+    progress : bool
+        Show a progress bar when standard error is a terminal.
 
     Returns
     -------
@@ -77,7 +82,7 @@ def activation_scales(
         if not np.isfinite(peaks[node]) or bool(value.isnan().any()):
             raise ConfigError(f"calibration data must give finite values at {node.name!r}")
 
-    _observe(module, nodes, batches, measure)
+    _observe(module, nodes, track(batches, "measuring activations", enabled=progress), measure)
     if not shapes:
         raise ConfigError("calibration data must hold at least one batch, not none")
     if choice != "max":
@@ -87,7 +92,7 @@ def activation_scales(
             magnitudes = value.detach().abs().float().flatten().cpu()
             counts[node] += torch.histc(magnitudes, BINS, 0.0, peaks[node] or 1.0)
 
-        _observe(module, nodes, batches, count)
+        _observe(module, nodes, track(batches, "counting activations", enabled=progress), count)
         for node in nodes:
             peaks[node] = choose_peak(counts[node].numpy(), peaks[node], choice)
     found = {name: (peaks[node] or 1.0) / _CODE_MAX for name, node in values.items()}

@@ -45,6 +45,14 @@ def test_export_dense_and_dram(file, tmp_path):
     assert json.loads((tmp_path / "image.bin.json").read_text())["base"] == 4096
 
 
+@pytest.mark.parametrize(("to", "shown"), [("dense", "decoding"), ("dram", "checking")])
+def test_a_terminal_sees_how_far_an_export_is(file, tmp_path, to, shown):
+    command = ("export", file, "--to", to, "--out", tmp_path / "out")
+    done = run(*command, env={"TERM": "xterm"}, terminal=True)
+    assert shown in done.stderr and "eta" in done.stderr
+    assert run(*command).stderr == ""
+
+
 def test_an_integer_graph_as_onnx(file, tmp_path):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")

@@ -23,6 +23,12 @@ def test_inspect_accounts_for_every_byte(file, tmp_path):
     assert document["ratio_int8"] == pytest.approx((weights + 2 * 4 * 64) / total)
 
 
+def test_a_terminal_sees_how_far_the_check_is(file):
+    done = run("inspect", file, env={"TERM": "xterm"}, terminal=True)
+    assert "checking the file" in done.stderr and "8/8" in done.stderr
+    assert run("inspect", file).stderr == ""
+
+
 def test_missing_file():
     assert "absent.vq.safetensors: must be a readable file" in refused(
         "inspect", "absent.vq.safetensors"

@@ -32,6 +32,15 @@ def file(tmp_path_factory):
     return stored(Small, tmp_path_factory.mktemp("cli"))[0]
 
 
+def test_a_terminal_sees_how_far_calibration_is(file, tmp_path):
+    done = run(
+        "integer", SMALL, "--file", file, "--data", DATA, "--out", tmp_path / "x.vq.safetensors",
+        env={"TERM": "xterm"}, terminal=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert all(words in done.stderr for words in ("decoding", "measuring", "counting", "eta"))
+
+
 def test_integer_then_eval(file, tmp_path):
     out, document = tmp_path / "with.vq.safetensors", tmp_path / "integer.json"
     before = file.read_bytes()
