@@ -66,7 +66,7 @@ ARROWS = {
     "signbook/data": "signbook/zoo",
     "signbook/packed": "signbook/naming vq",
     "signbook/plots": "",
-    "signbook/reporting": "signbook/plots hwsim",
+    "signbook/reporting": "signbook/plots hwsim vq/text",
     "signbook": "signbook vq rescomp rtl hwsim",
 }
 #: Files beside the rooms of a package: a listing that draws the architecture has few.

@@ -194,7 +194,7 @@ def _executor(
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"--dask must be the address of a scheduler that answers, such as "
-            f"tcp://127.0.0.1:8786, not {address!r} ({error})"
+            f"tcp://127.0.0.1:8786, not {address!r}"
         ) from error
     with client:
         threads = sum(client.nthreads().values())

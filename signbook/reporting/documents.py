@@ -12,6 +12,7 @@ from hwsim.measure.checked import Checked
 from hwsim.measure.document import Measurement
 from hwsim.sweep.document import Sweep
 from vq.errors import ConfigError
+from vq.text.fields import refusal
 
 __all__ = ["Document", "read_document"]
 
@@ -64,15 +65,10 @@ def _read(path: Path, kind: type[T], text: bytes) -> T:
 
 def _problem(item: Mapping[str, Any]) -> str:
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in item["loc"]).lstrip(".")
-    what = str(item["msg"])
     if item["type"] == "json_invalid":
-        found = _AT.search(what)
+        found = _AT.search(item["msg"])
         return f"must be JSON, but it is none from here on ({found[0] if found else 'line 1'})"
-    if item["type"] == "missing":
-        return f"{place} must be there"
     if item["type"] == "value_error":
-        what = what.removeprefix("Value error, ")
+        what = str(item["ctx"]["error"])
         return f"{place}: {what}" if place else what
-    given = repr(item["input"])
-    given = given if len(given) <= 60 else f"{given[:57]}..."
-    return f"{place or 'it'} {what.replace('Input should be', 'must be')}, not {given}"
+    return f"{place or 'it'} {refusal(item)}"

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,19 @@ from vq.hf import METHOD, register
 from vq.progress import bar
 
 __all__ = ["quiet_transformers", "timm_model", "transformers_model"]
+
+#: What it means that a library raises an error of one of these kinds, the clearest first.
+_REASONS = {
+    "GatedRepoError": "the hub gives it only to those who accepted its terms and are logged in",
+    "LocalEntryNotFoundError OfflineModeIsEnabled ConnectionError ConnectError ConnectTimeout "
+    "ReadTimeout Timeout TimeoutError": "it is not in the cache, and the hub does not answer",
+    "RepositoryNotFoundError": "the hub shows nobody, or not you, anything of that name",
+    "RevisionNotFoundError EntryNotFoundError": "it lacks a file that it must have",
+    "HFValidationError": "the hub has no names of this form",
+    "SafetensorError": "its weights are damaged",
+    "JSONDecodeError UnicodeDecodeError": "one of its files is damaged",
+    "ModuleNotFoundError": "it needs a package that is not installed",
+}
 
 
 def timm_model(name: str, *, pretrained: bool) -> nn.Module:
@@ -65,8 +79,17 @@ def transformers_model(name: str, *, pretrained: bool) -> nn.Module:
         architecture = getattr(transformers, named, None)
         if architecture is None:
             raise ConfigError(f"{subject}: must be one that transformers knows, not {named!r}")
+        model: nn.Module
         if pretrained:
-            model: nn.Module = architecture.from_pretrained(name, local_files_only=local)
+            model, about = architecture.from_pretrained(
+                name, local_files_only=local, output_loading_info=True
+            )
+            if absent := sorted(about["missing_keys"]):
+                warnings.warn(
+                    f"{subject}: {len(absent)} of its tensors are in no file and stay random, the "
+                    f"first is {absent[0]!r}",
+                    stacklevel=2,
+                )
         elif named == "AutoModel":
             model = transformers.AutoModel.from_config(config)
         else:
@@ -108,13 +131,28 @@ def _one_error(subject: str) -> Iterator[None]:
     except SignbookError:
         raise
     except Exception as error:  # of transformers, timm, huggingface_hub, safetensors, httpx, ...
-        reason = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
         raise ConfigError(
             f"{subject}: must be in a local folder or cache, or reachable by network, but "
-            f"{reason[:160]}; fill the cache where there is a network, or give a local folder"
+            f"{_reason(error)}; fill the cache where there is a network, or give a local folder"
         ) from error
     finally:
         hub.setLevel(level)
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, by the kinds of an error and of those that it came from."""
+    kinds: set[str] = set()
+    one: BaseException | None = error
+    while one is not None:
+        kinds |= {kind.__name__ for kind in type(one).__mro__}
+        one = one.__cause__ or one.__context__
+    found = next((text for names, text in _REASONS.items() if kinds & set(names.split())), None)
+    if found is not None:
+        return found
+    first = re.split(r"(?<=[.:;])\s|\n", str(error).strip(), maxsplit=1)[0]
+    library = type(error).__module__.partition(".")[0]
+    where = "loading" if library == "builtins" else library
+    return f"{where} raised {type(error).__name__}" + (f" ({first[:120]})" if first else "")
 
 
 @contextlib.contextmanager

@@ -110,8 +110,10 @@ def _read_keras(path: Path) -> dict[str, Tensor]:
                     values = values.T
                 state[ours] = torch.from_numpy(np.ascontiguousarray(values))
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip("'\"")
-        raise ConfigError(f"{path}: must be a whole ResNet-8 Keras file, but {reason}") from error
+        missing = next((name for name in _sources() if name not in state), None)
+        raise ConfigError(
+            f"{path}: must be a whole ResNet-8 Keras file, but it gives no {missing!r}; get it anew"
+        ) from error
     return state
 
 

@@ -117,12 +117,12 @@ def load_tokenizer(path: str | Path, vocabulary: int = 512) -> Tokenizer:
             score, length = struct.unpack_from("<fi", raw, position)
             position += 8 + length
             if not 0 <= length <= longest or position > len(raw):
-                raise struct.error(f"a token is {length} bytes long")
+                raise struct.error
             pieces.append(raw[position - length : position])
             scores.append(score)
     except struct.error as error:
         raise ConfigError(
-            f"{file}: must hold {vocabulary} tokens, but token {len(pieces)} is broken: {error}"
+            f"{file}: must hold {vocabulary} tokens, but token {len(pieces)} is cut or too long"
         ) from error
     if position != len(raw):
         raise ConfigError(f"{file}: must hold {vocabulary} tokens, not more")

@@ -197,4 +197,14 @@ def parse_json(text: str | bytes, what: str) -> Any:
     except (ValueError, RecursionError) as error:
         if isinstance(error, ContainerError):
             raise
-        raise ContainerError(f"{what} must be valid JSON: {_short(str(error))}") from None
+        raise ContainerError(f"{what} must be valid JSON, but {_not_json(error)}") from None
+
+
+def _not_json(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is none from character {error.pos} on"
+    if isinstance(error, UnicodeError):
+        return "it holds bytes or characters that are no UTF-8"
+    if isinstance(error, RecursionError):
+        return "it nests too deeply"
+    return "a number has too many digits"

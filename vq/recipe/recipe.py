@@ -16,6 +16,7 @@ from vq.errors import ConfigError, RecipeError, bulleted
 from vq.formats.format import Format
 from vq.formats.registry import FORMATS, format_named
 from vq.text.document import parse_yaml
+from vq.text.fields import refusal
 from vq.text.files import read_text
 
 __all__ = ["Recipe"]
@@ -191,7 +192,7 @@ def _read_rule(key: str, value: object, folder: Path, problems: list[str]) -> Fo
     except pydantic.ValidationError as error:
         for item in error.errors():
             at = ".".join(map(str, item["loc"]))
-            problems.append(f"key {key!r}: {at}: {item['msg']}, not {item['input']!r}")
+            problems.append(f"key {key!r}: {at} {refusal(item)}")
     except ConfigError as error:
         problems.append(f"key {key!r}: {error}")
     return None

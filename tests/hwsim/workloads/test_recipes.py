@@ -38,7 +38,7 @@ def test_a_file(tmp_path: Path) -> None:
     [
         ("ssvp:d=8", r"method must be one of ssvq, .*, not 'ssvp' \(did you mean 'ssvq'\?\)"),
         ("ssvq:e=8", r"ssvq has no setting 'e'"),
-        ("ssvq:d=x", r"d: Input should be a valid integer"),
+        ("ssvq:d=x", r"d must be a whole number, not 'x'"),
         ("ssvq:d=0", r"d must be 1 to 64, not 0"),
         ("ssvq:d", r"setting must be KEY=VALUE, not 'd'"),
         ("ssvq:d=8,d=4", r"d must be given once, not twice"),

@@ -326,7 +326,9 @@ def test_damaged_keras_files(tmp_path, keep):
     pytest.importorskip("h5py")
     raw = shared("mlperf_tiny/resnet8_cifar10.h5").read_bytes()
     (tmp_path / "w.h5").write_bytes(raw[:keep])
-    with pytest.raises(ConfigError, match=r"w\.h5: must be a whole ResNet-8 Keras file"):
+    with pytest.raises(
+        ConfigError, match=r"w\.h5: must be a whole ResNet-8 Keras .* gives no '\w+"
+    ):
         load_resnet8(tmp_path / "w.h5")
 
 

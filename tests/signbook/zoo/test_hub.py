@@ -33,7 +33,7 @@ def test_timm_without_network(timm):
     with pytest.raises(
         ConfigError,
         match=r"model 'timm:resnet18.a1_in1k': must be in a local folder or cache, or reachable "
-        r"by network, but We couldn't connect to 'https://huggingface.co'; fill the cache",
+        r"by network, but loading raised OSError \(We couldn't connect\); fill the cache",
     ):
         resolve_model("timm:resnet18.a1_in1k")
 
@@ -76,12 +76,39 @@ def test_transformers_folder(small_llama, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("damage", ["config.json", "model.safetensors"])
-def test_damaged_transformers_folder(small_llama, damage):
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [("config.json", "one of its files is damaged"), ("model.safetensors", "its weights are dam")],
+)
+def test_damaged_transformers_folder(small_llama, damage, reason):
     _, folder = small_llama
     (folder / damage).write_bytes((folder / damage).read_bytes()[:50])
-    with pytest.raises(ConfigError, match=r"model 'hf:.*llama': must be in a local folder"):
+    with pytest.raises(ConfigError, match=rf"model 'hf:.*llama': must be in a .*, but {reason}"):
         resolve_model(f"hf:{folder}")
+
+
+def test_what_transformers_says_of_a_model_is_one_clause(small_llama):
+    _, folder = small_llama
+    (folder / "config.json").write_text('{"model_type": "none"}')
+    with pytest.raises(
+        ConfigError, match=r"raised ValueError \(The checkpoint .*\.\); fill"
+    ) as seen:
+        resolve_model(f"hf:{folder}")
+    assert len(str(seen.value)) < 450 and "\n" not in str(seen.value)
+
+
+def test_tensors_that_no_file_holds_are_named(small_llama):
+    _, folder = small_llama
+    save_file({}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.warns(UserWarning, match=r"12 of its tensors .* random, the first is 'lm_head"):
+        resolve_model(f"hf:{folder}")
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "--", "a b"])
+def test_names_that_the_hub_cannot_have(name):
+    pytest.importorskip("transformers")
+    with pytest.raises(ConfigError, match="but the hub has no names of this form; fill"):
+        resolve_model(f"hf:{name}")
 
 
 def test_folder_without_a_model(tmp_path):
@@ -106,7 +133,7 @@ def test_transformers_id_without_network(monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     begin = time.monotonic()
-    with pytest.raises(ConfigError, match="model 'hf:no/such': must be in a local folder or cache"):
+    with pytest.raises(ConfigError, match="but it is not in the cache, and the hub does not"):
         resolve_model("hf:no/such")
     assert time.monotonic() - begin < 5
     assert constants.HF_HUB_OFFLINE is False

@@ -77,10 +77,13 @@ def test_real_vocabulary(tokenizer):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda raw: raw[:-1], "must hold 512 tokens, but token 511 is broken"),
-        (lambda raw: raw[:2], "but token 0 is broken"),
+        (lambda raw: raw[:-1], "must hold 512 tokens, but token 511 is cut or too long"),
+        (lambda raw: raw[:2], "but token 0 is cut"),
         (lambda raw: raw + b"\0", "must hold 512 tokens, not more"),
-        (lambda raw: raw[:8] + b"\xff\xff\xff\xff" + raw[12:], "token 0 is broken"),
+        (
+            lambda raw: raw[:8] + b"\xff\xff\xff\xff" + raw[12:],
+            "token 0 is cut or too long$",
+        ),
         (lambda raw: raw.replace(b"<0x41>", b"<0x42>"), "must be the single bytes"),
     ],
 )

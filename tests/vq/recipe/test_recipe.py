@@ -99,8 +99,7 @@ def test_grouped_methods_in_yaml():
         "- key 'a': method must be one of ssvq, vq, int8, int4, int3, int2, not 'int-4' "
         "(did you mean 'int4'?)",
         "- key 'b': int2 has no setting 'groups' (did you mean 'group'?)",
-        "- key 'c': group: Input should be a valid integer, unable to parse string as an integer, "
-        "not 'large'",
+        "- key 'c': group must be a whole number, not 'large'",
     ]
     with pytest.raises(RecipeError) as error:
         Recipe({"a": Int4(group=0, tile_outputs=0)})
@@ -187,13 +186,11 @@ def test_all_problems_of_a_file_are_reported_at_once():
     assert str(error.value).splitlines() == [
         "recipe has 5 problems:",
         "- key 'a': ssvq has no setting 'kk' (did you mean 'k'?)",
-        "- key 'a': d: Input should be a valid integer, unable to parse string as an integer, "
-        "not 'eight'",
+        "- key 'a': d must be a whole number, not 'eight'",
         "- key 'b': method must be one of ssvq, vq, int8, int4, int3, int2, not 'svq' "
         "(did you mean 'ssvq'?)",
         "- key 'c': must be null or name its method, not 'ssvq'",
-        "- key 'd': d: Input should be a valid integer, got a number with a fractional part, "
-        "not 4.5",
+        "- key 'd': d must be a whole number, not 4.5",
     ]
 
 
