@@ -30,6 +30,7 @@ from vq.formats.model import set_provenance
 from vq.formats.scalar import Int2, Int3, Int4, Int8
 from vq.layers import candidates, op_of, weight_id
 from vq.learning.checkpoint import StageCheckpoints
+from vq.recipe.plain import check_bare
 from vq.recipe.planning import check_storable
 from vq.recipe.recipe import Recipe
 from vq.recipe.selection import Selected, select
@@ -62,8 +63,9 @@ def default_recipe(model: nn.Module, bits: int, *, group: int = 128, zeros: bool
     Raises
     ------
     ConfigError
-        If ``bits`` is not 2, 3, 4 or 8, or the model has no such layer.
+        If ``bits`` is not 2, 3, 4 or 8, the model has no such layer, or it is wrapped.
     """
+    check_bare(model)
     if bits != 8 and bits not in _KINDS:
         raise ConfigError(f"bits must be 2, 3, 4 or 8, not {bits!r}")
     kind: Any = Int8() if bits == 8 else _KINDS[bits](group=group, zeros=zeros)

@@ -48,12 +48,13 @@ class Boundary:
 
     Attributes
     ----------
-    hidden : list of Tensor
+    hidden : list of Tensor or None
+        None of a batch that is routed past the blocks, as some are past an expert.
     contexts : list of list of Context
         For every batch, one for every block, or one for all.
     """
 
-    hidden: list[Tensor] = field(default_factory=list)
+    hidden: list[Tensor | None] = field(default_factory=list)
     contexts: list[list[Context]] = field(default_factory=list)
 
 
@@ -101,10 +102,11 @@ class Runner:
         found = Boundary()
         assert self.chain is not None
         for batch in range(len(self)):
+            hidden: list[Tensor] = []
             contexts: list[Context] = []
-            with _entering(self.chain, found.hidden, contexts), self._running(batch):
+            with _entering(self.chain, hidden, contexts), self._running(batch):
                 call_model(self.model, self.inputs(batch))
-            found.hidden[batch] = self.keep(found.hidden[batch])
+            found.hidden.append(self.keep(hidden[0]) if hidden else None)
             found.contexts.append(contexts)
         return found
 
@@ -114,7 +116,8 @@ class Runner:
         Returns
         -------
         The hidden state before the first block or behind a block; the model's output where no
-        block is left; None if a hook has stopped the run (:func:`leave`).
+        block is left; None if a hook has stopped the run (:func:`leave`) or the batch is routed
+        past the blocks.
         """
         with self._running(batch):
             if self.chain is None:
@@ -122,7 +125,10 @@ class Runner:
             if stage.name == "start":
                 return self._before_blocks(batch)
             assert boundary is not None
-            hidden = boundary.hidden[batch].to(self.device)
+            kept = boundary.hidden[batch]
+            if kept is None:
+                return call_model(self.model, self.inputs(batch)) if stage.place is None else None
+            hidden = kept.to(self.device)
             if stage.place is None:
                 with _skipping(self.chain, hidden):
                     return call_model(self.model, self.inputs(batch))
@@ -147,7 +153,8 @@ class Runner:
     def advance(self, stage: Stage, boundary: Boundary) -> None:
         """Take a boundary behind a block, batch by batch."""
         for batch in range(len(self)):
-            boundary.hidden[batch] = self.keep(self.run(stage, batch, boundary))
+            if boundary.hidden[batch] is not None:
+                boundary.hidden[batch] = self.keep(self.run(stage, batch, boundary))
 
     @contextmanager
     def _running(self, batch: int) -> Iterator[None]:

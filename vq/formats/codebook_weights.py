@@ -14,7 +14,7 @@ from torch import Tensor
 from vq.container import Geometry, Layer
 from vq.container.constants import CODE_MAX
 from vq.container.order import to_stream
-from vq.formats.integers import book_step, codebook_step, round_through
+from vq.formats.integers import applied, book_step, codebook_step, reuse, round_through
 from vq.formats.points import sub_vectors
 from vq.formats.weights import FROZEN, Compressed
 from vq.layers import along_outputs, join_grid, weight_of
@@ -50,11 +50,16 @@ class _Gather(torch.autograd.Function):
     new memory costs more than the arithmetic.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, book: Tensor, latent: Tensor | None, indices: Tensor) -> Tensor:
-        ctx.save_for_backward(book, latent, indices)
+    def forward(book: Tensor, latent: Tensor | None, indices: Tensor) -> Tensor:
         values = book.index_select(0, indices)
-        return values if latent is None else values.copysign_(latent)
+        return values if latent is None else reuse(values, "copysign", latent)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -62,14 +67,14 @@ class _Gather(torch.autograd.Function):
         book, latent, indices = ctx.saved_tensors
         signed = grad
         if latent is not None:
-            signed = torch.copysign(book.new_ones(()), latent).mul_(grad)
+            signed = reuse(torch.copysign(book.new_ones(()), latent), "mul", grad)
         # With 64-bit indices, index_add_ has a path four times as fast.
-        grad_book = torch.zeros_like(book).index_add_(0, indices.long(), signed)
+        grad_book = reuse(torch.zeros_like(book), "index_add", 0, indices.long(), signed)
         if latent is None:
             return grad_book, None, None
-        grad_latent = book.index_select(0, indices).mul_(grad)
+        grad_latent = reuse(book.index_select(0, indices), "mul", grad)
         frozen = latent.abs() >= FROZEN
-        return grad_book, grad_latent.masked_fill_(frozen, 0), None
+        return grad_book, reuse(grad_latent, "masked_fill", frozen, 0), None
 
 
 class _EvenSigns(torch.autograd.Function):
@@ -79,12 +84,18 @@ class _EvenSigns(torch.autograd.Function):
     gradient passes as if nothing happened.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, latent: Tensor) -> Tensor:
+    def forward(latent: Tensor) -> Tensor:
         odd = torch.signbit(latent).sum(dim=1, keepdim=True) % 2 == 1
         least = latent.abs().argmin(dim=1, keepdim=True)
         smallest = latent.gather(1, least)
         return latent.scatter(1, least, torch.where(odd, -smallest, smallest))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Nothing of the inputs is needed."""
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
@@ -171,7 +182,7 @@ class CodebookWeight(Compressed):
         # With one scale, multiplying the k codewords equals multiplying all weights, bit for bit.
         book = integers * scale if g.scales == 1 else integers
         signs = None if latent is None else self.in_effect(latent)
-        values: Tensor = _Gather.apply(book, signs, self.indices)  # type: ignore[no-untyped-call]
+        values: Tensor = applied(_Gather, book, signs, self.indices)
         matrix = join_grid(values.reshape(*g.grid, g.d), (g.O, g.I), g.axis)
         if g.scales > 1:
             matrix = matrix * scale[:, None]
@@ -181,7 +192,7 @@ class CodebookWeight(Compressed):
         """Latents [N, d] whose sign bits are the signs of the weights, also where they are 0."""
         if self.geometry.sign_bits == self.geometry.d:
             return latent
-        even: Tensor = _EvenSigns.apply(latent)  # type: ignore[no-untyped-call]
+        even: Tensor = applied(_EvenSigns, latent)
         return even
 
     def stored(self, name: str, codebook: Tensor | None) -> dict[str, Any]:

@@ -23,6 +23,15 @@ _WRITES = [
     "__setitem__",
 ]
 
+#: Properties and methods of which some results are other looks at the same memory.
+_VIEWS = ["T", "H", "mT", "mH", "real"]
+_VIEWERS = """
+__getitem__ __iter__ adjoint as_strided chunk contiguous cpu detach diagonal dsplit expand
+expand_as flatten float hsplit moveaxis movedim narrow permute ravel reshape reshape_as
+select split squeeze swapaxes swapdims t tensor_split to transpose type_as unbind
+unflatten unfold unsqueeze view view_as vsplit
+""".split()
+
 _DATA: Any = Tensor.data
 
 
@@ -37,7 +46,7 @@ def decoded(weight: Tensor, layer: str) -> Tensor:
 class Decoded(Tensor):
     """A decoded weight. What is computed from it is an ordinary tensor, as are copies of it.
 
-    ``detach()`` and ``data`` refuse writes, too; slices and other views are ordinary.
+    ``detach()``, ``data``, slices and other views refuse writes, too.
     """
 
     layer: str
@@ -50,9 +59,6 @@ class Decoded(Tensor):
     @data.setter
     def data(self, value: Tensor) -> None:
         raise ConfigError(refusal(self.layer))
-
-    def detach(self) -> Tensor:
-        return decoded(Tensor.detach(self), self.layer)
 
     @property
     def _is_param(self) -> bool:
@@ -82,5 +88,22 @@ def _refused(self: Decoded, *args: Any, **kwargs: Any) -> Tensor:
     raise ConfigError(refusal(self.layer))
 
 
+def _looks(self: Decoded, found: Any) -> Any:
+    """Let what looks at the memory of ``self`` refuse writes as well."""
+    if isinstance(found, tuple | list):
+        return type(found)(_looks(self, one) for one in found)
+    same: bool = torch._C._is_alias_of(self, found)  # type: ignore[attr-defined]
+    return decoded(found, self.layer) if same else found
+
+
+def _viewed(name: str) -> Any:
+    plain: Any = getattr(Tensor, name)
+    if name in _VIEWS:
+        return property(lambda self: _looks(self, plain.__get__(self)))
+    return lambda self, *args, **kwargs: _looks(self, plain(self, *args, **kwargs))
+
+
 for _name in _WRITES:
     setattr(Decoded, _name, _refused)
+for _name in (*_VIEWS, *_VIEWERS):
+    setattr(Decoded, _name, _viewed(_name))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vq.container.constants import CODE_MAX
 
-__all__ = ["book_step", "codebook_step", "round_through"]
+__all__ = ["applied", "book_step", "codebook_step", "reuse", "round_through"]
 
 
 def book_step(integers: Tensor) -> Tensor:
@@ -31,15 +31,38 @@ def round_through(
     ``x + (round(x) - x).detach()`` would now and then miss the integer by one unit in the last
     place, and the trained weight would not be the stored one.
     """
-    rounded: Tensor = _Round.apply(x, low, high)  # type: ignore[no-untyped-call]
+    rounded: Tensor = applied(_Round, x, low, high)
     return rounded
 
 
+def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
+    """``function.apply(*args)``, less the look at signatures that only transforms need."""
+    if torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling():
+        return function.apply(*args)  # type: ignore[no-untyped-call]
+    return super(torch.autograd.Function, function).apply(*args)  # type: ignore[misc]
+
+
+def reuse(tensor: Tensor, operation: str, *args: Any) -> Tensor:
+    """``tensor.operation(*args)`` in the memory of ``tensor``, which nobody else holds.
+
+    Not in it under transforms such as ``vmap``, where ``args`` may be wider than they look.
+    """
+    in_place = "" if torch._C._are_functorch_transforms_active() else "_"
+    found: Tensor = getattr(tensor, operation + in_place)(*args)
+    return found
+
+
 class _Round(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, low: Any, high: Any) -> Tensor:
+    def forward(x: Tensor, low: Any, high: Any) -> Tensor:
         # Adding 0 makes a zero of what -0.1 rounds to: a decoder knows no negative zero.
-        return torch.round(x).clamp_(low, high).add_(0.0)
+        return reuse(torch.round(x), "clamp", low, high).add_(0.0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing of the inputs is needed."""
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -9,9 +9,10 @@ A cast of the module (``.half()``, ``.to(dtype)``) is one of the weight that it 
 behind it keep their dtypes, and so the file its bits.
 """
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +119,28 @@ def attach(module: nn.Module, compressed: Compressed) -> nn.Module:
     chain = module.get_submodule("parametrizations.weight")
     chain.__class__ = _Originals
     chain.layer = compressed.geometry.name  # type: ignore[assignment]
+    own = type(module)  # torch has made it for this module
+    setattr(own, "__getstate__", _refuse_pickle)  # noqa: B010 - mypy knows no such attribute
+    if "__deepcopy__" in vars(own):  # torch's, not the user's
+        setattr(own, "__deepcopy__", _copied)  # noqa: B010
     return chain
+
+
+def _refuse_pickle(module: nn.Module) -> NoReturn:
+    layer = module.get_submodule("parametrizations.weight").layer
+    raise ConfigError(
+        f"layer {layer!r}: a compressed layer must not be pickled, nor a model that holds one; "
+        "write it by vq.save, or its state_dict"
+    )
+
+
+def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """Copy a module, with a class of its own: torch takes the weight's property off the class."""
+    own: Any = type(module)
+    copied: nn.Module = own.__new__(type(own.__name__, own.__bases__, dict(vars(own))))
+    memo[id(module)] = copied
+    copied.__dict__.update(copy.deepcopy(module.__dict__, memo))
+    return copied
 
 
 class _Originals(parametrize.ParametrizationList):

@@ -1,5 +1,6 @@
 """Models in wrappers of torch: files hold the names that they have without."""
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -25,7 +26,7 @@ def bare(model: nn.Module) -> nn.Module:
     Raises
     ------
     ConfigError
-        If something inside the model is wrapped so, or sharded, or has no shape yet.
+        If something inside the model is wrapped so, sharded, of TorchScript or without a shape.
     """
     while inner := wrapped_name(model):
         model = model.get_submodule(inner)
@@ -36,6 +37,12 @@ def bare(model: nn.Module) -> nn.Module:
                 f"layer {name!r} must be bare, not in {type(module).__name__}; put its .{inner} in "
                 "its place, and wrap it again afterwards"
             )
+        elif isinstance(module, torch.jit.ScriptModule):
+            problems.append(
+                f"{f'layer {name!r}' if name else 'all of it'} must be a module of Python, not "
+                "TorchScript; start from the model before it is scripted or traced"
+            )
+            break
         elif _is_of_torch(module, _SHARDED):
             problems.append(
                 f"{f'layer {name!r}' if name else 'all of it'} must be whole, not in {_SHARDED}; "

@@ -33,6 +33,7 @@ from vq.learning.rates import Rates
 from vq.learning.rules.rule import RuleSettings
 from vq.progress import bar
 from vq.recipe.folding import find_norms
+from vq.recipe.plain import check_bare
 
 __all__ = ["BlocksResult", "finetune_blocks_"]
 
@@ -164,6 +165,8 @@ def finetune_blocks_(
             stack.enter_context(without_cache(one))
             one.eval()
         with distributed.together(), enough_memory():
+            check_bare(model)
+            check_bare(teacher)
             seen, plain = (survey(one, data, names) for one in (model, teacher))
         blocks = _blocks(seen)
         distributed.require_same("blocks that the data show", blocks)

@@ -141,6 +141,11 @@ class Fitter:
     def _counted(self, found: Any, batch: int) -> list[Tensor]:
         """Outputs of a run, less those of tokens that do not count."""
         outputs = [t for t in tensors_of(found) if t.is_floating_point()]
+        if found is None:
+            raise ConfigError(
+                f"calibration batch {batch + 1} must run the model's blocks, not be routed past "
+                "them; leave it out, or train all blocks at once by vq.finetune_"
+            )
         if not outputs:
             raise ConfigError(f"model must give tensors, not {type(found).__name__}")
         mask = self._changed.runner.mask(batch)

@@ -1,11 +1,17 @@
 """Streams share what is alike, keep hidden states where they are told, and leave early."""
 
+import pytest
 import torch
+from torch import nn
 
+import vq
+from rescomp import GPTQ, Settings, quantize_
 from tests.rescomp.models import chain, masked, vectors
+from vq import Int8, Recipe
 from vq.calibration.stages import stages_of
 from vq.calibration.streams import Runner, Stream, Streams, leave
 from vq.calibration.survey import survey
+from vq.errors import ConfigError
 
 
 @torch.no_grad()
@@ -59,3 +65,36 @@ def test_batches_tell_which_tokens_count():
     assert runner.mask(0).sum() == 10 + 7 + 4 and runner.mask(0).dtype == torch.bool
     assert runner.mask(1) is None
     assert runner.alike(1, 2) and not runner.alike(0, 1)
+
+
+class Past(nn.Module):
+    """Its blocks see only batches whose first value is positive."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.Sequential(nn.Linear(12, 12), nn.Linear(12, 12))
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.head(self.blocks(x) if x[0, 0] > 0 else x)
+
+
+@torch.no_grad()
+def test_batches_that_are_routed_past_the_blocks_stay_out_of_them():
+    torch.manual_seed(0)
+    model, data = Past(), [torch.ones(12, 12), -torch.ones(12, 12)]
+    names = ["blocks.0", "blocks.1", "head"]
+    seen = survey(model, data, names)
+    stream = Stream(Runner(model, data, seen.chain, offload=False))
+    *stages, end = stages_of(names, seen)
+    for stage in stages:
+        assert stage.place is None or stream.run(stage, 1) is None
+        stream.advance(stage)
+    assert [hidden is None for hidden in stream.boundary.hidden] == [False, True]
+    assert all(torch.equal(stream.run(end, i), model(batch)) for i, batch in enumerate(data))
+    found = quantize_(model, data, Recipe({"*": Int8()}), GPTQ(), settings=Settings(measure=False))
+    assert [layer.report.tokens for layer in found.layers] == [12, 12, 24]
+    fresh = Past()
+    vq.compress_(fresh, Recipe({"*": Int8()}), progress=False)
+    with pytest.raises(ConfigError, match=r"^calibration batch 2 must run the model's blocks, not"):
+        vq.finetune_blocks_(fresh, data, Past(), progress=False)

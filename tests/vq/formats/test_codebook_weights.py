@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import vq
-from vq import SSVQ, VQ, Recipe
+from vq import SSVQ, VQ, Int4, Recipe
 from vq.formats.integers import codebook_step
 from vq.formats.model import CompressedLayer, compressed_layers
 from vq.formats.weights import FROZEN
@@ -105,3 +105,27 @@ def test_codebook_integers_span_the_range():
     for method in (SSVQ(d=4, k=8), VQ(d=4, k=8)):
         stored = compressed(method).to_layer()
         assert abs(stored.codebook).max() == 127
+
+
+@pytest.mark.parametrize(
+    "kind", [SSVQ(d=4, k=8), SSVQ(d=4, k=8, parity=True), VQ(d=4, k=8), Int4()]
+)
+def test_transforms_of_functions_see_the_gradients_of_training(kind):
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 8))
+    vq.compress_(model, Recipe({"*": kind}), progress=False)
+    x = torch.randn(3, 8)
+    held = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(parameters, x):
+        return torch.func.functional_call(model, parameters, (x,)).square().sum()
+
+    loss(dict(model.named_parameters()), x).backward()
+    found = torch.func.grad(loss)(held, x)
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(held, x[:, None])
+    for name, p in model.named_parameters():
+        assert torch.equal(found[name], p.grad)
+        torch.testing.assert_close(each[name].sum(0), p.grad)
+    other = {name: p + 1 for name, p in held.items()}
+    both = {name: torch.stack([held[name], other[name]]) for name in held}
+    two = torch.func.vmap(loss, (0, None))(both, x)
+    torch.testing.assert_close(two, torch.stack([loss(held, x), loss(other, x)]))

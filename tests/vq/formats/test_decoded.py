@@ -40,6 +40,12 @@ WRITES = {
     "init, normal": nn.init.xavier_normal_,
     "init data": lambda w: nn.init.constant_(w.data, 1.0),
     "moved nowhere": lambda w: w.cpu().zero_(),
+    "transposed": lambda w: w.T.add_(1),
+    "a row": lambda w: w.data[0].zero_(),
+    "rows, one by one": lambda w: [row.zero_() for row in w.detach()],
+    "flat": lambda w: w.view(-1).mul_(0),
+    "parts": lambda w: w.detach().chunk(2)[0].zero_(),
+    "a view of a view": lambda w: w.data.T[0].unsqueeze(0).zero_(),
     "set": lambda w: w.set_(torch.zeros(8, 8)),
 }
 
@@ -58,7 +64,14 @@ def test_what_is_computed_from_a_weight_is_ordinary():
     model = compressed()
     weight = model[0].weight
     assert type(weight) is Decoded
-    for made in (weight * 1, weight.clone(), weight.half(), weight.T, weight[0], model(weight)):
+    for made in (
+        weight * 1,
+        weight.clone(),
+        weight.half(),
+        weight.T * 1,
+        weight @ weight,
+        model(weight),
+    ):
         assert type(made) is Tensor
     made = weight.clone()
     made += 1

@@ -1,10 +1,13 @@
 """What all compressed weights promise to torch and to training."""
 
 import copy
+import io
+import pickle
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 import vq
 from vq import SSVQ, VQ, Int4, Int8, Recipe
@@ -90,3 +93,28 @@ def test_float16_is_warned_of_where_a_norm_has_the_scale():
     with pytest.warns(UserWarning, match=r"^layer '0': its scale is left to a norm, so that its o"):
         model.half()
     model.half()  # said once
+
+
+def test_what_is_taken_off_a_copy_stays_with_the_original():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))
+    vq.compress_(model, Recipe({"*": SSVQ(d=4, k=4)}), progress=False)
+    x = torch.randn(2, 8)
+    before = model(x)
+    copied = copy.deepcopy(model)
+    parametrize.remove_parametrizations(copied[0], "weight")
+    assert type(copied[0].weight) is nn.Parameter and torch.equal(copied(x), before)
+    again = copy.deepcopy(copied)
+    parametrize.remove_parametrizations(again[1], "weight")
+    assert torch.equal(model(x), before) and torch.equal(copied(x), before)
+    assert parametrize.is_parametrized(copied[1])
+
+
+@pytest.mark.parametrize("write", [pickle.dumps, lambda model: torch.save(model, io.BytesIO())])
+def test_a_compressed_model_says_how_it_is_written(write):
+    model = nn.Sequential(nn.Linear(8, 8))
+    vq.compress_(model, Recipe({"*": Int8()}), progress=False)
+    with pytest.raises(
+        ConfigError, match=r"^layer '0': a compressed layer must not be pickled, .* by vq.save, or"
+    ):
+        write(model)
+    torch.save(model.state_dict(), io.BytesIO())

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import vq
+from rescomp import quantize_
 from tests.vq.recipe.test_plain import RECIPE, WRAPPERS, around
 from vq import Int8, Recipe
 from vq.errors import ConfigError
@@ -68,3 +69,30 @@ def test_integer_graphs_have_the_bare_names(tmp_path, kind):
 def test_of_many_names_the_first_are_listed():
     assert listed(["a", "b"]) == "'a', 'b'"
     assert listed([str(i) for i in range(11)]).endswith("'7' and 3 more")
+
+
+SCRIPTS = {
+    "scripted": torch.jit.script,
+    "traced": lambda m: torch.jit.trace(m, torch.ones(1, 16)),
+    "one layer": lambda m: nn.Sequential(m[0], torch.jit.script(m[1])),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+@pytest.mark.parametrize("make", SCRIPTS.values(), ids=SCRIPTS)
+def test_torchscript_is_refused_at_every_door(tmp_path, make):
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
+    script = make(model)
+    vq.compress_(model, RECIPE, progress=False)
+    vq.save(model, tmp_path / "file")
+    for door in (
+        lambda: vq.plan(script, RECIPE),
+        lambda: vq.compress_(script, RECIPE, progress=False),
+        lambda: quantize_(script, None, 4),
+        lambda: vq.load(tmp_path / "file", into=script),
+        lambda: vq.save(script, tmp_path / "none"),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"^model has 1 problem:\n- .* must be a module of Python, not Torch"
+        ):
+            door()

@@ -171,3 +171,11 @@ def test_two_processes_train_one_model(tmp_path):
     alone = vq.finetune_blocks_(model, joined, teacher, epochs=2).blocks
     for one, two in zip(alone, blocks, strict=True):
         assert two["after"] == pytest.approx(one.after, rel=1e-3)
+
+
+def test_wrapped_models_are_refused():
+    model, teacher = chain(), chain()
+    vq.compress_(model, vq.Recipe({"*": vq.Int8()}), progress=False)
+    for pair in ((nn.DataParallel(model), teacher), (model, nn.DataParallel(teacher))):
+        with pytest.raises(ConfigError, match=r"^model must be bare, not in DataParallel; give"):
+            vq.finetune_blocks_(pair[0], vectors(), pair[1], progress=False)
