@@ -46,6 +46,7 @@ from vq.calibration.batches import each, on_batch, shapes_of, to_device
 from vq.container import open_container
 from vq.container.rom import roms_of
 from vq.errors import ConfigError
+from vq.inference.device import choose_device
 from vq.integer import IntegerModel, read_integer
 from vq.layers import candidates, op_of
 from vq.progress import bar
@@ -255,24 +256,6 @@ def _protocol(task: Task, scored: int) -> dict[str, Any] | None:
         return None
     known: dict[str, Any] = {} if task.protocol is None else asdict(task.protocol)
     return known | {"scored_tokens": scored}
-
-
-def choose_device(name: str | torch.device) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is any, else the CPU.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()  # "meta" is none: nothing is computed there
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"device must be one that this machine has, not {str(name)!r}") from error
-    return device
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from signbook.meters import embedding_of
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, Task
-from vq.calibration.batches import each, fingerprint, on_batch
+from vq.calibration.batches import device_of, each, fingerprint, on_batch
 from vq.calibration.sharing import Share
 from vq.distributed import gather, rank, ranks, require_same, together
 from vq.errors import ConfigError
-from vq.learning.objective import Distillation
+from vq.learning.objective import BatchLoss, Distillation
 
 __all__ = [
     "IGNORED",
@@ -67,6 +67,39 @@ class Objective:
             return self
         batches = self.batches if self.shared else Share(self.batches, seed=seed)
         return replace(self, batches=batches, shared=False)
+
+    def require_length(self) -> None:
+        """Refuse batches to train on that do not say how many they are.
+
+        Raises
+        ------
+        ConfigError
+        """
+        try:
+            len(self.batches)
+        except TypeError:  # a stream, a generator
+            kind = type(getattr(self.batches, "batches", self.batches)).__name__
+            raise ConfigError(
+                f"training data must have a length, not be a {kind} without one; keep the batches "
+                "in a list, or give their class a __len__"
+            ) from None
+
+    def try_out(
+        self,
+        model: nn.Module,
+        batch: Any,
+        teacher: nn.Module | None,
+        distillation: Distillation | None,
+    ) -> None:
+        """Compute the loss of the first batch, so that what is wrong with its form shows early.
+
+        Raises
+        ------
+        ConfigError
+        """
+        loss = BatchLoss(self.loss, teacher, distillation)
+        with torch.no_grad(), on_batch(1, batch, "training"):
+            loss(model, batch, device_of(model))
 
     def distillation(self) -> Distillation:
         """How a teacher enters the loss; where there are no targets, it is the loss."""

@@ -16,6 +16,7 @@ from vq.formats.kept import kept_of, tensor_of, tied_tensors
 from vq.formats.model import compressed_layers, kept_tensors, provenance_of
 from vq.formats.wrappers import bare
 from vq.inference.decode import decode_weight
+from vq.inference.device import choose_device
 from vq.integer.store import is_integer_tensor
 from vq.progress import bar, track
 from vq.recipe.plain import check_values
@@ -87,16 +88,18 @@ def load(
         If the file is damaged or does not fit the model.
     ConfigError
         If layers of the model are wrapped (``torch.compile``, ``DataParallel``); all of it may be.
-        If it has no shapes yet, or no room for values (on the meta device).
+        If it has no shapes yet, or no room for values (on the meta device), or this machine has
+        no such ``device``.
     """
     model = bare(into)
     check_values(model)
+    place = None if device is None else choose_device(device)
     with open_container(path, rom=rom) as container:
         own = (name for name in container.kept_names if not is_integer_tensor(name))
         state = {name: tensor_of(container.kept(name)) for name in own}
         for entry in track(container.layers, "decoding weights", enabled=progress):
             name = entry.geometry.name
-            state[f"{name}.weight"] = decode_weight(container, name, device or "cpu")
+            state[f"{name}.weight"] = decode_weight(container, name, place or "cpu")
         for names, _ in tied_tensors(model.state_dict(keep_vars=True)):
             stored = next((name for name in names if name in state), None)
             if stored is not None:
@@ -104,7 +107,7 @@ def load(
         _check_fit(container, state, model.state_dict())
     with whole(into, trained=True):
         model.load_state_dict(state)
-        return into if device is None else into.to(device)
+        return into if place is None else into.to(place)
 
 
 def _check_fit(container: Container, state: Mapping[str, Tensor], wanted: dict[str, Any]) -> None:

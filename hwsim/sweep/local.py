@@ -2,22 +2,45 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
-import sys
+import tempfile
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import forkserver
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from types import FrameType
+from typing import Any
 
 __all__ = ["LocalPool", "local_pool"]
 
 _GRACE_SECONDS = 5
+_at_work = False
 
 
 class LocalPool(ProcessPoolExecutor):
-    """A pool whose workers can be ended under way, and end themselves with their parent."""
+    """A pool whose workers can be ended under way, and end themselves with their parent.
+
+    Their temporary files lie in a folder of the pool's, which goes with it: a worker that is
+    killed cannot remove them.
+    """
+
+    def __init__(self, workers: int, context: Any) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="signbook-", ignore_cleanup_errors=True)
+        super().__init__(
+            workers, mp_context=context, initializer=_settle_in, initargs=(self._folder.name,)
+        )
+
+    def submit(self, work: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
+        """As every executor does."""
+        return super().submit(_work, work, *given, **named)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As every executor does."""
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        self._folder.cleanup()
 
     def terminate_workers(self) -> None:
         """End all workers now; what they were doing is lost, and cleaned up behind them.
@@ -43,25 +66,42 @@ def local_pool(workers: int) -> LocalPool:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hwsim.sweep.evaluate"])
-    # Workers are born with Ctrl-C blocked: it may come before they have settled in.
+    # Workers are born with Ctrl-C blocked: it may come before they have settled in. The tracker
+    # would unblock it if it were started meanwhile.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return LocalPool(workers, mp_context=context, initializer=_settle_in)
+    return LocalPool(workers, context)
 
 
-def _settle_in() -> None:
+def _settle_in(folder: str) -> None:
     """Leave Ctrl-C to the parent, clean up when it says so, and do not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
+    tempfile.tempdir = folder
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
+def _work(work: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    global _at_work
+    try:
+        _at_work = True
+        return work(*given, **named)
+    except SystemExit:
+        os._exit(1)  # the pool would take it for a result, and go on
+    finally:
+        _at_work = False
+
+
 def _leave(number: int, frame: FrameType | None) -> None:
-    """As an exception, so that a simulator that runs is ended, too."""
-    sys.exit(1)
+    """End at once, or by an exception while there is work: a simulator that runs is ended, too."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if _at_work:
+        raise SystemExit(1)
+    os._exit(1)
 
 
 def _follow_parent() -> None:
@@ -69,6 +109,8 @@ def _follow_parent() -> None:
     if parent is None:
         return
     parent.join()
+    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)  # which is the pool's
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait(_GRACE_SECONDS)
+    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
     os._exit(1)

@@ -4,7 +4,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from rtl.accelerator_config import AcceleratorConfig
 from rtl.config import StreamerConfig
 from rtl.control.document import register_document
 from rtl.streamer import WeightStreamer, streamer_signature
-from vq.container import LAYOUT, OutputError, atomic_file
+from vq.container import LAYOUT, OutputError, atomic_files
 from vq.native import cached
 
 __all__ = ["Config", "emit_verilog", "manifest", "top_of", "write_verilog"]
@@ -120,8 +119,7 @@ def write_verilog(config: Config, path: str | os.PathLike[str]) -> Path:
     """Write an instance's Verilog, and its manifest beside it as ``*.json``.
 
     An accelerator also gets a page about its registers and what it reads from memory, ``*.md``.
-    All texts exist before the first file is touched and replace it as a whole, so a failure
-    leaves what was there.
+    All of them replace what was there together, so a failure leaves it.
 
     Returns
     -------
@@ -139,9 +137,7 @@ def write_verilog(config: Config, path: str | os.PathLike[str]) -> Path:
     texts = {path: source, path.with_suffix(".json"): facts}
     if isinstance(config, AcceleratorConfig):
         texts[path.with_suffix(".md")] = register_document()
-    with ExitStack() as stack:
-        files = [stack.enter_context(atomic_file(target)) for target in texts]
+    with atomic_files(texts) as files:
         for file, text in zip(files, texts.values(), strict=True):
             file.write(text.encode())
-            file.flush()  # what finds no room says so before the first one is replaced
     return path

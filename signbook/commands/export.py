@@ -58,7 +58,7 @@ def run(
     json: Json = None,
 ) -> dict[str, Any]:
     """Write a container as dense weights, as ONNX, as an accelerator's memory, or repacked."""
-    from signbook.files import check_outputs, output_folder, write_json
+    from signbook.files import check_outputs, output_folder
     from signbook.packed import FORMATS, export_packed
     from signbook.packed.folder import WEIGHTS
     from vq.container.rom import roms_of
@@ -70,6 +70,7 @@ def run(
     if quantized and to != "onnx":
         raise ConfigError(f"--quantized must come with --to onnx, not --to {to}")
     files, details = [out], {}
+    beside = out.parent / f"{out.name}.json" if to == "dram" else None
     sources = [file, model, data, rom]
     if to in FORMATS:
         outputs = [("--out", out / name) for name in (WEIGHTS, "config.json")]
@@ -77,13 +78,12 @@ def run(
             details = export_packed(file, to, out, model=model, dense_others=dense_others, rom=rom)
             files = details.pop("files")
     else:
-        beside = out.parent / f"{out.name}.json" if to == "dram" else None
         check_outputs([("--out", out), ("--out", beside), ("--json", json)], sources)
     if to == "dense":
         export_dense(file, out, dtype=dtype, rom=roms_of(rom))
-    elif to == "dram":
-        files.append(out.parent / f"{out.name}.json")
-        write_json(files[1], export_dram(file, out, base=base))
+    elif beside is not None:
+        files.append(beside)
+        export_dram(file, out, base=base, beside=beside)
     elif to == "onnx":
         details = _export_onnx(file, out, model, data, rom, opset, quantized)
     written = [{"file": str(path), "bytes": path.stat().st_size} for path in files]

@@ -101,18 +101,26 @@ def run(
     with folder, resumable(out, "checkpoint"), warnings_in_short():
         torch.manual_seed(seed)
         with together():
+            place = choose_device(device)
             rules = vq.Recipe.from_yaml(recipe)
             refuse_inputs(outputs, rules.files)
             objective = objective_of(resolve_data(data))
             if objective.needs_teacher and not teacher and epochs:
                 raise ConfigError(f"data {data} hold no targets, so --teacher must be given")
-            place = choose_device(device)
+            if epochs:
+                objective.require_length()
             network = resolve_model(model, weights).to(place)
             original = resolve_model(model, weights).to(place) if teacher or blockwise else None
             if original is not None:
                 original.load_state_dict(network.state_dict())
+        taught, taught_by = network, original if teacher else None
+        if taught_by is not None and objective.needs_teacher:
+            taught, taught_by = Embedded(network), Embedded(taught_by)
+        distillation = objective.distillation() if teacher else None
         calibration = objective.calibration()
         with together():
+            if epochs:
+                objective.try_out(taught, calibration[0], taught_by, distillation)
             result = vq.compress_(
                 network,
                 rules,
@@ -135,9 +143,6 @@ def run(
                 resume=resume,
                 seed=seed,
             )
-        taught, taught_by = network, original if teacher else None
-        if taught_by is not None and objective.needs_teacher:
-            taught, taught_by = Embedded(network), Embedded(taught_by)
         record = vq.FinetuneResult()
         if epochs:
             record = vq.finetune_(
@@ -147,7 +152,7 @@ def run(
                 rates=rates,
                 loss=objective.loss,
                 teacher=taught_by,
-                distillation=objective.distillation() if teacher else None,
+                distillation=distillation,
                 fixed_signs=fixed_signs,
                 amp=amp,
                 accumulate=accumulate,

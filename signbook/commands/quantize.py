@@ -145,7 +145,8 @@ def run(
     with folder, resumable(out, "block"), warnings_in_short(), _of_use(out / "checkpoints"):
         torch.manual_seed(seed)
         with together():
-            network = resolve_model(model, weights).to(choose_device(device))
+            place = choose_device(device)
+            network = resolve_model(model, weights).to(place)
             if rotate:
                 _rotate(network, seed)
             rules = layout.recipe_for(network)

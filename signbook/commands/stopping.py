@@ -28,12 +28,12 @@ def stoppable() -> Iterator[None]:
     holds is left as if it had failed, so that no process and no temporary file stays behind.
     """
     here = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminate) if here else None
+    before = signal.signal(signal.SIGTERM, _stop) if here else None
+    if here and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
     try:
         yield
     except KeyboardInterrupt as stop:
-        if here:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever presses it twice
         ended = isinstance(stop, _Terminated)
         how = next(iter(getattr(stop, "__notes__", ())), _NOTHING_LEFT)
         if may_fail_aloud():
@@ -42,6 +42,8 @@ def stoppable() -> Iterator[None]:
     finally:
         if here:
             signal.signal(signal.SIGTERM, before)
+            if signal.getsignal(signal.SIGINT) is _stop:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
@@ -56,5 +58,7 @@ def resumable(out: Path, part: str) -> Iterator[None]:
         raise
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Terminated
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)  # whoever presses it twice: what began is undone whole
+    raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt

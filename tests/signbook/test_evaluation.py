@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from signbook.evaluation import Evaluation, choose_device, evaluate
+from signbook.evaluation import Evaluation, evaluate
 from signbook.tasks import Classification, Embedding, LanguageModelling, TextProtocol
 from tests.signbook.meters.tables import Table, classes
 from tests.signbook.shared import shared
@@ -181,14 +181,6 @@ def test_models_that_cannot_be_compared():
         evaluate(three, Embedding([torch.arange(5)]), reference=four)
     with pytest.raises(ConfigError, match="neighbours must be 1 to 4"):
         evaluate(three, Embedding([torch.arange(5)]), reference=three, neighbours=5)
-
-
-def test_devices():
-    assert choose_device("cpu").type == "cpu"
-    assert choose_device("auto").type in ("cpu", "cuda")
-    for name in ("gpu", "cuda:99", "meta"):
-        with pytest.raises(ConfigError, match=f"that this machine has, not '{name}'"):
-            choose_device(name)
 
 
 def test_perplexities_say_how_they_were_measured():

@@ -172,3 +172,12 @@ def test_a_file_that_is_damaged_at_its_end_changes_nothing(tmp_path):
         vq.load(path, into=model)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cuda:77", "meta"])
+def test_a_device_that_is_not_there_is_refused_before_work(tmp_path, name):
+    model = Net()
+    with pytest.raises(
+        ConfigError, match=rf"^device must be one that this machine has, not '{name}"
+    ):
+        vq.load(tmp_path / "none", into=model, device=name)

@@ -18,6 +18,7 @@ from vq.errors import ConfigError, SignbookError
 
 __all__ = [
     "Batch",
+    "BatchError",
     "as_it_was",
     "call_model",
     "device_of",
@@ -34,6 +35,10 @@ __all__ = [
 ]
 
 Batch = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
+
+
+class BatchError(ConfigError):
+    """What a batch must be; :func:`on_batch` says which one is not."""
 
 
 def split(batch: Batch) -> tuple[Any, Any]:
@@ -109,6 +114,8 @@ def on_batch(number: int, batch: Batch, what: str = "calibration") -> Iterator[N
     """
     try:
         yield
+    except BatchError as error:
+        raise ConfigError(f"{what} batch {number}, {shapes_of(batch)}, must be {error}") from None
     except Exception as error:  # models, losses and what batches hold are the user's
         if _is_own(error):
             raise

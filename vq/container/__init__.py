@@ -18,7 +18,7 @@ from vq.container.constants import (
 from vq.container.geometry import Geometry
 from vq.container.plan import FilePlan, Provenance, plan_file
 from vq.container.reader import Container, LayerEntry, Span, open_container
-from vq.container.writer import Kept, Layer, atomic_file, write_container
+from vq.container.writer import Kept, Layer, atomic_file, atomic_files, write_container
 from vq.errors import (
     ConfigError,
     ContainerError,
@@ -54,6 +54,7 @@ __all__ = [
     "Span",
     "account",
     "atomic_file",
+    "atomic_files",
     "bulleted",
     "open_container",
     "plan_file",

@@ -10,6 +10,7 @@ __all__ = [
     "GRANULE_BYTES",
     "GROUPED_BITS",
     "INDEX_BITS_MAX",
+    "INTEGER_PREFIX",
     "LAYOUT",
     "METHODS",
     "OPS",
@@ -29,6 +30,8 @@ GRANULE_BYTES = 64
 PAGE_BYTES = 4096
 #: Default number of outputs in one block of the stream order.
 TILE_OUTPUTS = 16
+#: What the names of an integer graph's tensors begin with; a model's own must not.
+INTEGER_PREFIX = "_integer."
 #: Widest index, in bits.
 INDEX_BITS_MAX = 16
 #: Longest sub-vector, in weights.

@@ -3,8 +3,8 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +19,7 @@ from vq.container.header import is_pad
 from vq.container.plan import SCALES, FilePlan, Provenance, plan_file
 from vq.errors import ContainerError, OutputError
 
-__all__ = ["Kept", "Layer", "atomic_file", "write_container", "write_planned"]
+__all__ = ["Kept", "Layer", "atomic_file", "atomic_files", "write_container", "write_planned"]
 
 _NUMPY_TAGS = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16",
@@ -389,26 +389,60 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     OutputError
         If it cannot be created, written or renamed; ``path`` is then as it was.
     """
-    target = Path(path)
-    temporary: Path | None = None
-    try:
+    with atomic_files([path]) as (file,):
+        yield file
+
+
+@contextmanager
+def atomic_files(paths: Iterable[str | os.PathLike[str]]) -> Iterator[list[BinaryIO]]:
+    """Open temporary files that take the names ``paths`` together: all are on the disk before.
+
+    Raises
+    ------
+    OutputError
+        As :func:`atomic_file`; all are then as they were.
+    """
+    targets = [Path(path) for path in paths]
+    with ExitStack() as stack:
+        opened = [stack.enter_context(_temporary_file(target)) for target in targets]
+        with _refusing(*targets):
+            yield [file for _, file in opened]
+        for target, (temporary, file) in zip(targets, opened, strict=True):
+            with _refusing(target):
+                file.flush()
+                os.fsync(file.fileno())
+                # mkstemp makes private files; give this one what a plain open() would have given.
+                mask = os.umask(0)
+                os.umask(mask)
+                temporary.chmod(0o666 & ~mask)
+        for target, (temporary, _) in zip(targets, opened, strict=True):
+            with _refusing(target):
+                temporary.replace(target)
+
+
+@contextmanager
+def _temporary_file(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A file beside ``target`` that goes again, unless it has another name by then."""
+    with _refusing(target):
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes private files; give this one what a plain open() would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(target)
+    file = os.fdopen(handle, "wb")
+    try:
+        yield Path(name), file
+    finally:
+        with suppress(OSError):  # what is left to write finds no room: that is said already
+            file.close()
+        with suppress(OSError):
+            os.unlink(name)
+
+
+@contextmanager
+def _refusing(*targets: Path) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:  # of another file
+        raise
     except OSError as error:
         raise OutputError(
-            f"{target}: must be writable, not refused ({error.strerror or error}); "
-            "nothing was changed"
+            f"{' and '.join(map(str, targets))}: must be writable, not refused "
+            f"({error.strerror or error}); nothing was changed"
         ) from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()

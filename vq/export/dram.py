@@ -1,10 +1,11 @@
 """A container as what an accelerator's memory holds, with a map of it."""
 
 import hashlib
+import json
 import os
 from typing import Any
 
-from vq.container import Span, atomic_file, open_container
+from vq.container import Container, Span, atomic_files, open_container
 from vq.errors import ConfigError
 from vq.progress import bar
 
@@ -18,6 +19,7 @@ def export_dram(
     out: str | os.PathLike[str],
     *,
     base: int = 0,
+    beside: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Write what an accelerator's memory holds, and say where everything lies.
@@ -29,9 +31,11 @@ def export_dram(
     ----------
     path : path
     out : path
-        The image. The map is for the caller to write.
+        The image.
     base : int
         Address of the image's first byte, a multiple of 4096.
+    beside : path, optional
+        The map as JSON; it and the image replace what was there together.
     progress : bool
         Show a progress bar when standard error is a terminal.
 
@@ -56,36 +60,43 @@ def export_dram(
         with bar("checking the file", steps, enabled=progress) as advance:
             container.verify(complete=False, progress=advance)
         image = container.image()
-        digest = hashlib.sha256(image.data).hexdigest()
-        with atomic_file(out) as file:
+        document = _map(container, base)
+        with atomic_files([out] if beside is None else [out, beside]) as (file, *text):
             for start in range(0, len(image), _COPY_BYTES):
                 file.write(image[start : start + _COPY_BYTES].data)
-        spans = container.tensor_spans()
-        layers, first = [], 0
-        for entry in container.layers:
-            g = entry.geometry
-            scale = None
-            if g.scales:
-                at = spans["_scales"].offset + 4 * first
-                scale, first = _place(Span(at, 4 * g.scales), base), first + g.scales
-            layers.append(
-                {
-                    "name": g.name, "op": g.op, "shape": list(g.shape), "method": g.method,
-                    "axis": g.axis, "tile_outputs": g.tile_outputs, "d": g.d, "k": g.k, "b": g.b,
-                    "sign_bits": g.sign_bits, "group": g.group, "weights": g.weights,
-                    "sub_vectors": g.N, "stream": _place(entry.stream, base),
-                    "codebook": None if entry.codebook is None else _place(entry.codebook, base),
-                    "rom": g.codebook if g.in_rom else None, "scales": scale,
-                }
-            )  # fmt: skip
-        shown = {"_scales"} | {f"{e.geometry.name}.stream" for e in container.layers}
-        shown |= {e.geometry.codebook for e in container.layers}
-        others = {n: _place(span, base) for n, span in spans.items() if n not in shown}
+            for one in text:
+                one.write((json.dumps(document, indent=1) + "\n").encode())
+    return document
+
+
+def _map(container: Container, base: int) -> dict[str, Any]:
+    spans = container.tensor_spans()
+    layers, first = [], 0
+    for entry in container.layers:
+        g = entry.geometry
+        scale = None
+        if g.scales:
+            at = spans["_scales"].offset + 4 * first
+            scale, first = _place(Span(at, 4 * g.scales), base), first + g.scales
+        layers.append(
+            {
+                "name": g.name, "op": g.op, "shape": list(g.shape), "method": g.method,
+                "axis": g.axis, "tile_outputs": g.tile_outputs, "d": g.d, "k": g.k, "b": g.b,
+                "sign_bits": g.sign_bits, "group": g.group, "weights": g.weights,
+                "sub_vectors": g.N, "stream": _place(entry.stream, base),
+                "codebook": None if entry.codebook is None else _place(entry.codebook, base),
+                "rom": g.codebook if g.in_rom else None, "scales": scale,
+            }
+        )  # fmt: skip
+    shown = {"_scales"} | {f"{e.geometry.name}.stream" for e in container.layers}
+    shown |= {e.geometry.codebook for e in container.layers}
+    others = {n: _place(span, base) for n, span in spans.items() if n not in shown}
+    image = container.image()
     return {
         "schema": "signbook.dram/1",
         "base": base,
         "bytes": len(image),
-        "sha256": digest,
+        "sha256": hashlib.sha256(image.data).hexdigest(),
         "layers": layers,
         "tensors": {n: place for n, place in others.items() if not n.startswith("_pad.")},
     }

@@ -1,13 +1,15 @@
 """Tensors that are stored as they are: norms, biases, and every layer that a recipe keeps."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vq.container import Kept
+from vq.container.constants import INTEGER_PREFIX
 from vq.errors import ConfigError, bulleted
+from vq.formats.wrappers import listed
 
 __all__ = ["dtype_tag", "kept_of", "tensor_of", "tied_tensors"]
 
@@ -49,6 +51,20 @@ def kept_problem(name: str, tensor: object) -> str | None:
     except ConfigError as error:
         return f"tensor {name!r}: {error}"
     return None
+
+
+def require_names(names: Iterable[str]) -> None:
+    """Refuse names of tensors that mean something else in a file.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if taken := [name for name in names if name.startswith(INTEGER_PREFIX)]:
+        raise ConfigError(
+            f"model must not hold {listed(taken)}: names that begin with {INTEGER_PREFIX} are "
+            "those of integer graphs; rename the module"
+        )
 
 
 def require_kept(tensors: Mapping[str, object]) -> None:

@@ -20,6 +20,7 @@ from vq.container import (
     Layer,
     write_container,
 )
+from vq.container.constants import INTEGER_PREFIX
 from vq.container.order import from_matrix, to_stream
 from vq.integer.fixed import ACCUMULATOR_MAX, MULTIPLIER_MAX, SHIFT_MAX
 from vq.integer.golden import IntegerModel, Parameters, reach
@@ -28,7 +29,7 @@ from vq.integer.groups import GROUP_SHIFT_MAX, partial_reach, to_groups
 
 __all__ = ["PREFIX", "is_integer_tensor", "products_of", "read_integer", "run", "store_integer"]
 
-PREFIX = "_integer."
+PREFIX = INTEGER_PREFIX
 _GRAPH = PREFIX + "graph"
 _SCALES = PREFIX + "scales"
 _DTYPES = {"U8": "|u1", "I16": "<i2", "I32": "<i4", "F32": "<f4"}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vq.calibration.batches import Batch, call_model, split, to_device
+from vq.calibration.batches import Batch, BatchError, call_model, split, to_device
 from vq.errors import ConfigError
 
 __all__ = ["BatchLoss", "Distillation", "soft_cross_entropy"]
@@ -95,9 +95,9 @@ class BatchLoss:
             return self._task(_logits(outputs), to_device(targets, device))
         own = _own_loss(outputs)
         if own is None:
-            raise ConfigError(
-                "training batches must be (inputs, targets), not inputs alone; without targets, "
-                "pass a teacher to distil from"
+            raise BatchError(
+                "(inputs, targets), not inputs alone; without targets, pass a teacher to distil "
+                "from"
             )
         return own
 

@@ -5,6 +5,8 @@ import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +16,7 @@ from vq.errors import SimulationError
 __all__ = ["command_of", "run_tool"]
 
 _LAST_LINES = 15
+_END_SECONDS = 1.0
 
 
 def command_of(variable: str, default: str) -> list[str]:
@@ -44,6 +47,8 @@ def run_tool(
 ) -> str:
     """Run a command to its end in a folder and return what it printed.
 
+    Where it is interrupted, all that it has started ends, and its temporary files go.
+
     Parameters
     ----------
     name : str
@@ -59,34 +64,46 @@ def run_tool(
     executable = shutil.which(command[0], path=environment.get("PATH"))
     if executable is None:
         raise SimulationError(f"{command[0]} must be on PATH, but it is not; {remedy}")
-    try:
-        process = subprocess.Popen(
-            [executable, *command[1:]],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise SimulationError(
-            f"{executable} must be a program, but it cannot be started: {error.strerror}; {remedy}"
-        ) from error
-    with process:
+    with tempfile.TemporaryDirectory(prefix="signbook-") as scratch:
         try:
-            said, _ = process.communicate()
-        except BaseException:  # what it has started would go on without it
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            raise
+            process = subprocess.Popen(
+                [executable, *command[1:]],
+                cwd=folder,
+                env={**environment, "TMPDIR": scratch},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SimulationError(
+                f"{executable} must be a program, but it cannot be started: {error.strerror}; "
+                f"{remedy}"
+            ) from error
+        with process:
+            try:
+                said, _ = process.communicate()
+            except BaseException:
+                _end(process)
+                raise
     if process.returncode != 0:
         raise SimulationError(
             f"{name} must succeed, not end with {_ended(process.returncode)}:\n{last_lines(said)}"
         )
     return said
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a tool and what it has started, and wait until none of it writes any more."""
+    deadline = time.monotonic() + _END_SECONDS
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.01)
 
 
 def last_lines(text: str) -> str:

@@ -9,7 +9,7 @@ from torch import nn
 from vq.clustering.cluster import KMeans
 from vq.container import LayerAccount, Provenance, account, plan_file
 from vq.container.header import canonical_json
-from vq.formats.kept import dtype_tag, require_kept, tied_tensors
+from vq.formats.kept import dtype_tag, require_kept, require_names, tied_tensors
 from vq.recipe.footprint import peak_bytes, resident_bytes, unread_bytes
 from vq.recipe.plain import check_values
 from vq.recipe.recipe import Recipe
@@ -148,7 +148,8 @@ def check_storable(model: nn.Module, selection: Selection) -> None:
     Raises
     ------
     ConfigError
-        If a tensor has no values, or one to keep cannot be stored.
+        If a tensor has no values, one to keep cannot be stored, or a name means something else in
+        a file.
     ContainerError
         If names of tensors collide.
     """
@@ -158,10 +159,10 @@ def check_storable(model: nn.Module, selection: Selection) -> None:
 
 def _kept(model: nn.Module, selection: Selection) -> dict[str, tuple[str, tuple[int, ...]]]:
     compressed = {id(module.weight) for layer in selection.layers for module in layer.modules}
+    state = model.state_dict(keep_vars=True)
+    require_names(state)
     tensors = {
-        names[0]: tensor
-        for names, tensor in tied_tensors(model.state_dict(keep_vars=True))
-        if id(tensor) not in compressed
+        names[0]: tensor for names, tensor in tied_tensors(state) if id(tensor) not in compressed
     }
     require_kept(tensors)
     return {name: (dtype_tag(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()}

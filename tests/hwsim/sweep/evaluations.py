@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,18 @@ def dies_once(work: Work) -> dict[str, Any]:
 def deaf(mark: Path) -> None:
     """Hears of no end, as a worker inside the cycle model."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    mark.touch()
+    mark.with_name("new").write_text(tempfile.mkdtemp())
+    mark.with_name("new").rename(mark)
     time.sleep(600)
+
+
+def listening(mark: Path) -> None:
+    """Undoes what it has begun when it is ended."""
+    try:
+        mark.touch()
+        time.sleep(600)
+    finally:
+        mark.unlink()
 
 
 def raises(work: Work) -> dict[str, Any]:

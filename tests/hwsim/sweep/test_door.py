@@ -292,3 +292,15 @@ def test_workers_that_do_not_listen_are_killed(tmp_path: Path) -> None:
     start = time.monotonic()
     pool.terminate_workers()
     assert time.monotonic() - start < 300 and future.done()
+    assert not Path((tmp_path / "mark").read_text()).exists()
+
+
+def test_workers_that_listen_undo_what_they_have_begun(tmp_path: Path) -> None:
+    pool = local_pool(1)
+    future = pool.submit(evaluations.listening, tmp_path / "mark")
+    while not (tmp_path / "mark").exists():
+        assert not future.done()
+        time.sleep(0.01)
+    (worker,) = pool._processes.values()
+    pool.terminate_workers()
+    assert not (tmp_path / "mark").exists() and worker.exitcode == 1

@@ -10,7 +10,7 @@ import vq
 from signbook.commands import finetune
 from signbook.files import FILE_NAME
 from signbook.naming import resolve_model
-from signbook.tasks import Embedding
+from signbook.tasks import Classification, Embedding
 from tests.signbook.runner import run
 from vq.container import open_container
 from vq.errors import ConfigError
@@ -80,3 +80,38 @@ def test_data_without_targets_need_a_teacher(tmp_path, recipe, monkeypatch):
     monkeypatch.setattr("signbook.naming.resolve_data", lambda name: Embedding([torch.randn(2, 3)]))
     with pytest.raises(ConfigError, match=r"^data x hold no targets, so --teacher must be given$"):
         finetune.run(MODEL, recipe, "x", tmp_path / "out")
+
+
+class Endless:
+    def __iter__(self):
+        yield torch.randn(2, 64), torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (
+            Endless(),
+            r"^training data must have a length, not be a Endless without one; keep the ba",
+        ),
+        (iter([]), r"^training data must have a length, not be a list_iterator without one; keep"),
+        (
+            [torch.randn(2, 64)],
+            r"^training batch 1, float32 \[2, 64\], must be \(inputs, targets\), ",
+        ),
+        (
+            [(torch.randn(2, 64), torch.tensor([0]))],
+            r"^model must accept training batch 1, \(float",
+        ),
+        ([(torch.randn(2, 64), torch.tensor([0, 4]))], r"^model must accept training batch 1, .*l"),
+    ],
+)
+def test_data_of_a_wrong_form_are_refused_before_work(batches, message, tmp_path, monkeypatch):
+    (tmp_path / "recipe.yaml").write_text("'*': {method: int8}\n")
+    model = torch.nn.Linear(64, 4)
+    monkeypatch.setattr("signbook.naming.resolve_model", lambda *_: model)
+    monkeypatch.setattr("signbook.naming.resolve_data", lambda name: Classification(batches))
+    monkeypatch.setattr("vq.compress_", lambda *_, **__: pytest.fail("it has begun"))
+    with pytest.raises(ConfigError, match=message):
+        finetune.run("x", tmp_path / "recipe.yaml", "x", tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ import typer
 
 import vq
 from signbook.cli import app
+from signbook.commands.stopping import stoppable
 from signbook.naming import resolve_model
 from tests.signbook.runner import run
 from tests.test_architecture import ROOT
@@ -108,3 +109,19 @@ def test_ctrl_c_in_a_process(inputs, tmp_path):
     assert done.returncode == 130 and done.stdout == ""
     assert done.stderr == "interrupted; no file is half written: the same command starts anew\n"
     assert not list(tmp_path.glob("a/*"))
+
+
+def test_pressed_twice_it_still_undoes_what_was_begun(capsys, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    undone = []
+    try:
+        with pytest.raises(SystemExit, match=r"^130$"), stoppable():
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGTERM)
+                undone.append(True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert undone and capsys.readouterr().err == f"interrupted; {ANEW}\n"

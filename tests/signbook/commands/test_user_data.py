@@ -103,7 +103,7 @@ def test_data_that_cannot_be_used_are_named(command, folder):
         assert text.startswith("error: ConfigError: ") and text.count("\n") == 1, (case, text)
         number = 1 if case in ("empty", "no batches") else 2
         named = (
-            r"data must (hold at least one batch|be batches)"
+            r"data must (hold at least one batch|be batches|have a length)"
             if number == 1
             else r"batch 2\b|batches must be \(in"
         )

@@ -22,6 +22,7 @@ from vq.container import (
     OutputError,
     Provenance,
     atomic_file,
+    atomic_files,
     open_container,
     plan_file,
     write_container,
@@ -362,3 +363,21 @@ def test_grouped_zero_is_implied(tmp_path):
     with open_container(path) as file:
         assert set(file.group_zeros("f").reshape(-1).tolist()) == {4}
         assert "f.group_zeros" not in file.tensor_spans()
+
+
+def test_files_that_belong_together_are_replaced_together(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    with atomic_files([first, second]) as (a, b):
+        a.write(b"1")
+        b.write(b"2")
+        assert not first.exists()
+    assert (first.read_bytes(), second.read_bytes()) == (b"1", b"2")
+    with pytest.raises(OutputError, match=rf"^{first} and {second}: must be writable, not refused"):
+        with atomic_files([first, second]) as (a, b):
+            a.write(b"3")
+            raise OSError(errno.EFBIG, "File too large")
+    with pytest.raises(OutputError, match=rf"^{tmp_path}/no/c: must be writable, not refused"):
+        with atomic_files([first, tmp_path / "no" / "c"]):
+            pass
+    assert (first.read_bytes(), second.read_bytes()) == (b"1", b"2")
+    assert sorted(tmp_path.iterdir()) == [first, second]

@@ -1,13 +1,16 @@
 """Memory images: the map leads to every stream, codebook and scale."""
 
+import errno
 import hashlib
+import json
+import os
 
 import pytest
 
 from tests.golden import make
 from tests.vq.container.samples import KEPT, coded, one_of_each
 from vq.container import write_container
-from vq.errors import ConfigError
+from vq.errors import ConfigError, OutputError
 from vq.export import export_dram
 
 
@@ -55,3 +58,24 @@ def test_dram_of_a_file_with_a_codebook_in_rom(tmp_path):
     document = export_dram(make.FILE, tmp_path / "image.bin")
     row = next(r for r in document["layers"] if r["name"] == "block.rom")
     assert row["codebook"] is None and row["rom"] in make.rom()
+
+
+def test_the_map_and_the_image_are_replaced_together(every, tmp_path, monkeypatch):
+    path, _ = every
+    out, beside = tmp_path / "image", tmp_path / "map"
+    document = export_dram(path, out, beside=beside)
+    assert json.loads(beside.read_text()) == document
+    out.write_text("old")
+    beside.write_text("old")
+    synced = []
+
+    def full(handle):
+        synced.append(handle)
+        if len(synced) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=rf"^{beside}: must be writable, not refused \(No space"):
+        export_dram(path, out, beside=beside)
+    assert out.read_text() == beside.read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == sorted([path, out, beside])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vq.errors import ConfigError
-from vq.formats.kept import kept_of, tensor_of, tied_tensors
+from vq.formats.kept import kept_of, require_names, tensor_of, tied_tensors
 
 DTYPES = [
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16,
@@ -36,3 +36,11 @@ def test_names_of_one_tensor_are_one_group():
     groups = tied_tensors({"a": shared, "b": alone, "c": shared})
     assert [names for names, _ in groups] == [["a", "c"], ["b"]]
     assert groups[0][1] is shared
+
+
+def test_names_of_integer_graphs_are_not_a_models():
+    with pytest.raises(
+        ConfigError, match=r"^model must not hold '_integer\.a', '_integer\.b': nam"
+    ):
+        require_names(["a", "_integer.a", "_integer", "x._integer.c", "_integer.b"])
+    require_names(["_integers.a"])

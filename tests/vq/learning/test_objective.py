@@ -110,8 +110,8 @@ def test_batches_of_all_forms_mean_the_same(form, distil):
 
 def test_batches_without_targets_need_a_teacher():
     model, _ = plain()
-    with pytest.raises(ConfigError, match=r"^training batches must be \(inputs, targets\), not"):
-        vq.finetune_(model, [torch.randn(4, 16)], epochs=1)
+    with pytest.raises(ConfigError, match=r"^training batch 2, float32 \[4, 16\], must be \(inp"):
+        vq.finetune_(model, [*batches(4)[:1], torch.randn(4, 16)], epochs=1)
 
 
 @pytest.mark.parametrize(

@@ -81,3 +81,8 @@ def test_what_a_tool_has_started_ends_with_it(tmp_path, monkeypatch):
             return
         time.sleep(0.01)
     raise AssertionError("a process was left behind")
+
+
+def test_temporary_files_of_a_tool_go_with_it(tmp_path, monkeypatch):
+    place = run_tool(["sh", "-c", "mktemp"], tmp_path, name="sh", remedy="").strip()
+    assert place and not Path(place).exists()

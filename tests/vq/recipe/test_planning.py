@@ -14,7 +14,7 @@ from tests.vq.models import Net
 from tests.vq.test_layers import Chain
 from vq import SSVQ, VQ, Int2, Int3, Int4, Int8, Recipe
 from vq.container import open_container
-from vq.errors import RecipeError, UnsupportedLayerError
+from vq.errors import ConfigError, RecipeError, UnsupportedLayerError
 
 CASES = {
     "linears": (Net, {"fc*": SSVQ(d=8, k=16)}),
@@ -142,3 +142,17 @@ def test_time_is_predicted_within_a_factor_of_two():
     start = time.perf_counter()
     vq.compress_(model, recipe)
     assert 0.5 < (time.perf_counter() - start) / planned < 2
+
+
+@pytest.mark.parametrize("kind", [nn.LayerNorm, nn.Linear], ids=["kept", "compressed"])
+def test_names_of_integer_graphs_are_refused_before_work(kind):
+    model = nn.Sequential()
+    model.add_module("fc", nn.Linear(8, 8))
+    model.add_module("_integer", kind(*(8,) * (1 + (kind is nn.Linear))))
+    recipe = Recipe({"*": SSVQ(d=4, k=4)})
+    for work in (vq.plan, vq.compress_):
+        with pytest.raises(
+            ConfigError, match=r"^model must not hold '_integer\.weight', '_integer"
+        ):
+            work(model, recipe)
+    assert type(model.fc.weight) is nn.Parameter
