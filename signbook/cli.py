@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from signbook.commands import torchrun
 from signbook.commands.stopping import stoppable
 from vq.errors import OutputError, SignbookError
+from vq.text.visible import visible
 from vq.version import TOOL
 
 __all__ = ["app", "main"]
@@ -112,7 +113,7 @@ def _fail(error: Exception) -> NoReturn:
     Console(stderr=True, soft_wrap=True, highlight=False).print(
         f"[bold red]error:[/] {type(error).__name__}: ", end=""
     )
-    print(error, file=sys.stderr)
+    print(*map(visible, str(error).split("\n")), sep="\n", file=sys.stderr)
     raise SystemExit(1) from None
 
 

@@ -29,6 +29,8 @@ Outputs = Sequence[tuple[str, Path | None]]
 Inputs = Iterable[str | os.PathLike[str] | None]
 """Files to be read, and names of models, data, memories and workloads that may stand for some."""
 
+#: Where a document goes to standard output; anywhere else, ``-`` is the name of a file.
+_STANDARD = ("--json", "-")
 #: Name of the container in an output folder.
 FILE_NAME = "model.vq.safetensors"
 
@@ -63,7 +65,7 @@ def refuse_inputs(outputs: Outputs, inputs: Inputs) -> None:
     read = [path for given in inputs if given is not None for path in _files_of(given)]
     written: list[tuple[str, Path]] = []
     for option, path in outputs:
-        if path is None or str(path) == "-":
+        if path is None or (option, str(path)) == _STANDARD:
             continue
         for source in read:
             if _is_same(path, source):
@@ -90,7 +92,7 @@ def check_outputs(outputs: Outputs, inputs: Inputs) -> None:
     """
     refuse_inputs(outputs, inputs)
     for option, path in outputs:
-        if path is None or str(path) == "-":
+        if path is None or (option, str(path)) == _STANDARD:
             continue
         if os.path.exists(path) and not os.path.isfile(path):
             kind = "a folder" if os.path.isdir(path) else "a device"

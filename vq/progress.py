@@ -10,12 +10,17 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+from vq.text.visible import visible
+
 __all__ = ["Advance", "bar", "track"]
 
 T = TypeVar("T")
 
 #: Seconds that work takes before it has a bar.
 PATIENCE = 0.5
+#: Columns that the figures take, and those of a terminal that has room for all else.
+_FIGURES, _WIDE = 32, 88
+_TEXTS = ("description", "fields[note]")
 #: Held by the bar that is shown.
 _shown = threading.Lock()
 
@@ -44,30 +49,38 @@ def bar(description: str, total: int | None, *, enabled: bool = True) -> Iterato
 
 @contextmanager
 def _bar(description: str, total: int | None) -> Iterator[Advance]:
+    from rich.cells import set_cell_size
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
-    columns = (
-        TextColumn("{task.description:<28}", markup=False),
-        BarColumn(bar_width=24),
+    console = Console(stderr=True)
+    figures = (
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("eta"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),  # names of layers, which have brackets
     )
-    display = Progress(*columns, console=Console(stderr=True))
-    task = display.add_task(description, total=total, note="")
+    # Names of layers have brackets, which are no markup.
+    name, note_beside = (TextColumn(f"{{task.{x}}}", markup=False) for x in _TEXTS)
+    if console.width < _WIDE:
+        columns: tuple[ProgressColumn, ...] = (name, *figures)
+        shown = set_cell_size(visible(description), max(1, console.width - _FIGURES)).rstrip()
+    else:
+        columns = (name, BarColumn(bar_width=24), *figures, note_beside)
+        shown = f"{visible(description):<28}"
+    display = Progress(*columns, console=console)
+    task = display.add_task(shown, total=total, note="")
 
     def advance(steps: int = 1, note: str = "") -> None:
-        display.update(task, advance=steps, note=note)
+        display.update(task, advance=steps, note=visible(note))
 
     streams, begun = (sys.stdout, sys.stderr), time.monotonic()
 

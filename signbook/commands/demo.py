@@ -7,7 +7,7 @@ import typer
 
 from signbook.commands.defaults import Defaults
 from signbook.commands.options import Json
-from signbook.commands.printing import is_standard, print_rows, print_table, save_json
+from signbook.commands.printing import is_standard, print_line, print_rows, print_table, save_json
 
 __all__ = ["run"]
 
@@ -35,4 +35,4 @@ def run(
     rows = language_rows(result.document)
     print_table("a language model of Python's documentation", list(rows[0]), rows)
     print_rows("what it writes", samples(result.document))
-    typer.echo(f"report: {result.report}")
+    print_line(f"report: {result.report}")

@@ -9,10 +9,13 @@ from typing import Any, TextIO
 
 import typer
 
+from vq.text.visible import visible
+
 __all__ = [
     "is_standard",
     "keep_output",
     "print_compressed",
+    "print_line",
     "print_rows",
     "print_table",
     "print_totals",
@@ -60,13 +63,13 @@ def _print(
     from rich.text import Text
 
     console = Console(highlight=False)
-    lines = [[_visible(cell) for cell in row] for row in ([header] if header else []) + [*rows]]
+    lines = [[visible(cell) for cell in row] for row in ([header] if header else []) + [*rows]]
     widths = [max((cell_len(line[i]) for line in lines), default=0) for i in range(len(numeric))]
     least = [w if n else min(w, _FOLDED) for w, n in zip(widths, numeric, strict=True)]
     frame = 1 + 3 * len(widths)
     if not console.is_terminal:
         console.width = frame + sum(widths)
-    console.print(Text(_visible(title), style="table.title"), soft_wrap=True)
+    console.print(Text(visible(title), style="table.title"), soft_wrap=True)
     if frame + sum(least) > console.width:
         for row in lines[1:] if header else lines:
             console.print(Text(row[0], style="bold"), soft_wrap=True)
@@ -87,9 +90,9 @@ def _print(
     console.print(table)
 
 
-def _visible(cell: str) -> str:
-    """A text on one line: what would not show, or move the cursor, becomes Python's escape."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in cell)
+def print_line(line: str) -> None:
+    """Print one line, which may hold names and paths."""
+    typer.echo(visible(line))
 
 
 def print_totals(document: Mapping[str, Any]) -> None:
@@ -143,6 +146,6 @@ def warnings_in_short() -> Iterator[list[str]]:
         yield texts
     texts += dict.fromkeys(str(warning.message) for warning in caught)
     for line in texts[:_WARNINGS]:
-        typer.echo(f"warning: {line}", err=True)
+        typer.echo(f"warning: {visible(line)}", err=True)
     if len(texts) > _WARNINGS:
         typer.echo(f"warning: {len(texts) - _WARNINGS} more like these", err=True)

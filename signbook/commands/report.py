@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from signbook.commands.printing import print_line
+
 __all__ = ["run"]
 
 
@@ -26,4 +28,4 @@ def run(
 
     with bar("drawing the report", None):
         write_report(documents, out)
-    typer.echo(f"report: {out}")
+    print_line(f"report: {out}")

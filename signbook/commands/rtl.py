@@ -7,7 +7,7 @@ import typer
 
 from signbook.commands.accelerator import read_settings
 from signbook.commands.options import Accelerator, Json, Rom, Settings
-from signbook.commands.printing import save_json
+from signbook.commands.printing import print_line, save_json
 from vq.errors import ConfigError
 
 __all__ = ["run"]
@@ -50,7 +50,7 @@ def run(
         with bar("generating Verilog", None):
             written = write_verilog(config, file)
         if not (report and isinstance(config, AcceleratorConfig)):
-            typer.echo(written)
+            print_line(str(written))
             return
         from rtl.build.report import CORE, area_report, area_table, clock_report, clock_table
 
@@ -62,4 +62,5 @@ def run(
             area = area_report(config, progress=show)
             clock = clock_report(config, core=CORE, progress=show)
         save_json(json, area | clock)
-    typer.echo(f"{written}\n{area_table(area)}\n{clock_table(clock)}")
+    print_line(str(written))
+    typer.echo(f"{area_table(area)}\n{clock_table(clock)}")

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from signbook.commands.torchrun import may_fail_aloud
+from vq.text.visible import visible
 
 __all__ = ["resumable", "stoppable"]
 
@@ -37,7 +38,7 @@ def stoppable() -> Iterator[None]:
         ended = isinstance(stop, _Terminated)
         how = next(iter(getattr(stop, "__notes__", ())), _NOTHING_LEFT)
         if may_fail_aloud():
-            print(f"{'terminated' if ended else 'interrupted'}; {how}", file=sys.stderr)
+            print(visible(f"{'terminated' if ended else 'interrupted'}; {how}"), file=sys.stderr)
         raise SystemExit(128 + (signal.SIGTERM if ended else signal.SIGINT)) from None
     finally:
         if here:

@@ -28,11 +28,12 @@ class _Terminal(io.StringIO):
 
 
 def run(*arguments: object, env: dict[str, str] | None = None, terminal: bool = False) -> Done:
-    """Run ``signbook ARGUMENTS``, 200 columns wide; standard error may be a terminal.
+    """Run ``signbook ARGUMENTS``, 200 columns wide; outputs may be a terminal.
 
     No error may escape it, and no warning.
     """
-    out, err = io.StringIO(), _Terminal() if terminal else io.StringIO()
+    kind = _Terminal if terminal else io.StringIO
+    out, err = kind(), kind()
     words = ["signbook", *map(str, arguments)]
     interrupt = signal.getsignal(signal.SIGINT)
     with (

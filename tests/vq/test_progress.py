@@ -1,6 +1,7 @@
 """Progress bars in a terminal."""
 
 import io
+import re
 import sys
 import time
 from contextlib import redirect_stdout
@@ -38,6 +39,15 @@ def test_work_without_a_total_has_a_bar_too(monkeypatch):
     with bar("building", None):
         pass
     assert "building" in shown()
+
+
+def test_narrow_terminals_lose_no_figure(monkeypatch):
+    shown = watch(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "40")
+    with bar("measuring activations", 1200) as advance:
+        advance(300, note="a long name of a layer" * 5)
+    figures = re.compile(r"measurin +300/1200 0:00:00 eta .:..:..")
+    assert figures.search(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown()))
 
 
 def test_quick_work_shows_nothing(monkeypatch):
