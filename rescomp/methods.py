@@ -27,6 +27,7 @@ __all__ = [
     "RTN",
     "Correction",
     "Method",
+    "uncrossed",
 ]
 
 #: What the ResComp term sees outside a block: the weight before rounding, or the rounded one.
@@ -181,6 +182,16 @@ class QEP:
     def correction(self) -> Correction:
         """A new target, then the rounding error alone."""
         return Correction(exact=self.beta, cross=True)
+
+
+def uncrossed(method: "Method") -> "Method":
+    """What a method is without the cross term."""
+    match method:
+        case GPTAQR(alpha2=alpha2, mode=mode):
+            return GPTQR(alpha2, mode)
+        case GPTAQ() | QEP():
+            return GPTQ()
+    return method
 
 
 Method = RTN | GPTQ | GPTAQ | GPTQR | GPTAQR | FOEM | QEP

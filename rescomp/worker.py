@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from rescomp.apply import replace_weight
-from rescomp.methods import RTN, Method
+from rescomp.methods import RTN, Method, uncrossed
 from rescomp.parts import quantize_parts
 from rescomp.quantize import Quantized, Report
 from rescomp.resume import pack, unpack
@@ -42,7 +42,8 @@ class LayerReport:
     geometry : Geometry
     method : str
         What chose its codes: "rtn" for embeddings, whose rows no input mixes, and for layers that
-        no token reaches once those before them are rounded.
+        no token reaches once those before them are rounded; a method without the cross term for
+        layers to which the two models give different tokens.
     report : Report
         Of a convolution in groups: sums of the errors, the greatest damping.
     """
@@ -85,6 +86,7 @@ class Worker:
         self._activations = activations
         self._weights = Weights([])
         self._found: dict[str, Quantized] = {}
+        self._methods: dict[str, str] = {}
         correction = method.correction()
         self.streams: Streams | None = None
         if runner is not None and (correction is not None or settings.measure):
@@ -127,7 +129,10 @@ class Worker:
         for group in groups:
             assert gatherer is not None
             self._put(stage, self._solve(group.layers, self._gather(gatherer, stage, group)))
-        return {"layers": {name: pack(self._found[name]) for name in stage.layers}}
+        return {
+            "layers": {name: pack(self._found[name]) for name in stage.layers},
+            "methods": {name: self.reports[name].method for name in stage.layers},
+        }
 
     def _gather(self, gatherer: Gatherer, stage: Stage, group: Group) -> list[Statistics] | None:
         """Statistics of layers; None if no token reaches them any more."""
@@ -143,6 +148,7 @@ class Worker:
         """Use the codes that an earlier run has chosen."""
         stored = state["layers"]
         geometries = {name: self._layers[name].geometry for name in stage.layers}
+        self._methods |= state["methods"]
         self._put(stage, {name: unpack(stored[name], g) for name, g in geometries.items()})
 
     def _solve(
@@ -150,15 +156,38 @@ class Worker:
     ) -> dict[str, Quantized]:
         """Quantise layers that share their inputs; every process does some of them."""
         own: dict[str, Quantized] = {}
+        method = self._method_for(layers, statistics)
+        self._methods |= {layer.name: method.name for layer in layers}
         with together():
             for layer in layers[rank() :: ranks()]:
                 g, original = layer.geometry, self._weights.original(layer.name)
                 matrix = matrix_of(original, g.op, g.axis).float()
-                method = RTN() if statistics is None else self._method
                 own[layer.name] = quantize_parts(matrix, g, method, statistics, self._settings)
         if ranks() == 1:
             return own
         return {name: one for part in gather(own) for name, one in part.items()}
+
+    def _method_for(self, layers: list[Selected], statistics: list[Statistics] | None) -> Method:
+        """The method for layers with these statistics; a warning where it is not the one asked."""
+        if statistics is None:
+            return RTN()
+        if (
+            self.streams is None
+            or self.streams.reference is None
+            or statistics[0].cross is not None
+        ):
+            return self._method
+        method = uncrossed(self._method)
+        said = f"it was rounded by {method.name}, not {self._method.name}"
+        if method == self._method:
+            said = "its errors are those on the tokens of the quantised model alone"
+        for layer in layers if is_main() else ():
+            warnings.warn(
+                f"layer {layer.name!r}: other tokens reach it than in the unquantised model, as "
+                f"where a model routes them, so that {said}",
+                stacklevel=2,
+            )
+        return method
 
     def _put(self, stage: Stage, found: dict[str, Quantized]) -> None:
         """Use codes from now on."""
@@ -168,10 +197,9 @@ class Worker:
             decoded = weight_of(one.weight, g.shape, g.op, g.axis)
             self._weights.put(name, decoded.to(original.device, original.dtype).contiguous())
             self._found[name] = one
-            method = self._method.name if one.report.tokens else RTN.name
             if self._method.correction() is not None and not one.report.tokens:
                 self._warn(self._layers[name])
-            self.reports[name] = LayerReport(g, method, one.report)
+            self.reports[name] = LayerReport(g, self._methods[name], one.report)
             if self._progress is not None and is_main():
                 self._progress(len(self.reports), len(self._layers), name)
 

@@ -13,7 +13,9 @@ import rescomp
 import vq
 from rescomp import (
     GPTAQ,
+    GPTAQR,
     GPTQ,
+    GPTQR,
     QEP,
     RTN,
     ActivationQuantizer,
@@ -21,6 +23,7 @@ from rescomp import (
     default_recipe,
     quantize_,
 )
+from rescomp.methods import uncrossed
 from tests.rescomp.models import (
     CASES,
     Branches,
@@ -365,7 +368,17 @@ def test_a_layer_that_runs_more_often_on_longer_batches():
     assert [layer.report.tokens for layer in result.layers] == [4 + 20, 8, 8, 8]
 
 
-def test_both_models_must_see_the_same_tokens():
+ROUTED = {
+    GPTQ(): ("gptq", "its errors are those on the tokens of the quantised model alone"),
+    GPTQR(): ("gptq-r", "its errors are those on the tokens of the quantised model alone"),
+    GPTAQ(): ("gptq", "it was rounded by gptq, not gptaq"),
+    GPTAQR(): ("gptq-r", "it was rounded by gptq-r, not gptaq-r"),
+    QEP(): ("gptq", "it was rounded by gptq, not qep"),
+}
+
+
+@pytest.mark.parametrize("method", ROUTED, ids=str)
+def test_a_layer_that_is_given_other_tokens_does_without_the_other_model(method, tmp_path):
     class Routed(nn.Module):
         def __init__(self):
             super().__init__()
@@ -376,10 +389,18 @@ def test_both_models_must_see_the_same_tokens():
 
     torch.manual_seed(0)
     data = vectors(4, 64)
-    with pytest.raises(ConfigError, match=r"layer 'expert': the quantised model must give it"):
-        quantize_(Routed(), data, 2, GPTQ())
-    torch.manual_seed(0)
-    quantize_(Routed(), data, 2, GPTQ(), settings=Settings(measure=False))
+    alone, said = ROUTED[method]
+    model, plain = Routed(), Routed()
+    plain.load_state_dict(model.state_dict())
+    fresh = copy.deepcopy(model)
+    with pytest.warns(UserWarning, match=rf"^layer 'expert': other tokens reach it .* {said}$"):
+        found = quantize_(model, data, 2, method, checkpoint_dir=tmp_path)
+    assert [layer.method for layer in found.layers] == [method.name, alone]
+    quantize_(plain, data, 2, uncrossed(method), settings=Settings(measure=False))
+    if method == uncrossed(method):
+        assert torch.equal(model.expert.weight, plain.expert.weight)
+    again = quantize_(fresh, data, 2, method, checkpoint_dir=tmp_path, resume=True)
+    assert again == found and torch.equal(fresh.expert.weight, model.expert.weight)
 
 
 @pytest.mark.parametrize("measure", [True, False])
@@ -504,12 +525,12 @@ def test_tokens_are_masked_where_rows_are_joined():
 class Experts(nn.Module):
     """Experts of which each token sees one, by what the layer before has made of it."""
 
-    def __init__(self, seed, count=6):
+    def __init__(self, seed, count=6, kind=lambda: nn.Linear(16, 16)):
         super().__init__()
         torch.manual_seed(seed)
         self.embed, self.head = nn.Linear(16, 16), nn.Linear(16, 8)
         self.gate = nn.Linear(16, count, bias=False)
-        self.experts = nn.ModuleList(nn.Linear(16, 16) for _ in range(count))
+        self.experts = nn.ModuleList(kind() for _ in range(count))
 
     def forward(self, x):
         x = self.embed(x).flatten(0, -2)
@@ -555,6 +576,36 @@ def test_experts_that_tokens_stop_reaching_are_rounded_to_nearest_and_named():
     assert lost and refused
 
 
+def sequence():
+    return nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
+
+
+@pytest.mark.filterwarnings("ignore:layer .* (statistics should|other tokens|no token)")
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("method", [GPTQ(), GPTAQ()], ids=str)
+def test_experts_that_are_sequences_are_no_blocks_of_the_model(method, keyed):
+    finished = 0
+    for seed in range(4):
+        model = Experts(seed, kind=sequence)
+        if keyed:
+            held = {str(number): expert for number, expert in enumerate(model.experts)}
+            model.experts = nn.ModuleDict(held)
+            model.experts.__class__ = type("Keyed", (nn.ModuleDict,), {"__iter__": _values})
+        data = [torch.cat(routed(seed)), *routed(seed + 100)]
+        try:
+            assert len(quantize_(model, data, INT2, method).layers) == 15
+        except ConfigError as error:
+            assert re.match(r"layers must run on the calibration data, but 'experts", str(error))
+            continue
+        finished += 1
+    assert finished
+
+
+def _values(modules):
+    return iter(modules.values())
+
+
+@pytest.mark.filterwarnings("ignore:layer .* other tokens reach it")
 @pytest.mark.parametrize("measure", [True, False])
 @pytest.mark.parametrize("data", [None, (), "routed", "generator"])
 def test_rounding_to_nearest_needs_no_data_and_refuses_no_expert(data, measure):

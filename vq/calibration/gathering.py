@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from vq import distributed
 from vq.calibration.batches import shapes_of
-from vq.calibration.inputs import geometry_key, paired, parts_of, rows_of
+from vq.calibration.inputs import geometry_key, parts_of, rows_of
 from vq.calibration.stages import Stage
 from vq.calibration.statistics import Statistics
 from vq.calibration.streams import Stream, Streams, leave
@@ -86,13 +87,26 @@ class Gatherer:
     def gather(self, stage: Stage, group: Group) -> list[Statistics]:
         """Sum over all batches of all processes; one for every part of :func:`parts_of`.
 
+        Where the two models give the layer different tokens, as routers do, the inputs of the
+        unquantised one are left out: the sums have no ``cross``.
+
         Raises
         ------
         ConfigError
-            If an input is not finite, or the two models give the layer different tokens.
+            If an input is not finite.
         """
+        statistics = self._summed(stage, group, self.streams.reference)
+        if statistics is None:
+            statistics = self._summed(stage, group, None)
+            assert statistics is not None
+        return statistics
+
+    def _summed(
+        self, stage: Stage, group: Group, reference: Stream | None
+    ) -> list[Statistics] | None:
+        """Sums beside those of another stream; None if it gives other tokens in any process."""
         first = group.layers[0]
-        changed, reference = self.streams.changed, self.streams.reference
+        changed = self.streams.changed
         statistics = [
             Statistics.empty(
                 first.geometry.I,
@@ -102,6 +116,7 @@ class Gatherer:
             )
             for _ in range(parts_of(first.modules[0]))
         ]
+        apart = False
         with together():  # before the sums are added up, which all must take part in
             for batch in range(len(changed.runner)):
                 expected: list[list[Tensor]] = []
@@ -111,7 +126,11 @@ class Gatherer:
                 wanted = None if reference is None else expected
                 sums = _Sums(first.name, given, statistics, wanted)
                 self._each_call(changed, stage, group, batch, sums.add)
-                sums.finish()
+                apart = sums.apart
+                if apart:
+                    break
+        if any(distributed.gather(apart)):
+            return None
         for one in statistics:
             _sum_over_ranks(one)
         return statistics
@@ -174,32 +193,29 @@ class _Sums:
         self._layer, self._batch = layer, batch
         self._statistics, self._expected = statistics, expected
         self._count = 0
+        self._differ = False
+
+    @property
+    def apart(self) -> bool:
+        """Whether the other model has called the layer with other tokens, or more often."""
+        return self._differ or (self._expected is not None and self._count != len(self._expected))
 
     def add(self, rows: list[Tensor]) -> None:
-        others = None
+        others: Sequence[Tensor | None] = [None] * len(rows)
         if self._expected is not None:
-            if self._count == len(self._expected):
-                raise self._differ()
-            others = self._expected[self._count]
+            others = self._expected[self._count] if self._count < len(self._expected) else []
+            shapes = [None if y is None else y.shape for y in others]
+            self._differ = self._differ or shapes != [x.shape for x in rows]
         self._count += 1
-        pairs = zip(self._statistics, rows, paired(rows, others, self._layer), strict=True)
-        for sums, x, y in pairs:
+        if self._differ:
+            return
+        for sums, x, y in zip(self._statistics, rows, others, strict=True):
             try:
                 sums.add(x, y)
             except ConfigError as error:
                 raise ConfigError(
                     f"layer {self._layer!r}: {error}; look at {self._batch} and the weights"
                 ) from error
-
-    def finish(self) -> None:
-        if self._expected is not None and self._count != len(self._expected):
-            raise self._differ()
-
-    def _differ(self) -> ConfigError:
-        return ConfigError(
-            f"layer {self._layer!r}: both models must call it equally often, not more or less; "
-            "where a model routes its tokens, use gptq, foem or rtn with measure=False"
-        )
 
 
 def is_looked_up(layer: Selected) -> bool:

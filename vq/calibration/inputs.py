@@ -2,9 +2,7 @@
 
 from torch import Tensor, nn
 
-from vq.errors import ConfigError
-
-__all__ = ["geometry_key", "paired", "parts_of", "rows_of"]
+__all__ = ["geometry_key", "parts_of", "rows_of"]
 
 
 def parts_of(module: nn.Module) -> int:
@@ -52,22 +50,3 @@ def rows_of(module: nn.Module, x: Tensor, mask: Tensor | None = None) -> list[Te
     taps = kernel[0] * kernel[1]
     parts = patches.reshape(len(x), module.groups, -1, taps, patches.shape[-1])
     return list(parts.permute(1, 0, 4, 3, 2).reshape(module.groups, -1, parts.shape[2] * taps))
-
-
-def paired(rows: list[Tensor], others: list[Tensor] | None, layer: str) -> list[Tensor | None]:
-    """The unquantised model's rows beside those of the quantised one.
-
-    Raises
-    ------
-    ConfigError
-        If they are not the same tokens.
-    """
-    if others is None:
-        return [None] * len(rows)
-    if [part.shape for part in rows] != [part.shape for part in others]:
-        raise ConfigError(
-            f"layer {layer!r}: the quantised model must give it the tokens that the unquantised "
-            f"one does, {list(others[0].shape)}, not {list(rows[0].shape)}; where a model routes "
-            "its tokens, use gptq, foem or rtn with measure=False"
-        )
-    return list(others)

@@ -147,7 +147,7 @@ def survey(
         )
     # What is looked up is not calibrated, so that it may run in many places.
     single = {name for name in wanted if op_of(layers[name]) != "embedding"}
-    chain, places = _choose(watches, first, single)
+    chain, places = _choose(model, watches, first, single)
     if chain is not None:
         with on_batch(1, batches[0]):
             if _passes_by(model, chain, split(batches[0])[0]):
@@ -165,10 +165,22 @@ def _note(log: list[str], name: str, module: nn.Module, args: tuple[Any, ...]) -
 
 
 def _choose(
-    watches: list["_Watch"], log: list[str], single: Collection[str]
+    model: nn.Module, watches: list["_Watch"], log: list[str], single: Collection[str]
 ) -> tuple[Chain | None, dict[str, int]]:
-    """The chain that holds most weights; chains in it that are plain sequences are unrolled."""
+    """The chain that holds most weights; chains in it that are plain sequences are unrolled.
+
+    None of those in one of several modules that are alike and no chain: that may be an expert,
+    and what is behind it depends on which tokens were routed to it.
+    """
     good = {watch.name: watch for watch in watches if watch.is_chain(log, single)}
+    choices = tuple(
+        f"{name}."
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList | nn.ModuleDict)
+        and name not in good
+        and len(module) > len({type(child) for child in module.children()}) == 1
+    )
+    good = {name: watch for name, watch in good.items() if not name.startswith(choices)}
     if not good:
         return None, {}
     best = max(good.values(), key=lambda watch: (watch.weights, len(watch.children)))

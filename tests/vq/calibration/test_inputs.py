@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vq.calibration.inputs import geometry_key, paired, parts_of, rows_of
-from vq.errors import ConfigError
+from vq.calibration.inputs import geometry_key, parts_of, rows_of
 from vq.layers import matrix_of
 
 
@@ -57,11 +56,3 @@ def test_patches_are_alike_if_all_that_cuts_them_is():
     assert geometry_key(nn.Linear(4, 2)) == geometry_key(nn.Linear(4, 8)) == ()
     for setting in ({"stride": 2}, {"dilation": 2}, {"groups": 2}, {"padding_mode": "reflect"}):
         assert geometry_key(nn.Conv2d(4, 4, 3, **{"padding": 1, **setting})) != geometry_key(a)
-
-
-def test_rows_of_both_models_are_the_same_tokens():
-    rows, others = [torch.ones(3, 4)], [torch.zeros(3, 4)]
-    assert paired(rows, others, "fc")[0] is others[0]
-    assert paired(rows, None, "fc") == [None]
-    with pytest.raises(ConfigError, match=r"^layer 'fc': .* one does, \[2, 4\], not \[3, 4\]; wh"):
-        paired(rows, [torch.ones(2, 4)], "fc")
