@@ -21,7 +21,7 @@ from vq.formats.format import Original
 from vq.formats.model import set_provenance
 from vq.formats.points import SILENT
 from vq.formats.weights import Compressed, attach
-from vq.progress import track
+from vq.progress import bar, track
 from vq.recipe.folding import fold_
 from vq.recipe.planning import KEEP_PADDING, check_storable
 from vq.recipe.recipe import Recipe
@@ -120,8 +120,9 @@ def compress_(
     if calibration is not None:
         calibration = repeatable(calibration)
     with whole(model):
-        data_hash = _NO_DATA if calibration is None else fingerprint(calibration)
-        costs = _importance(model, importance, calibration, loss)
+        with bar("reading calibration data", None, enabled=progress and calibration is not None):
+            data_hash = _NO_DATA if calibration is None else fingerprint(calibration)
+            costs = _importance(model, importance, calibration, loss)
         _check_importance(selection.layers, costs)
         ready: dict[str, Compressed] = {}
         errors: dict[str, float] = {}
@@ -138,7 +139,8 @@ def compress_(
                 fold_(layer.modules[0], layer.norm, scale)
             _replace(layer, compressed, codebooks)
         if calibration is not None:
-            reestimate_norms_(model, calibration)
+            with bar("measuring batch norms", None, enabled=progress):
+                reestimate_norms_(model, calibration)
         set_provenance(model, Provenance(TOOL, canonical_json(recipe.to_json()), seed, data_hash))
     results = [LayerResult(layer.geometry, errors[layer.name]) for layer in selection.layers]
     return CompressResult(results, selection.kept)

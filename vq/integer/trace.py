@@ -13,6 +13,8 @@ from vq.layers import op_of
 
 __all__ = ["Draft", "Traced", "trace_model"]
 
+_UNWRITABLE = frozenset('"\\\n\r')
+
 
 @dataclass(eq=False)
 class Draft:
@@ -60,9 +62,15 @@ def trace_model(model: nn.Module) -> Traced:
     Raises
     ------
     ConfigError
-        If torch.fx cannot follow it, or it has an operation that no integer graph has; the
-        message names both.
+        If torch.fx cannot follow it or write its names, or it has an operation that no integer
+        graph has; the message names both.
     """
+    for name, _ in model.named_modules():
+        if not _UNWRITABLE.isdisjoint(name):
+            raise ConfigError(
+                f"module {name!r}: name must be without double quotes, backslashes and line ends, "
+                "which torch.fx cannot write into its code; rename it"
+            )
     try:
         module = fx.symbolic_trace(model)
     except Exception as error:  # tracing runs the user's code on stand-ins

@@ -21,6 +21,13 @@ def recipe(tmp_path):
     return path
 
 
+def test_a_terminal_sees_that_data_are_read(tmp_path, recipe):
+    command = ("compress", MODEL, "--recipe", recipe, "--data", TRAIN, "--out", tmp_path / "out")
+    done = run(*command, env={"TERM": "xterm"}, terminal=True)
+    assert done.returncode == 0, done.stderr
+    assert all(x in done.stderr for x in ("reading calibration", "batch norms", "writing the file"))
+
+
 def test_plan_is_what_compress_then_does(tmp_path, recipe):
     out = tmp_path / "out"
     done = run("plan", MODEL, "--recipe", recipe, "--json", tmp_path / "plan.json")

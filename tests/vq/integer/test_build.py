@@ -119,6 +119,13 @@ REFUSED = {
     "input twice": (net(lambda self, x: self.c(x - 1) + x, c=CONV), "also used as it is"),
     "two inputs": (net(lambda self, x, y: x + y), "must have one input, not also 'y'"),
     "two outputs": (net(lambda self, x: (x, x)), "must give one tensor, not tuple"),
+    **{
+        f"name with {name!r}": (
+            net(lambda self, x: x, **{name: nn.ReLU()}),
+            r"^module .*: name must be without double quotes, backslashes and line ends, which",
+        )
+        for name in ('a"b', "a\\b", "a\nb")
+    },
     "control flow": (net(lambda self, x: x if x.sum() > 0 else -x), "must be traceable"),
     "adaptive pool": (
         net(lambda self, x: self.p(x), p=nn.AdaptiveAvgPool2d(2)), "not AdaptiveAvgPool2d",
