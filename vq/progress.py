@@ -20,7 +20,6 @@ T = TypeVar("T")
 PATIENCE = 0.5
 #: Columns that the figures take, and those of a terminal that has room for all else.
 _FIGURES, _WIDE = 32, 88
-_TEXTS = ("description", "fields[note]")
 #: Held by the bar that is shown.
 _shown = threading.Lock()
 
@@ -35,7 +34,7 @@ class Advance(Protocol):
 def bar(description: str, total: int | None, *, enabled: bool = True) -> Iterator[Advance]:
     """Show a bar on standard error while the block runs, if that is a terminal.
 
-    Without ``total`` it tells that work goes on, and for how long it has.
+    Without ``total`` it tells for how long work has gone on, and how many steps are done.
     """
     if not (enabled and sys.stderr.isatty() and _shown.acquire(blocking=False)):
         yield lambda steps=1, note="": None
@@ -62,25 +61,31 @@ def _bar(description: str, total: int | None) -> Iterator[Advance]:
     )
 
     console = Console(stderr=True)
-    figures = (
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
-    )
-    # Names of layers have brackets, which are no markup.
-    name, note_beside = (TextColumn(f"{{task.{x}}}", markup=False) for x in _TEXTS)
+    figures: tuple[ProgressColumn, ...]
+    if total is None:
+        figures = (TimeElapsedColumn(), TextColumn("{task.fields[count]}"))
+    else:
+        figures = (
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+        )
+    name = TextColumn("{task.description}", markup=False)
     if console.width < _WIDE:
-        columns: tuple[ProgressColumn, ...] = (name, *figures)
+        columns = (name, *figures)
         shown = set_cell_size(visible(description), max(1, console.width - _FIGURES)).rstrip()
     else:
-        columns = (name, BarColumn(bar_width=24), *figures, note_beside)
+        beside = TextColumn("{task.fields[note]}", markup=False)  # names of layers, with brackets
+        columns = (name, BarColumn(bar_width=24), *figures, beside)
         shown = f"{visible(description):<28}"
     display = Progress(*columns, console=console)
-    task = display.add_task(shown, total=total, note="")
+    task = display.add_task(shown, total=total, note="", count="")
 
     def advance(steps: int = 1, note: str = "") -> None:
-        display.update(task, advance=steps, note=visible(note))
+        done = display.tasks[0].completed + steps
+        count = f"{done:,.0f} done" if done else ""
+        display.update(task, advance=steps, note=visible(note), count=count)
 
     streams, begun = (sys.stdout, sys.stderr), time.monotonic()
 

@@ -38,7 +38,11 @@ def test_work_without_a_total_has_a_bar_too(monkeypatch):
     shown = watch(monkeypatch)
     with bar("building", None):
         pass
-    assert "building" in shown()
+    assert "building" in shown() and "done" not in shown() and "eta" not in shown()
+    with bar("evaluating", None) as advance:
+        advance(1200)
+        advance()
+    assert "1,201 done" in shown()
 
 
 def test_narrow_terminals_lose_no_figure(monkeypatch):
