@@ -1,7 +1,7 @@
 """What a task means to those who learn or calibrate on it: batches, losses, teachers."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from signbook.meters import embedding_of
+from signbook.meters.meter import pair, require
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, Task
-from vq.calibration.batches import device_of, each, fingerprint, on_batch
+from vq.calibration.batches import device_of, each, fingerprint, on_batch, shapes_of
 from vq.calibration.sharing import Share
 from vq.distributed import gather, rank, ranks, require_same, together
 from vq.errors import ConfigError
@@ -136,7 +137,8 @@ class _Labelled:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for tokens, scored in self.batches:
+        for number, batch in enumerate(self.batches, 1):
+            tokens, scored = _text(number, batch)
             yield tokens, torch.where(scored, tokens, IGNORED)
 
 
@@ -146,8 +148,15 @@ def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If labels are not 0 to below C: torch leaves one of -100 out without a word.
+        If labels are of another shape or not 0 to below C: torch leaves one of -100 out without a
+        word.
     """
+    wanted = logits.shape if labels.is_floating_point() else logits.shape[:1] + logits.shape[2:]
+    if labels.shape != wanted:
+        raise ValueError(
+            f"labels must be {list(wanted)}, the class of every input or shares of all, "
+            f"not {list(labels.shape)}"
+        )
     if not labels.is_floating_point() and labels.numel():
         for extreme in (int(labels.min()), int(labels.max())):
             if not 0 <= extreme < logits.shape[-1]:
@@ -156,7 +165,17 @@ def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Nats per token of logits [B, T, V] and labels [B, T]; those ``IGNORED`` do not count."""
+    """Nats per token of logits [B, T, V] and labels [B, T]; those ``IGNORED`` do not count.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or no label counts.
+    """
+    if logits.shape[:-1] != labels.shape:
+        raise ValueError(f"logits must be {[*labels.shape, 'vocabulary']}, not {[*logits.shape]}")
+    if not bool((labels[:, 1:] != IGNORED).any()):
+        raise ValueError("a token behind the first of its row must be scored, not none")
     return nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
     )
@@ -170,11 +189,27 @@ def objective_of(task: Task) -> Objective:
         case LanguageModelling():
             found = Objective(_Labelled(task), next_token_loss)
         case Denoising():
-            mse = nn.functional.mse_loss
-            found = Objective(task.batches, mse, mse)
+            found = Objective(task.batches, _noise_loss, _noise_loss)
         case Embedding():
             found = Objective(task.batches, nn.functional.mse_loss, _cosine_distance, True)
     return replace(found, shared=task.shared)
+
+
+def _noise_loss(predicted: Tensor, noise: Tensor) -> Tensor:
+    """Mean squared error of two tensors of one shape; torch would broadcast one of them."""
+    if predicted.shape != noise.shape:
+        raise ValueError(f"noise must be {list(predicted.shape)}, not {list(noise.shape)}")
+    return nn.functional.mse_loss(predicted, noise)
+
+
+def _text(number: int, batch: Any) -> tuple[Tensor, Tensor]:
+    """Tokens [B, T] of a batch, and which of them are scored."""
+    try:
+        tokens, scored = pair(batch, "which tokens are scored")
+        require(tokens, "tokens", ["rows", "tokens"], "integer")
+        return tokens, require(scored, "scored", list(tokens.shape), "bool")
+    except ConfigError as error:
+        raise ConfigError(f"batch {number}, {shapes_of(batch)}: {error}") from error
 
 
 def _cosine_distance(student: Any, teacher: Any) -> Tensor:
@@ -194,8 +229,10 @@ def calibration_of(task: Task, count: int) -> list[tuple[Any, None]]:
             if isinstance(task, Embedding):
                 found.append((batch, None))
                 continue
-            inputs, second = cast("tuple[Any, Any]", batch)
-            rows = _unpadded(inputs, second) if isinstance(task, LanguageModelling) else [inputs]
+            if isinstance(task, LanguageModelling):
+                rows: Iterable[Any] = _unpadded(*_text(number, batch))
+            else:
+                rows = [cast("tuple[Any, Any]", batch)[0]]
             found += [(some, None) for some in rows]
     return found
 

@@ -42,7 +42,8 @@ class Classes(_WithLogits):
     def add(self, batch: Any, models: Sequence[nn.Module]) -> None:
         """Run the models on (inputs, labels [B])."""
         inputs, labels = pair(batch, "labels")
-        require(labels, "labels", ["inputs"], "integer")
+        remedy = "give the index of the class for every input"
+        labels = require(labels, "labels", ["inputs"], "integer", remedy).long()
 
         def run(model: nn.Module) -> Tensor:
             return require(

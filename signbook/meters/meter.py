@@ -54,7 +54,9 @@ def pair(batch: Any, second: str) -> tuple[Any, Tensor]:
     return batch[0], batch[1]
 
 
-def require(found: Any, what: str, shape: Sequence[int | str], kind: str) -> Tensor:
+def require(
+    found: Any, what: str, shape: Sequence[int | str], kind: str, remedy: str = ""
+) -> Tensor:
     """Require a tensor that has a shape and a kind of values.
 
     Parameters
@@ -66,6 +68,8 @@ def require(found: Any, what: str, shape: Sequence[int | str], kind: str) -> Ten
         Sizes; of a named one, any does.
     kind : {"integer", "bool", "finite"}
         Finite values are of a floating-point dtype.
+    remedy : str
+        What to do about another shape or kind.
 
     Raises
     ------
@@ -73,14 +77,14 @@ def require(found: Any, what: str, shape: Sequence[int | str], kind: str) -> Ten
     """
     if not isinstance(found, Tensor):
         raise ConfigError(f"{what} must be a tensor, not {type(found).__name__}")
-    given = list(found.shape)
+    given, remedy = list(found.shape), f"; {remedy}" if remedy else ""
     fits = [isinstance(want, str) or want == size for want, size in zip(shape, given, strict=False)]
     if len(given) != len(shape) or not all(fits):
-        raise ConfigError(f"{what} must be [{', '.join(map(str, shape))}], not {given}")
+        raise ConfigError(f"{what} must be [{', '.join(map(str, shape))}], not {given}{remedy}")
     if _kind(found) != kind:
         wanted = "floating point" if kind == "finite" else kind
         dtype = str(found.dtype).removeprefix("torch.")
-        raise ConfigError(f"{what} must be {wanted}, not {dtype}")
+        raise ConfigError(f"{what} must be {wanted}, not {dtype}{remedy}")
     if kind == "finite" and not torch.isfinite(found).all():
         raise ConfigError(f"{what} must be finite, not NaN or infinite")
     return found

@@ -8,6 +8,7 @@ from torch import nn
 
 from signbook.objectives import IGNORED, calibration_of, label_loss, next_token_loss, objective_of
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling
+from vq.errors import ConfigError
 from vq.learning.randomness import generators_of
 
 
@@ -68,3 +69,45 @@ def test_labels_out_of_range_are_refused():
     for label in (-100, -1, 5):
         with pytest.raises(ValueError, match=rf"^labels must be 0 to below 5, not {label}$"):
             label_loss(logits, torch.tensor([0, label, 2]))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [torch.zeros(3, 1).long(), torch.zeros(1, 3).long(), torch.zeros(3, 5).long(), torch.zeros(3)],
+)
+def test_labels_of_another_shape_are_refused(labels):
+    with pytest.raises(
+        ValueError, match=r"^labels must be \[3(, 5)?\], the class of every input or"
+    ):
+        label_loss(torch.randn(3, 5), labels)
+
+
+@pytest.mark.parametrize("noise", [torch.zeros(3, 1), torch.zeros(1, 5), torch.zeros(5)])
+def test_noise_that_would_be_broadcast_is_refused(noise):
+    with pytest.raises(ValueError, match=r"^noise must be \[3, 5\], not \["):
+        objective_of(Denoising([])).loss(torch.zeros(3, 5), noise)
+
+
+@pytest.mark.parametrize(
+    ("scored", "message"),
+    [
+        (torch.ones(6, dtype=torch.bool), r"scored must be \[6, 6\], not \[6\]$"),
+        (torch.ones(6, 1, dtype=torch.bool), r"scored must be \[6, 6\], not \[6, 1\]$"),
+        (torch.ones(6, 6).long(), "scored must be bool, not int64$"),
+    ],
+)
+def test_scored_tokens_that_would_be_broadcast_are_refused(scored, message):
+    task = LanguageModelling([(torch.zeros(6, 6).long(), scored)])
+    for door in (lambda: list(objective_of(task).batches), lambda: calibration_of(task, 1)):
+        with pytest.raises(ConfigError, match=rf"^batch 1, \(int64 \[6, 6\], .*\): {message}"):
+            door()
+
+
+def test_a_text_of_which_nothing_is_scored_is_refused():
+    labels = torch.full((2, 3), IGNORED)
+    with pytest.raises(ValueError, match=r"^a token behind the first of its row must be scored"):
+        next_token_loss(torch.randn(2, 3, 5), labels)
+    with pytest.raises(
+        ValueError, match=r"^logits must be \[2, 3, 'vocabulary'\], not \[2, 5, 3\]"
+    ):
+        next_token_loss(torch.randn(2, 5, 3), labels + 100)

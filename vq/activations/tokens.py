@@ -94,6 +94,8 @@ class ActivationQuantizer:
         self._is_on = True
         known = dict(model.named_modules())
         self.layers = names = tuple(layers)
+        if not names:
+            raise ConfigError("activations to round must have at least one layer, not none")
         missing = [name for name in names if name not in known]
         if missing:
             raise ConfigError(f"model must hold the layers {', '.join(missing)}, not lack them")

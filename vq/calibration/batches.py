@@ -34,6 +34,9 @@ __all__ = [
     "to_device",
 ]
 
+#: Characters that are shown of an error's text.
+_REASON_MAX = 240
+
 Batch = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
 
@@ -159,6 +162,8 @@ def _reason(error: Exception) -> str:
     first, *_, last = str(error).strip().splitlines() * 2 or ("", "")
     if "DataLoader worker" in first and last != first:
         return last
+    if len(first) > _REASON_MAX:  # such as a list of all backends
+        first = f"{first[:_REASON_MAX].rsplit(' ', 1)[0]} ..."
     return f"{type(error).__name__}: {first}"
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vq import distributed
-from vq.calibration.batches import Batch, device_of, each, on_batch
+from vq.calibration.batches import Batch, device_of, each, on_batch, shapes_of, tensors_of
 from vq.errors import ConfigError, TrainingError
 from vq.formats.model import compressed_layers
 from vq.learning import randomness
@@ -216,6 +216,8 @@ class Training:
             total += loss.detach().float()
         mean = distributed.mean(total)
         if not math.isfinite(mean):
+            for i, batch in enumerate(group):
+                _require_finite(self._done + i + 1, batch)
             self._diverge(f"its loss finite, not {mean}")
         if self._result.steps % plan.checkpoint_steps == 0:
             self._remember()  # these weights have just given a finite loss
@@ -248,9 +250,10 @@ class Training:
         if not self._good:
             raise TrainingError(f"training must start with {what}")
         self._model.load_state_dict(self._good)
+        remedy = "lower the rates, or set clip_norm" if step else "look at the targets and the loss"
         raise TrainingError(
             f"training must keep {what}, after {step} steps; the model is back at step "
-            f"{self._good_step}: lower the rates, or set clip_norm"
+            f"{self._good_step}: {remedy}"
         )
 
     def _checkpoint(self) -> None:
@@ -297,3 +300,11 @@ class Training:
 
     def _noted(self, loss: float) -> str:
         return "  ".join(filter(None, (f"loss {loss:.4f}", self._rules.note())))
+
+
+def _require_finite(number: int, batch: Batch) -> None:
+    floats = (t for t in tensors_of(batch) if t.is_floating_point())
+    if not all(bool(torch.isfinite(t).all()) for t in floats):
+        raise ConfigError(
+            f"training batch {number}, {shapes_of(batch)}, must be finite, not NaN or infinite"
+        )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vq.calibration.batches import Batch, BatchError, call_model, split, to_device
+from vq.calibration.batches import Batch, BatchError, call_model, shapes_of, split, to_device
 from vq.errors import ConfigError
 
 __all__ = ["BatchLoss", "Distillation", "soft_cross_entropy"]
@@ -110,6 +110,11 @@ class BatchLoss:
         given = _logits(outputs)
         if isinstance(given, Tensor):
             wanted = to_device(wanted, given.device)
+            if isinstance(wanted, Tensor) and wanted.shape != given.shape:
+                raise ConfigError(
+                    f"teacher must give outputs {list(given.shape)}, as the model does, not "
+                    f"{list(wanted.shape)}, for the inputs {shapes_of(inputs)}"
+                )
         if self._distillation.loss is not None:
             return self._distillation.loss(given, wanted)
         return soft_cross_entropy(given, wanted, self._distillation.temperature)

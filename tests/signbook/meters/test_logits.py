@@ -130,13 +130,13 @@ INPUTS = torch.eye(8, 3)
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (RIGHT[:, None], r"labels must be \[inputs\], not \[8, 1\]$"),
-        (RIGHT[None], r"labels must be \[inputs\], not \[1, 8\]$"),
-        (nn.functional.one_hot(RIGHT), r"labels must be \[inputs\], not \[8, 3\]$"),
-        (RIGHT[0], r"labels must be \[inputs\], not \[\]$"),
+        (RIGHT[:, None], r"labels must be \[inputs\], not \[8, 1\]; give the index"),
+        (RIGHT[None], r"labels must be \[inputs\], not \[1, 8\]; give the index"),
+        (nn.functional.one_hot(RIGHT), r"labels must be \[inputs\], not \[8, 3\]; give the index"),
+        (RIGHT[0], r"labels must be \[inputs\], not \[\]; give the index"),
         (RIGHT[:7], r"logits must be \[7, classes\], not \[8, 3\]$"),
-        (RIGHT.float(), "labels must be integer, not float32$"),
-        (RIGHT == 0, "labels must be integer, not bool$"),
+        (RIGHT.float(), "labels must be integer, not float32; give the index"),
+        (RIGHT == 0, "labels must be integer, not bool; give the index"),
         (RIGHT + 1, "labels must be 0 to 2, which the model knows, not 3$"),
         (RIGHT - 101, "labels must be 0 to 2, which the model knows, not -101$"),
     ],
@@ -148,7 +148,9 @@ def test_labels_that_do_not_fit(labels, message):
         evaluate(nn.Linear(3, 3), Classification([(INPUTS, labels)]))
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.uint16, torch.uint64, torch.int32, torch.int64]
+)
 def test_labels_of_any_integer(dtype):
     labels = torch.tensor([0, 1, 1], dtype=dtype)
     task = Classification([(torch.arange(3), labels)])

@@ -74,8 +74,7 @@ def test_calibration_sees_rounded_inputs_beside_plain_ones():
     errors = {}
     for bits in (None, 3):
         model = chain()
-        names = [] if bits is None else ["0", "2.0", "4"]
-        rounding = ActivationQuantizer(model, names, bits or 8)
+        rounding = bits and ActivationQuantizer(model, ["0", "2.0", "4"], bits)
         result = quantize_(
             model, vectors(8), recipe, QEP(), settings=Settings(), activations=rounding
         )
@@ -198,3 +197,10 @@ def test_inputs_by_name_are_rounded():
     ActivationQuantizer(model, ["first"], 2)
     expected = model.second(nn.functional.linear(round_tokens(x, 2), *model.first.parameters()))
     assert torch.equal(model(x), expected)
+
+
+def test_rounding_of_no_layer_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"^activations to round must have at least one layer, no"
+    ):
+        ActivationQuantizer(nn.Sequential(nn.Linear(4, 4)), [])

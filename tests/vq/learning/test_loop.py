@@ -161,3 +161,23 @@ def test_a_loader_that_gives_less_than_its_length_is_refused():
     with pytest.raises(ConfigError, match=message):
         vq.finetune_(model, Short(), epochs=2)
     unchanged(model, before)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_batch_that_is_not_finite_is_named(value):
+    model = nn.Sequential(nn.Linear(4, 8))
+    vq.compress_(model, vq.Recipe({"*": vq.Int8()}), progress=False)
+    before = copy.deepcopy(model.state_dict())
+    good = torch.ones(3, 4), torch.zeros(3).long()
+    wrong = good[0].clone()
+    wrong[1, 2] = value
+    with pytest.raises(
+        ConfigError, match=r"^training batch 2, \(float32 \[3, 4\], int64 \[3\]\), must be finite"
+    ):
+        vq.finetune_(model, [good, (wrong, good[1])], epochs=1, progress=False)
+    assert all(torch.equal(v, before[name]) for name, v in model.state_dict().items())
+    ignored = good[0], good[1] - 100
+    with pytest.raises(
+        TrainingError, match=r"^training must keep .* look at the targets and the l"
+    ):
+        vq.finetune_(model, [ignored], epochs=1, progress=False)

@@ -124,3 +124,17 @@ def test_batches_without_targets_need_a_teacher():
 def test_impossible_values_are_refused(make, message):
     with pytest.raises(ConfigError, match="^" + message):
         make()
+
+
+@pytest.mark.parametrize("classes", [1, 7])
+def test_a_teacher_of_another_shape_is_refused(classes):
+    model = nn.Sequential(nn.Linear(4, 8))
+    vq.compress_(model, Recipe({"*": SSVQ(d=4, k=4)}), progress=False)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(
+        ConfigError, match=rf"^teacher must give outputs \[3, 8\], as .* not \[3, {classes}\], for"
+    ):
+        vq.finetune_(
+            model, [torch.ones(3, 4)], epochs=1, teacher=nn.Linear(4, classes), progress=False
+        )
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
