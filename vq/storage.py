@@ -13,8 +13,8 @@ from vq.calibration.whole import whole
 from vq.container import Container, FilePlan, open_container, write_container
 from vq.errors import ConfigError, ContainerError, bulleted
 from vq.formats.kept import kept_of, tensor_of, tied_tensors
-from vq.formats.model import compressed_layers, kept_tensors, provenance_of
-from vq.formats.wrappers import bare
+from vq.formats.model import compressed_layers, kept_tensors, provenance_of, require_alone
+from vq.formats.wrappers import bare, listed
 from vq.inference.decode import decode_weight
 from vq.inference.device import choose_device
 from vq.integer.store import is_integer_tensor
@@ -43,7 +43,8 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, progress: bool = Tru
     Raises
     ------
     ConfigError
-        If the model holds no compressed layer, tensors without values or wrapped layers.
+        If the model holds no compressed layer, tensors without values, wrapped layers, or
+        compressed weights with another parametrisation on top.
     OutputError
         If the file cannot be written; what existed before is intact.
     """
@@ -52,6 +53,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, progress: bool = Tru
     layers = list(compressed_layers(model))
     if not layers:
         raise ConfigError("model must hold a compressed layer, not none; call vq.compress_ first")
+    require_alone(model)
     with bar("writing the file", None, enabled=progress):
         kept = {name: kept_of(tensor) for name, tensor in kept_tensors(model).items()}
         stored = [layer.to_layer() for layer in layers]
@@ -88,11 +90,16 @@ def load(
         If the file is damaged or does not fit the model.
     ConfigError
         If layers of the model are wrapped (``torch.compile``, ``DataParallel``); all of it may be.
-        If it has no shapes yet, or no room for values (on the meta device), or this machine has
-        no such ``device``.
+        If it is compressed already, has no shapes yet, or no room for values (on the meta device),
+        or this machine has no such ``device``.
     """
     model = bare(into)
     check_values(model)
+    if done := [layer.name for layer in compressed_layers(model)]:
+        raise ConfigError(
+            f"model to load into must be as before its compression, but {listed(done)} are "
+            "compressed; give a fresh one"
+        )
     place = None if device is None else choose_device(device)
     with open_container(path, rom=rom) as container:
         own = (name for name in container.kept_names if not is_integer_tensor(name))

@@ -181,3 +181,15 @@ def test_a_device_that_is_not_there_is_refused_before_work(tmp_path, name):
         ConfigError, match=rf"^device must be one that this machine has, not '{name}"
     ):
         vq.load(tmp_path / "none", into=model, device=name)
+
+
+def test_a_compressed_model_is_nothing_to_load_into(tmp_path):
+    model = fresh()
+    vq.compress_(model, Recipe({"*": vq.Int8()}), progress=False)
+    vq.save(model, tmp_path / "x")
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(
+        ConfigError, match=r"^model to load into must be as before its compression, b"
+    ):
+        vq.load(tmp_path / "x", into=model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

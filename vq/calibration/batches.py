@@ -190,7 +190,7 @@ def fingerprint(batches: Iterable[Batch]) -> str:
         if isinstance(item, Tensor):
             data = item.detach().cpu().contiguous()
             if data.is_floating_point() and not torch.isfinite(data).all():
-                raise ConfigError("calibration data must be finite, not NaN or infinity")
+                raise BatchError("finite, not NaN or infinity")
             digest.update(f"{data.dtype}{tuple(data.shape)}".encode())
             digest.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
         elif isinstance(item, Mapping):

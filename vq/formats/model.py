@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from vq.container import Layer, Provenance
+from vq.errors import ConfigError, bulleted
 from vq.formats.casts import uncast, watch_casts
 from vq.formats.codebook_weights import CodebookWeight
 from vq.formats.kept import tied_tensors
@@ -18,6 +19,7 @@ __all__ = [
     "is_compressed",
     "kept_tensors",
     "provenance_of",
+    "require_alone",
     "set_provenance",
 ]
 
@@ -95,6 +97,28 @@ def is_compressed(module: nn.Module) -> bool:
     if not parametrize.is_parametrized(module, "weight"):
         return False
     return isinstance(module.get_submodule("parametrizations.weight.0"), Compressed)
+
+
+def require_alone(model: nn.Module) -> None:
+    """Refuse compressed weights that another parametrisation, put on top, changes.
+
+    Raises
+    ------
+    ConfigError
+        With all of them: no file would hold what is on top.
+    """
+    problems = []
+    for name, module in model.named_modules():
+        if is_compressed(module):
+            _, *others = module.get_submodule("parametrizations.weight").children()
+            if others:
+                kinds = " and ".join(type(other).__name__.strip("_") for other in others)
+                problems.append(
+                    f"layer {name!r}: nothing may change its compressed weight, but {kinds} does, "
+                    "which would be lost; make an adapter a module around the layer"
+                )
+    if problems:
+        raise ConfigError(bulleted("model to store", problems))
 
 
 def set_provenance(model: nn.Module, provenance: Provenance) -> None:

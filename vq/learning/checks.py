@@ -6,7 +6,7 @@ from torch import nn
 from vq import distributed
 from vq.errors import ConfigError
 from vq.formats.kept import require_kept
-from vq.formats.model import compressed_layers, kept_tensors
+from vq.formats.model import compressed_layers, kept_tensors, require_alone
 
 __all__ = ["check_models"]
 
@@ -35,6 +35,7 @@ def check_models(model: nn.Module, teacher: nn.Module | None) -> None:
             f"model must not train in float16, where Adam's steps vanish or overflow, as "
             f"{half[0]!r} would; train it after .float() or .bfloat16(), and cast it back"
         )
+    require_alone(model)
     require_kept(kept_tensors(model))
     if teacher is model:
         raise ConfigError(

@@ -1,11 +1,14 @@
 """The compressed layers of a model."""
 
+import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 
 import vq
 from vq import SSVQ, VQ, Int8, Recipe
 from vq.container import Provenance
+from vq.errors import ConfigError
 from vq.formats.model import compressed_layers, is_compressed, provenance_of, set_provenance
 
 
@@ -41,3 +44,33 @@ def test_provenance_stays_with_the_model():
     assert provenance_of(model) == Provenance()
     set_provenance(model, Provenance(seed=3))
     assert provenance_of(model).seed == 3
+
+
+class Adapted(nn.Module):
+    def forward(self, weight):
+        return weight + 1
+
+
+ON_TOP = {
+    "Adapted": lambda m: parametrize.register_parametrization(m[0], "weight", Adapted()),
+    "WeightNorm": lambda m: parametrizations.weight_norm(m[0]),
+    "SpectralNorm": lambda m: parametrizations.spectral_norm(m[0]),
+}
+
+
+@pytest.mark.parametrize("kind", ON_TOP)
+def test_what_is_put_on_top_of_a_compressed_weight_is_not_lost(kind, tmp_path):
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))
+    vq.compress_(model, Recipe({"*": SSVQ(d=4, k=4)}), progress=False)
+    ON_TOP[kind](model)
+    data = [(torch.ones(2, 8), torch.zeros(2).long())]
+    for door in (
+        lambda: vq.save(model, tmp_path / "none"),
+        lambda: vq.finetune_(model, data, epochs=1, progress=False),
+    ):
+        with pytest.raises(
+            ConfigError,
+            match=rf"^model to store has 1 problem:\n- layer '0': nothing .* {kind} does",
+        ):
+            door()
+    assert not (tmp_path / "none").exists()
