@@ -411,7 +411,7 @@ def test_activations_must_be_finite(measure):
         quantize_(model, vectors(), 4, GPTQ(), settings=Settings(measure=measure))
     data = vectors()
     data[1][0, 0] = math.nan
-    with pytest.raises(ConfigError, match=r"calibration data must be finite"):
+    with pytest.raises(ConfigError, match=r"^calibration batch \d, .*, must be finite"):
         quantize_(chain(), data, 4, GPTQ())
 
 

@@ -75,7 +75,7 @@ def test_fingerprint_depends_on_values_shapes_and_dtypes():
         ),
         (
             {"calibration": [torch.full((4, 16), float("inf"))], "importance": "inputs"},
-            "calibration data must be finite, not NaN or infinity",
+            "^calibration batch 1, .*, must be finite, not NaN or infinity",
         ),
         (
             {"importance": {"fc1": torch.ones(2, 2)}},
