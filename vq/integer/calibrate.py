@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from vq.calibration.batches import on_batch
+from vq.calibration.batches import BatchError, on_batch
 from vq.errors import ConfigError
 from vq.integer.graph import CHOICES
 from vq.progress import track
@@ -80,7 +80,7 @@ def activation_scales(
         peaks[node] = max(peaks[node], float(value.abs().max()))
         shapes[node] = tuple(value.shape[1:])
         if not np.isfinite(peaks[node]) or bool(value.isnan().any()):
-            raise ConfigError(f"calibration data must give finite values at {node.name!r}")
+            raise BatchError(f"such that all values are finite, and those at {node.name!r} are not")
 
     _observe(module, nodes, track(batches, "measuring activations", enabled=progress), measure)
     if not shapes:
@@ -106,6 +106,7 @@ def _observe(
     see: Callable[[fx.Node, Tensor], None],
 ) -> None:
     observer = _Observer(module, nodes, see)
+    observer.extra_traceback = False  # nothing of torch.fx behind our own errors
     for number, inputs in enumerate(batches, 1):
         with on_batch(number, inputs):
             observer.run(inputs)

@@ -98,6 +98,8 @@ def _foreign(module: nn.Module) -> str | None:
         return f"not {type(weight).__name__}; start from the original model"
     if weight.dtype not in _DTYPES or weight.layout != torch.strided:
         return f"not {weight.dtype} {weight.layout}; start from the original model"
+    if not weight.numel():
+        return f"not empty, {list(weight.shape)}; leave it out of the model"
     own = {name for name, _ in module.named_parameters()} - {"weight", "bias"}
     if own and type(module).train is not nn.Module.train:
         return (

@@ -10,7 +10,7 @@ from torch import nn
 import vq
 from tests.vq.models import Net, unchanged
 from vq import SSVQ, Recipe
-from vq.calibration.batches import call_model, each, fingerprint, split, to_device
+from vq.calibration.batches import call_model, each, fingerprint, on_batch, split, to_device
 from vq.errors import ConfigError
 
 
@@ -116,3 +116,10 @@ def test_what_gives_batches_once_is_told_apart():
         list(each(batches))
     with pytest.raises(ConfigError, match=r"not none$"):
         list(each([]))
+
+
+def test_long_texts_of_others_are_cut():
+    with pytest.raises(ConfigError) as caught, on_batch(1, torch.zeros(2)):
+        raise RuntimeError("one of " + ", ".join(f"Backend{i}" for i in range(200)))
+    text = str(caught.value)
+    assert text.endswith(", ...") and "Backend9, " in text and len(text) < 400

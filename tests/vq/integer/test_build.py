@@ -160,7 +160,10 @@ def test_layers_that_are_not_compressed_are_all_named(tmp_path):
     ("batches", "message"),
     [
         ([], "must hold at least one batch"),
-        ([torch.full((1, 2, 9, 7), torch.nan)], "finite values at 'truediv'"),
+        (
+            [torch.full((1, 2, 9, 7), torch.nan)],
+            r"^calibration batch 1, .*, must be such .* those at 'truediv' are not$",
+        ),
         ([{"x": torch.zeros(1)}], "must be one tensor, not dict"),
     ],
 )
@@ -209,6 +212,7 @@ UNUSABLE = {
     "another size": ([GOOD, GOOD[..., 1:]], r"batch 2, .* 9, 6\]: inputs must be shaped like "
                      r"those of batch 1, float32 \[2, 2, 9, 7\], but for the first axis$"),
     "a width": ([torch.randn(2, 3, 9, 7)], r"^model must accept .* batch 1, float32 .2, 3, 9"),
+    "not a number": ([GOOD, GOOD * float("nan")], r"^calibration batch 2, .* must be such that "),
     "a dtype": ([GOOD.double()], r"^model must accept calibration batch 1, float64 .* but raises "),
 }  # fmt: skip
 

@@ -354,3 +354,16 @@ def test_tensors_of_which_only_a_part_is_here_are_refused(monkeypatch):
         ConfigError, match=r"^model must be whole, but '0\.weight', .* are sharded; "
     ):
         check_values(model)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+@pytest.mark.parametrize(
+    ("kind", "sizes"), [(nn.Linear, (16, 0)), (nn.Linear, (0, 16)), (nn.Embedding, (0, 16))]
+)
+@pytest.mark.parametrize("work", [vq.compress_, vq.plan])
+def test_layers_without_weights_are_named(work, kind, sizes):
+    with pytest.raises(
+        ConfigError,
+        match=r"layer '2': weight must be a plain parameter .* not empty, \[\d+, \d+\]; l",
+    ):
+        work(around(kind(*sizes)), RECIPE)
