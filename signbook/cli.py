@@ -133,6 +133,8 @@ def _main() -> None:
     except SignbookError as error:
         _fail(error)
     except OSError as error:
+        if "temporary directory" in str(error):  # as tempfile says, to whoever imports torch
+            _fail(OutputError("temporary files must have a folder with room; set TMPDIR to one"))
         if error.filename is not None or error.errno not in _UNWRITABLE:
             raise
         # What is still in the buffer is lost; Python would try again at its end, and say so.

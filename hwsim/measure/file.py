@@ -1,10 +1,8 @@
 """A file and its baselines: programs of all of them, then runs, whatever runs them."""
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from hwsim.measure.baselines import baseline_layers, require_baselines, with_weights_of
@@ -16,6 +14,7 @@ from hwsim.program.weights import check_layers
 from rtl import AcceleratorConfig
 from vq.container import ConfigError, Container, open_container, write_container
 from vq.integer import IntegerModel, is_integer_tensor, read_integer
+from vq.native import scratch_folder
 
 __all__ = ["Progress", "graph_of", "measure", "runs_as_network"]
 
@@ -89,11 +88,11 @@ def _baselines(
     container: Container, methods: Iterable[str]
 ) -> Iterator[list[tuple[str, Container]]]:
     """The same integers in other methods, in files that live as long as the context."""
-    with tempfile.TemporaryDirectory(prefix="signbook-") as folder:
+    with scratch_folder() as folder:
         opened = []
         try:
             for method in methods:
-                path = Path(folder) / f"{method}.vq.safetensors"
+                path = folder / f"{method}.vq.safetensors"
                 write_container(path, layers=baseline_layers(container, method))
                 opened.append((method, open_container(path)))
             yield opened

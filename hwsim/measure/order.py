@@ -1,14 +1,13 @@
 """A file in the order of an instance: itself, or a copy whose streams have been re-ordered."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from hwsim.measure.document import Reordered
 from rtl import AcceleratorConfig
 from vq.container import ConfigError, Container, bulleted, open_container
 from vq.container.reorder import write_reordered
+from vq.native import scratch_folder
 
 __all__ = ["in_order_of"]
 
@@ -43,8 +42,8 @@ def in_order_of(
     ]
     if problems:
         raise ConfigError(bulleted("accelerator", problems))
-    with tempfile.TemporaryDirectory(prefix="signbook-") as folder:
-        path = Path(folder) / container.path.name
+    with scratch_folder() as folder:
+        path = folder / container.path.name
         write_reordered(path, container, rows)
         with open_container(path, rom=config.streamer.roms) as copy:
             copy.path = container.path  # errors name the file that was given

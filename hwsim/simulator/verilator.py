@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ from rtl import (
     top_of,
 )
 from vq.container import SimulationError
-from vq.native import cached, run_tool
+from vq.native import cached, run_tool, scratch_folder
 from vq.native.tool import last_lines
 
 __all__ = ["MEMORY_FILE", "Finished", "build", "lint", "run", "simulate_job"]
@@ -119,8 +118,7 @@ def _flags() -> tuple[str, ...]:
 
 def _compile(tools: Toolchain, top: str, files: dict[str, str], made: Path) -> None:
     """Build in a temporary folder and put the program into ``made``."""
-    with tempfile.TemporaryDirectory(prefix="signbook-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         require_plain(folder.parent, "set TMPDIR to such a folder, only for builds")
         for file, text in files.items():
             (folder / file).write_text(text)
@@ -176,8 +174,7 @@ def lint(config: Config, waivers: Path) -> None:
     SimulationError
         If there is any warning that the file does not waive.
     """
-    with tempfile.TemporaryDirectory(prefix="signbook-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         top = top_of(config)
         (folder / f"{top}.v").write_text(emit_verilog(config))
         command = ["verilator", "--lint-only", "-Wall", "--top-module", top]
@@ -235,8 +232,7 @@ def simulate_job(
     """
     program = build(config)
     tools = find_toolchain()
-    with tempfile.TemporaryDirectory(prefix="signbook-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         (folder / "job.json").write_text(job)
         (folder / MEMORY_FILE).write_bytes(memory)
         environment = tools.run_environment(_top(config), testbench, folder / "results.xml")

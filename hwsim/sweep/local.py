@@ -9,10 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
+
+from vq.native import scratch_folder
 
 __all__ = ["LocalPool", "local_pool"]
 
@@ -28,10 +31,9 @@ class LocalPool(ProcessPoolExecutor):
     """
 
     def __init__(self, workers: int, context: Any) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="signbook-", ignore_cleanup_errors=True)
-        super().__init__(
-            workers, mp_context=context, initializer=_settle_in, initargs=(self._folder.name,)
-        )
+        self._scratch = ExitStack()
+        folder = str(self._scratch.enter_context(scratch_folder()))
+        super().__init__(workers, mp_context=context, initializer=_settle_in, initargs=(folder,))
 
     def submit(self, work: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
         """As every executor does."""
@@ -40,7 +42,7 @@ class LocalPool(ProcessPoolExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As every executor does."""
         super().shutdown(wait, cancel_futures=cancel_futures)
-        self._folder.cleanup()
+        self._scratch.close()
 
     def terminate_workers(self) -> None:
         """End all workers now; what they were doing is lost, and cleaned up behind them.

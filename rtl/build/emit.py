@@ -20,7 +20,7 @@ from rtl.accelerator_config import AcceleratorConfig
 from rtl.config import StreamerConfig
 from rtl.control.document import register_document
 from rtl.streamer import WeightStreamer, streamer_signature
-from vq.container import LAYOUT, OutputError, atomic_files
+from vq.container import LAYOUT, OutputError, SimulationError, atomic_files
 from vq.native import cached
 
 __all__ = ["Config", "emit_verilog", "manifest", "top_of", "write_verilog"]
@@ -93,9 +93,15 @@ def _generated(config: Config) -> str:
     design = _design(config)
     # None: Amaranth derives a port's direction from what drives it.
     ports = {name: (signal, None) for name, (signal, _) in _ports(design.signature, design).items()}
-    return verilog.convert(
-        design, name=top_of(config), ports=ports, emit_src=False, strip_internal_attrs=True
-    )
+    try:
+        return verilog.convert(
+            design, name=top_of(config), ports=ports, emit_src=False, strip_internal_attrs=True
+        )
+    except verilog.YosysError as error:  # a traceback of a process of its own
+        *_, last = str(error).splitlines() or [type(error).__name__]
+        raise SimulationError(
+            f"yosys must turn {top_of(config)} into Verilog, but ends with: {last}"
+        ) from error
 
 
 def manifest(config: Config, source: str) -> dict[str, Any]:

@@ -9,11 +9,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from vq.container import SimulationError, bulleted
-from vq.native import cached, run_tool
+from vq.native import cached, run_tool, scratch_folder
 
 __all__ = ["DEVICE", "Cells", "cells_of", "clock_of", "tool_versions"]
 
@@ -140,8 +139,7 @@ def _cached(
     key = hashlib.sha256("\0".join((flow, tool_versions(), top, verilog)).encode()).hexdigest()
 
     def synthesise(made: Path) -> None:
-        with TemporaryDirectory(prefix="signbook-") as name:
-            folder = Path(name)
+        with scratch_folder() as folder:
             (folder / "design.v").write_text(verilog)
             (made / _RESULT).write_text(json.dumps(work(folder)))
 

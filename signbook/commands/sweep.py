@@ -84,7 +84,7 @@ def run(
     """
     from hwsim.sweep import sweep
     from hwsim.workloads import recipe_of
-    from signbook.files import check_outputs, refuse_inputs
+    from signbook.files import output_folder, refuse_inputs
     from vq.progress import bar
 
     axes = {
@@ -102,9 +102,7 @@ def run(
     checked = _space(space, axes, settings or ())
     named = [*checked.targets, *checked.memories, *checked.recipes]
     books = [book for text in checked.recipes for book in recipe_of(text).files]
-    refuse_inputs(outputs, [*named, *books])
-    check_outputs([("--json", json)], [])
-    with resumable(out, "point"):
+    with output_folder(out, outputs, [*named, *books]), resumable(out, "point"):
         with _executor(dask) as (make, threads), bar("sweep", search or len(checked)) as advance:
             document = sweep(
                 checked,

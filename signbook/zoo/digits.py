@@ -1,5 +1,6 @@
 """Handwritten digits (8x8 pixels) and a small vision transformer in the manner of DeiT."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,8 +29,11 @@ class Digits:
 
 def load_digits(seed: int = 0) -> Digits:
     """Load the images (part of scikit-learn, no download) and split them by ``seed``."""
-    from sklearn.datasets import load_digits as load
-    from sklearn.model_selection import train_test_split
+    with warnings.catch_warnings():
+        # Of no use here, where nothing is computed side by side.
+        warnings.filterwarnings("ignore", ".*joblib will operate in serial mode")
+        from sklearn.datasets import load_digits as load
+        from sklearn.model_selection import train_test_split
 
     bunch = load()
     split = train_test_split(

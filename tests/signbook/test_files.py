@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 import vq
+from signbook.cli import app
 from signbook.files import check_outputs, make_folder, output_folder, refuse_inputs, write_json
 from signbook.naming import resolve_model
 from tests.signbook.runner import refused
@@ -270,3 +272,36 @@ def test_a_full_disk_leaves_what_was_there(case, tmp_path, monkeypatch):
     assert re.match(r"error: OutputError: .*: must be writable, not refused \(No space left", text)
     assert text.count("\n") == 1
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+LOCKED = {
+    "compress": (NET, "--recipe", "recipe.yaml"),
+    "finetune": (NET, "--recipe", "recipe.yaml", "--data", DIGITS),
+    "quantize": (NET, "--method", "rtn"),
+    "export": ("file", "--to", "gptq"),
+    "rtl": (),
+    "sweep": ("minilm-l6", "--recipe", "int4"),
+    "demo": (),
+}
+
+
+@pytest.mark.parametrize("command", LOCKED)
+def test_every_command_refuses_a_folder_that_another_run_writes_to(command, tmp_path):
+    out = tmp_path / "out"
+    with output_folder(out, [], []):
+        text = refused(command, *LOCKED[command], "--out", out)
+        assert not list(out.iterdir())
+    assert text.startswith(f"error: OutputError: {out}: must be used by one run at a time, but ano")
+
+
+def test_every_command_that_writes_a_folder_is_locked_here():
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    outs = {
+        name: option
+        for name, command in commands.items()
+        for option in command.params
+        if option.name == "out"
+    }
+    files = {name for name, out in outs.items() if out.metavar == "FILE"}
+    assert outs.keys() - files == LOCKED.keys() - {"export"}  # of which some are folders
+    assert files == {"export", "integer", "report"}

@@ -443,6 +443,6 @@ def _refusing(*targets: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(
-            f"{' and '.join(map(str, targets))}: must be writable, not refused "
+            f"{', '.join(map(str, targets))}: must be writable, not refused "
             f"({error.strerror or error}); nothing was changed"
         ) from error

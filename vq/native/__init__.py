@@ -2,6 +2,7 @@
 
 from vq.native.cache import cache_folder, cached
 from vq.native.library import compiled
+from vq.native.scratch import scratch_folder
 from vq.native.tool import command_of, run_tool
 
-__all__ = ["cache_folder", "cached", "command_of", "compiled", "run_tool"]
+__all__ = ["cache_folder", "cached", "command_of", "compiled", "run_tool", "scratch_folder"]

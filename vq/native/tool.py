@@ -1,22 +1,27 @@
 """Running one tool: found, run to its end, and its last words where it fails."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from vq.errors import SimulationError
+from vq.errors import OutputError, SimulationError
+from vq.native.scratch import scratch_folder
 
 __all__ = ["command_of", "run_tool"]
 
 _LAST_LINES = 15
 _END_SECONDS = 1.0
+#: What tools say where there is no room for what they write.
+_FULL = re.compile(
+    "No space left on device|Disk quota exceeded|File size limit exceeded|File too large"
+)
 
 
 def command_of(variable: str, default: str) -> list[str]:
@@ -60,16 +65,18 @@ def run_tool(
     ------
     SimulationError
         If there is no such tool, it cannot be started, or it fails; with its last lines.
+    OutputError
+        If it finds no room for what it writes.
     """
     executable = shutil.which(command[0], path=environment.get("PATH"))
     if executable is None:
         raise SimulationError(f"{command[0]} must be on PATH, but it is not; {remedy}")
-    with tempfile.TemporaryDirectory(prefix="signbook-") as scratch:
+    with scratch_folder() as scratch:
         try:
             process = subprocess.Popen(
                 [executable, *command[1:]],
                 cwd=folder,
-                env={**environment, "TMPDIR": scratch},
+                env={**environment, "TMPDIR": str(scratch)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -89,6 +96,11 @@ def run_tool(
                 _end(process)
                 raise
     if process.returncode != 0:
+        if full := _FULL.search(said):
+            raise OutputError(
+                f"{name} must have room for what it writes, but says: {full[0]}; set TMPDIR and "
+                "SIGNBOOK_CACHE to folders with more"
+            )
         raise SimulationError(
             f"{name} must succeed, not end with {_ended(process.returncode)}:\n{last_lines(said)}"
         )

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from amaranth.back import verilog
 
 import rtl
 from hwsim.simulator.verilator import lint
@@ -126,3 +127,16 @@ def test_lint_sees_what_is_not_waived(tmp_path: Path) -> None:
     fewer.write_text("".join(line for line in lines if "CASEINCOMPLETE" not in line))
     with pytest.raises(SimulationError, match="CASEINCOMPLETE"):
         lint(StreamerConfig(bus_bits=64), fewer)
+
+
+def test_a_generator_that_fails_is_one_line(monkeypatch, tmp_path: Path) -> None:
+    def fail(*_args, **_settings):
+        raise verilog.YosysError("Traceback (most recent call last):\n  File x\nOSError: disk")
+
+    emit_verilog.cache_clear()
+    monkeypatch.setenv("SIGNBOOK_CACHE", str(tmp_path))
+    monkeypatch.setattr(verilog, "_convert_rtlil_text", fail)  # by yosys
+    message = r"^yosys must turn signbook_streamer into Verilog, but ends with: OSError: disk$"
+    with pytest.raises(SimulationError, match=message):
+        emit_verilog(StreamerConfig(bus_bits=64))
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]

@@ -76,6 +76,8 @@ COMMANDS = {
 #: What a command never looks at is no mistake.
 UNSEEN = {
     *product(("compress", "quantize", "integer"), LABELS),
+    # The same there as elsewhere, but torch waits five seconds for a worker when the model has run.
+    *product(("finetune", "quantize", "eval"), ["a worker raises"]),
 }
 
 

@@ -372,7 +372,7 @@ def test_files_that_belong_together_are_replaced_together(tmp_path):
         b.write(b"2")
         assert not first.exists()
     assert (first.read_bytes(), second.read_bytes()) == (b"1", b"2")
-    with pytest.raises(OutputError, match=rf"^{first} and {second}: must be writable, not refused"):
+    with pytest.raises(OutputError, match=rf"^{first}, {second}: must be writable, not refused"):
         with atomic_files([first, second]) as (a, b):
             a.write(b"3")
             raise OSError(errno.EFBIG, "File too large")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vq.errors import SimulationError
+from vq.errors import OutputError, SimulationError
 from vq.native.tool import command_of, run_tool
 
 
@@ -86,3 +86,9 @@ def test_what_a_tool_has_started_ends_with_it(tmp_path, monkeypatch):
 def test_temporary_files_of_a_tool_go_with_it(tmp_path, monkeypatch):
     place = run_tool(["sh", "-c", "mktemp"], tmp_path, name="sh", remedy="").strip()
     assert place and not Path(place).exists()
+
+
+def test_a_tool_without_room_says_so_in_one_line(tmp_path):
+    script = "echo 'as: /tmp/x.s: No space left on device' >&2; exit 1"
+    with pytest.raises(OutputError, match=r"^cc must have room for what it writes, but says: No s"):
+        run_tool(["sh", "-c", script], tmp_path, name="cc", remedy="")
