@@ -26,7 +26,7 @@ _WRITES = [
 #: Properties and methods of which some results are other looks at the same memory.
 _VIEWS = ["T", "H", "mT", "mH", "real"]
 _VIEWERS = """
-__getitem__ __iter__ adjoint as_strided chunk contiguous cpu detach diagonal dsplit expand
+__getitem__ adjoint as_strided chunk contiguous cpu detach diagonal dsplit expand
 expand_as flatten float hsplit moveaxis movedim narrow permute ravel reshape reshape_as
 select split squeeze swapaxes swapdims t tensor_split to transpose type_as unbind
 unflatten unfold unsqueeze view view_as vsplit
