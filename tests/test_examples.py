@@ -19,6 +19,7 @@ from examples import finetune
 from examples.data import Share, images, text
 from signbook.cli import app
 from signbook.naming import resolve_data, resolve_model
+from signbook.objectives import label_loss
 from vq.container import open_container
 from vq.errors import ConfigError
 
@@ -412,7 +413,7 @@ def test_every_option_of_the_script_arrives(tmp_path, monkeypatch):
     assert found == {
         "epochs": 10,
         "rates": vq.Rates(signs=3e-3, codebooks=3e-3, rest=1e-4),
-        "loss": nn.functional.cross_entropy,
+        "loss": label_loss,
         "fixed_signs": True,
         "amp": "bf16",
         "accumulate": 2,

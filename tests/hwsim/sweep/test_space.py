@@ -135,7 +135,7 @@ def test_recipes_by_text(tmp_path: Path) -> None:
     path.write_text("'*': {method: int4, group: 64}\nconv1: null\n")
     assert recipe_of(str(path)) == Recipe({"*": Int4(group=64), "conv1": None})
     for text, message in (
-        ("ssvq:k=x", r"key '\*': k: .*, not 'x'"),
+        ("ssvq:k=x", r"key '\*': k must be a whole number, not 'x'"),
         ("ssvq:q=1", r"key '\*': ssvq has no setting 'q'"),
         ("ssvq:d=99", r"key '\*': d must be 1 to"),
     ):
