@@ -230,9 +230,14 @@ def test_shared_codebook_is_one_tensor_that_all_layers_train(tmp_path):
     assert result.bits_per_weight < alone.bits_per_weight
 
 
-def test_tied_weights_stay_tied(tmp_path):
+@pytest.mark.parametrize(
+    "method",
+    [SSVQ(d=4, k=16), VQ(d=4, k=16), VQ(d=4, k=16, scale="output"), Int8(), Int4(group=16)],
+    ids=str,
+)
+def test_tied_weights_stay_tied(tmp_path, method):
     model = Chain(tie=True)
-    vq.compress_(model, Recipe({"*": SSVQ(d=4, k=16), "fc": None}))
+    vq.compress_(model, Recipe({"*": method, "fc": None}))
     assert [layer.name for layer in compressed_layers(model)] == ["embed"]
     assert torch.equal(model.embed.weight, model.head.weight)
     before = model.head.weight.detach().clone()

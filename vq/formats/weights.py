@@ -115,6 +115,10 @@ class Compressed(nn.Module):
 
 def attach(module: nn.Module, compressed: Compressed) -> nn.Module:
     """Replace ``module.weight`` by a compressed one; return what holds its trained tensors."""
+    weight = module.weight
+    assert isinstance(weight, nn.Parameter)
+    # torch makes a single trained tensor of the parameter itself, which others may be tied to.
+    module.weight = nn.Parameter(weight.detach(), weight.requires_grad)
     parametrize.register_parametrization(module, "weight", compressed)
     chain = module.get_submodule("parametrizations.weight")
     chain.__class__ = _Originals
