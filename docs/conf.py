@@ -35,7 +35,12 @@ root_doc = "README"
 #: Pages by the headings of the sidebar; a page that is missing here fails the build.
 PAGES = {
     "Use": ["usage", "recipes", "training", "models-and-data", "exports"],
-    "Scalar quantisers": ["scalar-quantizers", "scalar-models", "scalars-and-codebooks"],
+    "Compensating quantisers": [
+        "scalar-quantizers",
+        "scalar-models",
+        "compensated-codebooks",
+        "scalars-and-codebooks",
+    ],
     "Formats": ["spec-vqstream-1", "spec-integer-graph", "stability"],
     "Hardware": ["accelerator", "registers", "hardware-checks", "memory"],
     "Measure": ["cycle-model", "workloads", "sweeps", "reports", "peers"],

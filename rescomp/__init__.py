@@ -1,9 +1,10 @@
-"""Scalar quantisers that codebook methods are compared with: RTN, GPTQ, GPTAQ, ResComp, QEP.
+"""Quantisers that compensate: RTN, GPTQ, GPTAQ, ResComp, QEP, to scalars and to codebooks.
 
-:func:`quantize_` does a whole model on calibration data, :func:`quantize_matrix` one weight. One
-solver (:mod:`rescomp.solver`) serves them all; a method is how it corrects the
-columns that are still free. Codes and scales are those of the container's int8, int4, int3 and
-int2 layers. The names below are imported when they are first used.
+:func:`quantize_` does a whole model on calibration data, :func:`quantize_matrix` one weight, and
+:func:`quantize_codebook` those that share a codebook. One recursion (:mod:`rescomp.recursion`)
+serves them all; a method is how it corrects the columns that are still free. What is stored are
+the container's int8, int4, int3, int2, ssvq and vq layers. The names below
+are imported when they are first used.
 """
 
 import importlib
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rescomp.calibrate import QuantizeResult, default_recipe, quantize_
+    from rescomp.codebooks.quantize import Coded, quantize_codebook
+    from rescomp.codebooks.settings import Fitting
     from rescomp.methods import FOEM, GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN
     from rescomp.quantize import Quantized, Report, quantize_matrix
     from rescomp.settings import Settings
@@ -23,7 +26,9 @@ if TYPE_CHECKING:
 _HOME = {
     "ActivationQuantizer": "vq.activations.tokens",
     "Clip": "vq.formats.clip",
+    "Coded": "rescomp.codebooks.quantize",
     "FOEM": "rescomp.methods",
+    "Fitting": "rescomp.codebooks.settings",
     "GPTAQ": "rescomp.methods",
     "GPTAQR": "rescomp.methods",
     "GPTQ": "rescomp.methods",
@@ -38,6 +43,7 @@ _HOME = {
     "Statistics": "vq.calibration.statistics",
     "default_recipe": "rescomp.calibrate",
     "quantize_": "rescomp.calibrate",
+    "quantize_codebook": "rescomp.codebooks.quantize",
     "quantize_matrix": "rescomp.quantize",
     "rotate_": "vq.calibration.rotation",
 }
@@ -52,6 +58,8 @@ __all__ = [
     "RTN",
     "ActivationQuantizer",
     "Clip",
+    "Coded",
+    "Fitting",
     "LayerReport",
     "QuantizeResult",
     "Quantized",
@@ -60,6 +68,7 @@ __all__ = [
     "Statistics",
     "default_recipe",
     "quantize_",
+    "quantize_codebook",
     "quantize_matrix",
     "rotate_",
 ]

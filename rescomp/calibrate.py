@@ -4,12 +4,13 @@ import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from rescomp.checks import check_length, check_method
+from rescomp.codebooks.layers import CodebookSolver, can_hold, is_coded, problems_of
+from rescomp.codebooks.settings import Fitting
 from rescomp.methods import RTN, Method
 from rescomp.resume import fingerprint_of
 from rescomp.settings import Settings
@@ -26,6 +27,7 @@ from vq.container import Provenance, account
 from vq.container.header import canonical_json
 from vq.distributed import gather, require_same, together
 from vq.errors import ConfigError, UnsupportedLayerError, WeightError, bulleted
+from vq.formats.format import Format
 from vq.formats.model import set_provenance
 from vq.formats.scalar import Int2, Int3, Int4, Int8
 from vq.layers import candidates, op_of, weight_id
@@ -55,10 +57,21 @@ class QuantizeResult:
         return 8 * sum(a.total_bytes for a in counted) / sum(a.geometry.weights for a in counted)
 
 
-def default_recipe(model: nn.Module, bits: int, *, group: int = 128, zeros: bool = False) -> Recipe:
-    """All linears and convolutions in ``bits`` bits; embeddings and what is tied to them kept.
+def default_recipe(
+    model: nn.Module, bits: int | Format, *, group: int = 128, zeros: bool = False
+) -> Recipe:
+    """All linears and convolutions in so many bits; embeddings and what is tied to them kept.
 
     The output layer of a model of transformers is kept, too.
+
+    Parameters
+    ----------
+    bits : int or Format
+        2, 3, 4 or 8; or what all of these layers are stored in, but for those whose outputs do not
+        see the same inputs, as in depthwise convolutions: no codebook can be compensated there, and
+        they become int8.
+    group, zeros
+        As in :class:`vq.Int4`.
 
     Raises
     ------
@@ -66,9 +79,12 @@ def default_recipe(model: nn.Module, bits: int, *, group: int = 128, zeros: bool
         If ``bits`` is not 2, 3, 4 or 8, the model has no such layer, or it is wrapped.
     """
     check_bare(model)
-    if bits != 8 and bits not in _KINDS:
+    if isinstance(bits, Format):
+        kind = bits
+    elif bits != 8 and bits not in _KINDS:
         raise ConfigError(f"bits must be 2, 3, 4 or 8, not {bits!r}")
-    kind: Any = Int8() if bits == 8 else _KINDS[bits](group=group, zeros=zeros)
+    else:
+        kind = Int8() if bits == 8 else _KINDS[bits](group=group, zeros=zeros)
     layers = {n: m for n, m in candidates(model) if op_of(m) is not None}
     embedded = {weight_id(m) for m in layers.values() if isinstance(m, nn.Embedding)}
     head = getattr(model, "get_output_embeddings", lambda: None)()
@@ -79,7 +95,7 @@ def default_recipe(model: nn.Module, bits: int, *, group: int = 128, zeros: bool
     ]
     if not chosen:
         raise ConfigError("model must hold a linear layer or a convolution, not none")
-    return Recipe(dict.fromkeys(chosen, kind))
+    return Recipe({name: kind if can_hold(kind, layers[name]) else Int8() for name in chosen})
 
 
 @torch.inference_mode(mode=False)
@@ -91,6 +107,7 @@ def quantize_(
     method: Method | None = None,
     *,
     settings: Settings | None = None,
+    fitting: Fitting | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     offload: bool = False,
@@ -124,11 +141,16 @@ def quantize_(
         mapping's ``attention_mask`` [B, T] is 0 do not count. Rounding to nearest only measures
         with them, and needs none.
     recipe : Recipe or int
-        Of int8, int4, int3 and int2; a number of bits is :func:`default_recipe`.
+        Of int8, int4, int3, int2, ssvq and vq; a number of bits is :func:`default_recipe`.
+        Codewords are chosen by groups of columns, with the same corrections; layers that share a
+        codebook (``shared``) and their inputs are solved as one, and a codebook that layers with
+        other inputs share is clustered beforehand.
     method : Method, optional
         One of :mod:`rescomp.methods`; round to nearest if not given.
     settings : Settings, optional
         ``dtype`` is that of the statistics, too.
+    fitting : Fitting, optional
+        Of the codebooks, where the recipe has some.
     checkpoint_dir : path, optional
         Folder for finished blocks.
     resume : bool
@@ -138,7 +160,7 @@ def quantize_(
     activations : ActivationQuantizer, optional
         What rounds activations in this model; it is off where the unquantised one runs.
     seed : int
-        Recorded in the file. Nothing here is random.
+        Of the clustering of codebooks; recorded in the file. Nothing else is random.
     progress : callable, optional
         Called with (layers done, layers in all, name of the last one).
 
@@ -158,7 +180,7 @@ def quantize_(
     OutputError
         If a checkpoint cannot be written.
     """
-    method, settings = method or RTN(), settings or Settings()
+    method, settings, fitting = method or RTN(), settings or Settings(), fitting or Fitting()
     check_method(method)
     solves = method.correction() is not None
     given = () if batches is None else batches
@@ -168,7 +190,7 @@ def quantize_(
     rules = recipe if isinstance(recipe, Recipe) else default_recipe(model, recipe)
     selection = select(model, rules)
     check_storable(model, selection)
-    _check(selection.layers)
+    _check(selection.layers, method)
     check_length(model, data)
     with together():
         data_hash = (
@@ -179,7 +201,7 @@ def quantize_(
     calibration = data_hash if len(hashes) == 1 else joined
     store = None
     if checkpoint_dir is not None:
-        marks = fingerprint_of(model, calibration, rules, method, settings)
+        marks = fingerprint_of(model, calibration, rules, method, settings, fitting, seed)
         marks["activations"] = repr(activations)
         store = StageCheckpoints(checkpoint_dir, marks, resume=resume)
     names = [layer.name for layer in selection.layers]
@@ -195,22 +217,30 @@ def quantize_(
                 stages_of(names, seen),
                 Runner(model, data, seen.chain, offload=offload),
             )
-        worker = Worker(runner, before, selection.layers, method, settings, activations, progress)
+        codebooks = CodebookSolver(selection.layers, settings, fitting, seed)
+        worker = Worker(
+            runner, before, selection.layers, method, settings, codebooks, activations, progress
+        )
         walk(stages, worker, worker.streams, store)
     set_provenance(model, Provenance(TOOL, canonical_json(rules.to_json()), seed, calibration))
     reports = [worker.reports[layer.name] for layer in selection.layers]
     return QuantizeResult(reports, selection.kept)
 
 
-def _check(layers: list[Selected]) -> None:
+def _check(layers: list[Selected], method: Method) -> None:
     """Refuse what cannot be quantised before any work; all of it in one error."""
     if not layers:
         raise ConfigError("recipe must select at least one layer, not none")
     others = [
-        f"layer {layer.name!r}: method must be int8, int4, int3 or int2, not "
+        f"layer {layer.name!r}: format must be int8, int4, int3, int2, ssvq or vq, not "
         f"{layer.format.name!r}; use vq.compress_"
         for layer in layers
-        if not layer.format.takes_codes
+        if not (layer.format.takes_codes or is_coded(layer))
+    ]
+    others += [
+        f"layer {layer.name!r}: {problem}"
+        for layer in filter(is_coded, layers)
+        for problem in problems_of(layer, method)
     ]
     if others:
         raise UnsupportedLayerError(bulleted("recipe", others))

@@ -1,6 +1,8 @@
 """A layer in the solver's layout, solved with as much damping as it takes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +18,9 @@ from vq.errors import ConfigError
 from vq.formats.clip import fit_grid
 from vq.formats.grids import Grid
 
-__all__ = ["Solution", "solve"]
+__all__ = ["Solution", "more_damping", "solve"]
+
+Found = TypeVar("Found")
 
 #: Least damping that is tried after none.
 _DAMPING_MIN = 1e-4
@@ -54,17 +58,32 @@ def solve(
         If no damping up to the mean diagonal suffices.
     """
     problem = _Problem.of(weight, g, correction, statistics, settings)
-    damping = settings.damping
-    while True:
-        found = problem.solve(damping)
-        if found is not None:
-            return Solution(*found, damping, problem.dead)
+    found, damping = more_damping(problem.solve, settings.damping, g.name)
+    return Solution(*found, damping, problem.dead)
+
+
+def more_damping(
+    solve: Callable[[float], Found | None], damping: float, layer: str
+) -> tuple[Found, float]:
+    """Call ``solve`` with ``damping``, and with more as long as it finds nothing finite.
+
+    Returns
+    -------
+    What it found, and the damping that it took.
+
+    Raises
+    ------
+    ConfigError
+        If no damping up to the mean diagonal suffices.
+    """
+    while (found := solve(damping)) is None:
         damping = max(10 * damping, _DAMPING_MIN)
         if damping > DAMPING_MAX:
             raise ConfigError(
-                f"layer {g.name!r}: hessian must be positive semi-definite, and was singular with "
+                f"layer {layer!r}: hessian must be positive semi-definite, and was singular with "
                 f"its mean diagonal added {DAMPING_MAX:g} times; gather it again"
             )
+    return found, damping
 
 
 @dataclass(frozen=True, eq=False)

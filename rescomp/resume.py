@@ -1,11 +1,14 @@
 """What a checkpoint of a stage holds, and what a run depends on."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import nn
 
+from rescomp.codebooks.quantize import Coded
+from rescomp.codebooks.settings import Fitting
 from rescomp.methods import Method
 from rescomp.quantize import Quantized, Report
 from rescomp.settings import Settings
@@ -21,13 +24,20 @@ __all__ = ["fingerprint_of", "pack", "unpack"]
 
 
 def fingerprint_of(
-    model: nn.Module, data: str, recipe: Recipe, method: Method, settings: Settings
+    model: nn.Module,
+    data: str,
+    recipe: Recipe,
+    method: Method,
+    settings: Settings,
+    fitting: Fitting,
+    seed: int,
 ) -> dict[str, str]:
     """What a run depends on, by subject."""
     return {
         "recipe": canonical_json(recipe.to_json()),
         "method": repr(method),
         "settings": repr(settings),
+        "codebooks": f"{fitting}, seed {seed}",
         "weights": digest_of(model),
         "data": data,
         "processes": str(ranks()),
@@ -35,18 +45,30 @@ def fingerprint_of(
     }
 
 
-def pack(found: Quantized) -> dict[str, Any]:
+def pack(found: Quantized | Coded) -> dict[str, Any]:
     """Codes and report of a layer as tensors and plain data."""
+    report = {"report": asdict(found.report)}
+    if isinstance(found, Coded):
+        return report | {
+            "codebook": found.codebook.cpu(),
+            "indices": found.indices.cpu(),
+            "latent": found.latent.cpu(),
+            "unit": found.unit.cpu(),
+        }
     zero = found.grid.zero
-    return {
+    return report | {
         "integers": found.integers.cpu(),
         "scale": found.grid.scale.cpu(),
         "zero": None if zero is None else zero.cpu(),
-        "report": asdict(found.report),
     }
 
 
-def unpack(item: dict[str, Any], geometry: Geometry) -> Quantized:
+def unpack(item: Mapping[str, Any], geometry: Geometry) -> Quantized | Coded:
     """Undo :func:`pack`."""
-    grid = Grid(item["scale"], item["zero"])
-    return Quantized(geometry, item["integers"], grid, Report(**item["report"]))
+    report = Report(**item["report"])
+    if "codebook" in item:
+        book, indices, latent, unit = (
+            item[key] for key in ("codebook", "indices", "latent", "unit")
+        )
+        return Coded(geometry, book, indices, latent, unit, report)
+    return Quantized(geometry, item["integers"], Grid(item["scale"], item["zero"]), report)

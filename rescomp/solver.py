@@ -1,17 +1,11 @@
-"""The solver: columns are rounded in turn, and the free ones make up for what went wrong.
-
-A weight is held transposed, [I, O], so that a column of ``W`` is a row in memory. Columns are
-halved and halved again: the left half is solved, passed on to the right half by one matrix
-product, then the right half is solved. Only leaves of a few columns, small enough for a core's
-own cache, are worked off one by one. In exact arithmetic the result does not depend on how the
-columns are cut.
-"""
+"""The scalar solver: columns are rounded in turn, and the free ones make up for what went wrong."""
 
 import torch
 from torch import Tensor
 
 from rescomp.levels import ColumnGrids
 from rescomp.methods import Correction
+from rescomp.recursion import Recursion
 from vq.errors import ConfigError
 
 __all__ = ["solve_columns"]
@@ -61,7 +55,7 @@ def solve_columns(
     return solver.levels
 
 
-class _Solver:
+class _Solver(Recursion):
     def __init__(
         self,
         current: Tensor,
@@ -73,13 +67,6 @@ class _Solver:
         leaf: int,
         org_block: int,
     ) -> None:
-        self.current, self.original = current, original
-        self.feedback, self.cross = feedback, cross
-        self.grids, self.correction = grids, correction
-        self.levels = torch.empty_like(current)
-        #: What a solved column passes on by ``feedback``, and by ``cross``.
-        self.errors = torch.empty_like(current)
-        self.shares = torch.empty_like(current if cross is not None else current[:0])
         count = len(current)
         self.group = min(grids.width, count) if grids.dynamic else 0
         self.org = min(org_block, count) if correction.mode == "org" else 0
@@ -90,37 +77,19 @@ class _Solver:
                 f"not {self.group}; use static groups"
             )
         wholes = {self.group, self.org} - {0}  # ranges that are solved without looking beyond
-        self.leaf = min([leaf, *wholes])
-        #: A range is cut at a multiple of the first of these that is smaller.
-        self.units = sorted(wholes | {self.leaf}, reverse=True)
+        super().__init__(current, original, feedback, cross, correction, leaf, wholes)
+        self.grids = grids
+        self.levels = torch.empty_like(current)
 
-    def solve(self, start: int, end: int) -> None:
-        """Solve columns ``start`` to ``end``, which have been corrected for all before them."""
-        size = end - start
-        if self._is_one(self.group, start, end):
+    def begin(self, start: int, end: int) -> None:
+        if self.is_one(self.group, start, end):
             self.grids.fit(self.current[start:end])
-        if size <= self.leaf:
-            self._solve_leaf(start, end)
-        else:
-            unit = next(unit for unit in self.units if unit < size)
-            middle = start + unit * (-(-size // unit) // 2)
-            self.solve(start, middle)
-            self._pass_on(start, middle, end)
-            self.solve(middle, end)
-        if self._is_one(self.org, start, end):
+
+    def end(self, start: int, end: int) -> None:
+        if self.is_one(self.org, start, end):
             self._settle(start, end)
 
-    def _is_one(self, unit: int, start: int, end: int) -> bool:
-        """Whether a range is one whole unit, perhaps the last, shorter one."""
-        return unit > 0 and start % unit == 0 and end == min(start + unit, len(self.current))
-
-    def _pass_on(self, start: int, middle: int, end: int) -> None:
-        free, done = self.current[middle:end], slice(start, middle)
-        free.addmm_(self.feedback[done, middle:end].T, self.errors[done], alpha=-1)
-        if self.cross is not None:
-            free.addmm_(self.cross[done, middle:end].T, self.shares[done])
-
-    def _solve_leaf(self, start: int, end: int) -> None:
+    def solve_leaf(self, start: int, end: int) -> None:
         errors, levels = self.errors, self.levels
         drift = self.correction.drift
         for q in range(start, end):
@@ -136,15 +105,7 @@ class _Solver:
                 kept = weight
             torch.addcmul(kept, levels[q], scale, value=-1, out=errors[q])
             if self.cross is not None:
-                self._share(q, weight)
-
-    def _share(self, q: int, weight: Tensor) -> None:
-        """``asymmetry * weight + drift * (original - weight)``."""
-        share = torch.mul(
-            weight, self.correction.asymmetry - self.correction.drift, out=self.shares[q]
-        )
-        if self.correction.drift:
-            share.add_(self.original[q], alpha=self.correction.drift)
+                self.share(q, weight)
 
     def _settle(self, start: int, end: int) -> None:
         """Let columns after a block of mode "org" see rounded weights."""
@@ -152,4 +113,4 @@ class _Solver:
             rounded = self.levels[q] * self.grids.scale_of(q)
             self.errors[q].add_(self.current[q] - rounded, alpha=self.correction.drift)
             if self.cross is not None:
-                self._share(q, rounded)
+                self.share(q, rounded)

@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 
 from rescomp.apply import replace_weight
+from rescomp.codebooks.layers import CodebookSolver, is_coded, solved_together
+from rescomp.codebooks.quantize import Coded
 from rescomp.methods import RTN, Method, uncrossed
 from rescomp.parts import quantize_parts
 from rescomp.quantize import Quantized, Report
@@ -76,6 +78,7 @@ class Worker:
         layers: list[Selected],
         method: Method,
         settings: Settings,
+        codebooks: CodebookSolver,
         activations: ActivationQuantizer | None,
         progress: LayersDone | None,
     ) -> None:
@@ -83,9 +86,10 @@ class Worker:
         self._before = before
         self._layers = {layer.name: layer for layer in layers}
         self._method, self._settings, self._progress = method, settings, progress
-        self._activations = activations
+        self._activations, self._codebooks = activations, codebooks
         self._weights = Weights([])
-        self._found: dict[str, Quantized] = {}
+        self._found: dict[str, Quantized | Coded] = {}
+        self._shared: dict[str, nn.Parameter] = {}
         self._methods: dict[str, str] = {}
         correction = method.correction()
         self.streams: Streams | None = None
@@ -110,7 +114,7 @@ class Worker:
             weight = layer.modules[0].weight
             assert isinstance(weight, nn.Parameter)
             self._before.put_away(weight)
-            replace_weight(layer.modules, self._found.pop(layer.name))
+            replace_weight(layer.modules, self._found.pop(layer.name), self._shared)
             self._before.drop(weight)
         self._weights = Weights([])
 
@@ -149,19 +153,30 @@ class Worker:
         stored = state["layers"]
         geometries = {name: self._layers[name].geometry for name in stage.layers}
         self._methods |= state["methods"]
-        self._put(stage, {name: unpack(stored[name], g) for name, g in geometries.items()})
+        found = {name: unpack(stored[name], g) for name, g in geometries.items()}
+        for one in found.values():
+            if isinstance(one, Coded):
+                self._codebooks.remember(one)
+        self._put(stage, found)
 
     def _solve(
         self, layers: list[Selected], statistics: list[Statistics] | None
-    ) -> dict[str, Quantized]:
+    ) -> dict[str, Quantized | Coded]:
         """Quantise layers that share their inputs; every process does some of them."""
-        own: dict[str, Quantized] = {}
+        own: dict[str, Quantized | Coded] = {}
         method = self._method_for(layers, statistics)
         self._methods |= {layer.name: method.name for layer in layers}
+        together_solved = solved_together(layers)
         with together():
-            for layer in layers[rank() :: ranks()]:
-                g, original = layer.geometry, self._weights.original(layer.name)
-                matrix = matrix_of(original, g.op, g.axis).float()
+            for part in filter(lambda part: is_coded(part[0]), together_solved):
+                self._codebooks.prepare(part)
+            for part in together_solved[rank() :: ranks()]:
+                originals = {layer.name: self._weights.original(layer.name) for layer in part}
+                if is_coded(part[0]):
+                    own |= self._codebooks.solve(part, originals, method, statistics)
+                    continue
+                (layer,), g = part, part[0].geometry
+                matrix = matrix_of(originals[layer.name], g.op, g.axis).float()
                 own[layer.name] = quantize_parts(matrix, g, method, statistics, self._settings)
         if ranks() == 1:
             return own
@@ -189,7 +204,7 @@ class Worker:
             )
         return method
 
-    def _put(self, stage: Stage, found: dict[str, Quantized]) -> None:
+    def _put(self, stage: Stage, found: dict[str, Quantized | Coded]) -> None:
         """Use codes from now on."""
         for name in (name for name in stage.layers if name in found):
             one, original = found[name], self._weights.original(name)
@@ -206,9 +221,12 @@ class Worker:
     def _warn(self, layer: Selected) -> None:
         """Say that a layer was rounded to nearest, unless it is one that always is."""
         if not is_looked_up(layer) and is_main():
+            done = (
+                "its codewords are the nearest" if is_coded(layer) else "it was rounded to nearest"
+            )
             warnings.warn(
                 f"layer {layer.name!r}: no token reached it once those before it were rounded, "
-                f"so that it was rounded to nearest, not by {self._method.name}; give more data, "
+                f"so that {done}, not by {self._method.name}; give more data, "
                 "or keep it by the recipe",
                 stacklevel=2,
             )

@@ -1,4 +1,4 @@
-"""``signbook quantize``: a few bits by the scalar solvers, on calibration data, block by block."""
+"""``signbook quantize``: a few bits by the compensating solvers, on data, block by block."""
 
 import time
 from collections.abc import Iterator
@@ -34,6 +34,9 @@ __all__ = ["method_named", "run"]
 _BITS = 4
 _RECIPE = Defaults("rescomp.calibrate", "default_recipe")
 _SOLVER = Defaults("rescomp.settings", "Settings")
+_FITTING = Defaults("rescomp.codebooks.settings", "Fitting")
+#: Sub-vectors and codewords (d, k) of about so many bits.
+_CODEBOOKS = {"ssvq": {2: (8, 256), 3: (4, 256)}, "vq": {2: (4, 256), 3: (2, 64)}}
 
 
 def run(
@@ -44,11 +47,17 @@ def run(
         typer.Option(help="Calibration data: py:package.module:factory. rtn does without."),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="rtn, gptq, gptaq, gptq-r, gptaq-r, qep (exa) or foem.")
+        str,
+        typer.Option(
+            help="rtn, gptq, gptaq, gptq-r, gptaq-r, qep (exa) or foem; all but rtn also with "
+            "-ssvq or -vq behind them, for codebooks."
+        ),
     ] = "gptq",
     bits: Annotated[
         int | None,
-        typer.Option(help="2, 3, 4 (default) or 8, of linears and convolutions."),
+        typer.Option(
+            help="2, 3, 4 (default) or 8, of linears and convolutions; codebooks 2 (default) or 3."
+        ),
     ] = None,
     group: Annotated[
         int | None,
@@ -96,6 +105,13 @@ def run(
     activation_bits: Annotated[
         int | None, typer.Option(help="Round the layers' inputs while calibrating, 2 to 8 bits.")
     ] = None,
+    sweeps: Annotated[
+        int,
+        typer.Option(min=0, help="Of codebooks: refits by the outputs, all words chosen again."),
+    ] = _FITTING.sweeps,
+    restarts: Annotated[
+        int, typer.Option(min=1, help="Of codebooks: starts of clustering; the best is kept.")
+    ] = _FITTING.restarts,
     weights: Weights = None,
     batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 16,
     offload: Annotated[
@@ -133,10 +149,12 @@ def run(
         clip=rescomp.Clip() if clip else None,
         measure=measure,
     )
-    chosen = method_named(method, alpha=alpha, alpha2=alpha2, beta=beta, mode=mode)
+    fitting = rescomp.Fitting(sweeps=sweeps, restarts=restarts)
+    solver, kind = _split(method)
+    chosen = method_named(solver, alpha=alpha, alpha2=alpha2, beta=beta, mode=mode)
     if data is None and chosen.correction() is not None:
         raise ConfigError(f"--data must be given for {method}, not left out; only rtn needs none")
-    layout = _Layout(bits, group, asymmetric, recipe)
+    layout = _Layout(bits, group, asymmetric, recipe, kind)
     if batches < 1:
         raise ConfigError(f"--batches must be positive, not {batches}")
     outputs = [("--out", out / name) for name in (FILE_NAME, "quantize.json")]
@@ -163,6 +181,7 @@ def run(
                 rules,
                 chosen,
                 settings=settings,
+                fitting=fitting,
                 checkpoint_dir=out / "checkpoints",
                 resume=resume,
                 offload=offload,
@@ -182,10 +201,11 @@ def run(
             "settings": {
                 "method": repr(chosen),
                 "solver": repr(settings),
+                **({"codebooks": repr(fitting)} if _has_codebooks(result) else {}),
                 "rotated": rotate,
                 "activation_bits": activation_bits,
             },
-            "layers": _layers(result, {chosen.name: method}),
+            "layers": _layers(result, {chosen.name: solver}),
             "kept": result.kept,
             "seconds": time.perf_counter() - start,
         }
@@ -194,6 +214,10 @@ def run(
     save_json(json, document)
     _print(document, damping)
     return document
+
+
+def _has_codebooks(result: "rescomp.QuantizeResult") -> bool:
+    return any(layer.geometry.k for layer in result.layers)
 
 
 @contextmanager
@@ -220,6 +244,7 @@ class _Layout:
     group: int | None
     asymmetric: bool
     recipe: Path | None
+    codebooks: str | None
 
     def __post_init__(self) -> None:
         grouped = self.group is not None or self.asymmetric
@@ -227,6 +252,18 @@ class _Layout:
             raise ConfigError(
                 "--recipe must stand without --bits, --group and --asymmetric: it has them"
             )
+        if self.codebooks is not None:
+            known = _CODEBOOKS[self.codebooks]
+            if grouped:
+                raise ConfigError(
+                    f"--group and --asymmetric must stand without -{self.codebooks}, whose scales "
+                    "are those of outputs"
+                )
+            if self.bits is not None and self.bits not in known:
+                raise ConfigError(
+                    f"--bits must be {' or '.join(map(str, known))} with -{self.codebooks}, not "
+                    f"{self.bits}; give others by --recipe"
+                )
         if self.bits == 8 and grouped:
             raise ConfigError(
                 "--bits 8 must stand without --group and --asymmetric: int8 has one scale per "
@@ -240,9 +277,19 @@ class _Layout:
 
         if self.recipe is not None:
             return vq.Recipe.from_yaml(self.recipe)
+        if self.codebooks is not None:
+            d, k = _CODEBOOKS[self.codebooks][self.bits or 2]
+            made = {"ssvq": vq.SSVQ, "vq": vq.VQ}[self.codebooks](d=d, k=k, scale="output")
+            return rescomp.default_recipe(network, made)
         given = {} if self.group is None else {"group": self.group}
         bits = _BITS if self.bits is None else self.bits
         return rescomp.default_recipe(network, bits, zeros=self.asymmetric, **given)
+
+
+def _split(method: str) -> tuple[str, str | None]:
+    """Solver and codebook format of a method's name: gptq-ssvq is (gptq, ssvq)."""
+    solver, _, kind = method.rpartition("-")
+    return (solver, kind) if solver and kind in _CODEBOOKS else (method, None)
 
 
 def method_named(name: str, **options: float | str | None) -> "Method":

@@ -36,6 +36,18 @@ def network():
     )  # fmt: skip
 
 
+def wide():
+    """Linears with sub-vectors enough for 256 codewords."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64))
+
+
+def rows():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(4, 64, 64, generator=generator)
+    return Classification([(batch, batch.argmax(1)) for batch in x])
+
+
 class Halting(nn.Linear):
     """Layer that sends its own process a Ctrl-C in its third run."""
 
@@ -125,6 +137,35 @@ def test_command_writes_file_and_document(tmp_path):
     assert not (out / "checkpoints").exists()
     again = run("quantize", MODEL, "--data", DATA, "--out", out, *arguments)
     assert again.returncode == 0, again.stderr
+
+
+def test_codebooks_by_the_name_of_the_method(tmp_path):
+    for kind, method in (("ssvq", "qep-ssvq"), ("vq", "gptq-r-vq")):
+        out = tmp_path / kind
+        options = ("--method", method, "--bits", "3", "--sweeps", "1", "--restarts", "2")
+        done = run(
+            "quantize", f"py:{HERE}:wide", "--data", f"py:{HERE}:rows", "--out", out, *options
+        )
+        assert done.returncode == 0, done.stderr
+        document = json.loads((out / "quantize.json").read_text())
+        assert document["method"] == method
+        found = {layer["name"]: layer for layer in document["layers"]}
+        assert [found[name]["method"] for name in ("0", "2")] == [kind] * 2
+        assert {layer["solver"] for layer in found.values()} == {method.removesuffix(f"-{kind}")}
+        assert document["settings"]["codebooks"].startswith("Fitting(iterations=25, restarts=2,")
+        loaded = vq.load(out / "model.vq.safetensors", into=wide())
+        assert all(layer["error"] > 0 for layer in document["layers"])
+        assert torch.isfinite(loaded(rows().batches[0][0])).all()
+
+
+@pytest.mark.filterwarnings("ignore:layer .* statistics should hold a token")
+def test_convolutions_without_common_inputs_become_int8(tmp_path):
+    recipe = rescomp.default_recipe(network(), vq.SSVQ(d=8, k=8, scale="output"))
+    model = network()
+    rescomp.quantize_(model, calibration_of(pictures(), 4), recipe, rescomp.GPTQ())
+    vq.save(model, tmp_path / "x.vq.safetensors")
+    with open_container(tmp_path / "x.vq.safetensors") as container:
+        assert [layer.geometry.method for layer in container.layers] == ["int8", "ssvq", "ssvq"]
 
 
 def test_interrupted_runs_go_on(tmp_path):
@@ -270,6 +311,20 @@ def test_bad_input_is_one_error(tmp_path):
     assert "is not built like Llama" in error(rotate=True)
     assert "activation bits must be 2 to 8, not 1" in error(activation_bits=1)
     assert not (tmp_path / "x" / "model.vq.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "rtn-ssvq"], "layer '0': method must compensate, not rtn"),
+        (["--method", "gptq-ssvq", "--bits", "4"], "--bits must be 2 or 3 with -ssvq, not 4"),
+        (["--method", "gptq-vq", "--group", "8"], "--group and --asymmetric must stand without"),
+        (["--method", "gptq-pq"], "method must be one of rtn"),
+    ],
+)
+def test_codebooks_that_cannot_be_are_one_error(options, message, tmp_path):
+    out = ("--data", f"py:{HERE}:rows", "--out", tmp_path / "new")
+    assert message in refused("quantize", f"py:{HERE}:wide", *out, *options)
 
 
 def test_rotation_refuses_tied_models(tmp_path):

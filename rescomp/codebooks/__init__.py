@@ -1,0 +1,1 @@
+"""Codebooks by the compensating methods: groups of columns choose codewords, and signs, in turn."""

@@ -1,0 +1,219 @@
+"""Layers that share their inputs and a codebook, in the solver's layout: one wide matrix."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from rescomp.codebooks.choice import Codewords
+from rescomp.codebooks.refit import Fit, objective, refit_book, refit_unit, sweep_
+from rescomp.codebooks.settings import Fitting
+from rescomp.codebooks.solver import group_cross_, group_feedback, solve_groups
+from rescomp.codebooks.start import clustered
+from rescomp.factor import inverse_factor, transposed_times
+from rescomp.methods import Correction
+from rescomp.settings import Settings
+from vq.calibration.statistics import Statistics, is_finite
+from vq.container import Geometry
+from vq.container.constants import CODE_MAX
+from vq.formats.integers import codebook_step, round_through
+from vq.formats.points import SILENT
+
+__all__ = ["Problem", "Solution"]
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What was found, columns and groups in their own order.
+
+    Attributes
+    ----------
+    book : [k, d]
+        In units, not rounded yet.
+    indices : [I / d, O] int64
+    latent : [I, O]
+        Weights as they were when their codewords were chosen, with the signs that were.
+    unit : [O]
+    """
+
+    book: Tensor
+    indices: Tensor
+    latent: Tensor
+    unit: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Weights with dead inputs at rest, and groups in the order of solving.
+
+    Attributes
+    ----------
+    g : Geometry
+        Of one of the layers: d, k, signs, and whether every output has a scale.
+    original : [I, O]
+        Columns as rows, in order; I is filled up to a multiple of d. Dead ones are 0.
+    hessian, cross : [I, I]
+        In order.
+    groups : [I / d] int64
+        Original place of every group.
+    outputs : list of int
+        Outputs of every layer.
+    book : [k, d] or None
+        A codebook that stays as it is.
+    seed : int
+    """
+
+    g: Geometry
+    correction: Correction
+    settings: Settings
+    fitting: Fitting
+    original: Tensor
+    hessian: Tensor
+    cross: Tensor | None
+    groups: Tensor
+    outputs: list[int]
+    book: Tensor | None
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        weights: Sequence[Tensor],
+        g: Geometry,
+        correction: Correction,
+        statistics: Statistics,
+        settings: Settings,
+        fitting: Fitting,
+        book: Tensor | None,
+        seed: int,
+    ) -> "Problem":
+        """Lay out weights [O, I], to be solved with the statistics of their inputs."""
+        device, fill = weights[0].device, -g.I % g.d
+        hessian = pad(statistics.hessian.to(device, settings.dtype), (0, fill, 0, fill))
+        cross = None
+        if correction.cross and statistics.cross is not None:
+            cross = pad(statistics.cross.to(device, settings.dtype), (0, fill, 0, fill))
+        original = torch.cat([weight.to(settings.dtype) for weight in weights]).T
+        energy = hessian.diagonal().clone()
+        dead = energy == 0
+        original = pad(original, (0, 0, 0, fill)).masked_fill_(dead[:, None], 0)
+        groups = torch.arange(len(energy) // g.d, device=device)
+        if settings.activation_order:
+            groups = torch.argsort(energy.view(-1, g.d).sum(1), descending=True, stable=True)
+        order = (groups[:, None] * g.d + torch.arange(g.d, device=device)).reshape(-1)
+        hessian.diagonal()[dead] = energy[~dead].mean() if bool((~dead).any()) else 1.0
+        hessian = hessian[order][:, order]
+        return cls(
+            g,
+            correction,
+            settings,
+            fitting,
+            original[order],
+            hessian,
+            None if cross is None else cross[order][:, order],
+            groups,
+            [len(weight) for weight in weights],
+            None if book is None else book.to(original),
+            seed,
+        )
+
+    def solve(self, damping: float) -> Solution | None:
+        """Solve with so much damping; None if more is needed."""
+        factor = inverse_factor(self.hessian, damping)
+        if factor is None:
+            return None
+        goal = self._goal(factor)
+        unit = self._unit(goal)
+        hessian = self.hessian.clone()
+        hessian.diagonal().add_(damping * hessian.diagonal().mean())
+        starts = 1 if self.book is not None else self.fitting.restarts
+        tries = [self._from(start, goal, unit, factor, hessian) for start in range(starts)]
+        if not all(is_finite(latent) for _, _, latent in tries):
+            return None
+        book, fit, latent = min(tries, key=lambda one: objective(one[1]))
+        if fit.negative is not None:
+            latent = torch.where(fit.negative, -latent.abs(), latent.abs())
+        indices, places = torch.empty_like(fit.indices), torch.empty_like(latent)
+        indices[self.groups] = fit.indices
+        places.view(len(self.groups), self.g.d, -1)[self.groups] = latent.view(
+            len(self.groups), self.g.d, -1
+        )
+        return Solution(book, indices, places, fit.unit)
+
+    def _goal(self, factor: Tensor) -> Tensor:
+        """The weight [I, O] whose outputs are nearest to those wanted, before any rounding."""
+        share = self.correction.exact or self.correction.asymmetry
+        if self.cross is None or not share:
+            return self.original
+        shift = factor @ (self.cross.T @ self.original)
+        return torch.add(self.original, transposed_times(factor, shift), alpha=share)
+
+    def _unit(self, goal: Tensor) -> Tensor:
+        """Root mean square of every output, or of every layer; [O]."""
+        squares = goal.square().sum(0) / self.g.I
+        if self.g.scales <= 1:
+            parts = torch.split(squares, self.outputs)
+            squares = torch.cat([part.mean().expand(len(part)) for part in parts])
+        unit = squares.sqrt()
+        # An output without any weight gets codewords, too: they must stay silent.
+        return torch.where(unit > 0, unit, SILENT if unit.any() else 1.0)
+
+    def _from(
+        self, start: int, goal: Tensor, unit: Tensor, factor: Tensor, hessian: Tensor
+    ) -> tuple[Tensor, Fit, Tensor]:
+        """Cluster, choose and refit; the codebook, what was chosen, and the weight before that."""
+        d, correction, signed = self.g.d, self.correction, bool(self.g.sign_bits)
+        feedback, metrics = group_feedback(factor, d)
+        book = self.book
+        if book is None:
+            # What is left of an error once the columns behind have made up for it, not the energy
+            # of its input: that would spend most codewords on the few inputs that are huge.
+            costs = metrics.diagonal(dim1=1, dim2=2).reshape(-1)
+            rounds = self.fitting.iterations
+            book = clustered(goal, unit, costs, self.g, rounds, self.seed + start)
+        codewords = self._codewords(book)
+        cross = None
+        if self.cross is not None and (correction.asymmetry or correction.drift):
+            cross = group_cross_(self.cross.clone(), factor, d)
+        current = (goal if correction.exact else self.original).clone()
+        choices = solve_groups(
+            current,
+            self.original,
+            feedback,
+            metrics,
+            cross,
+            codewords,
+            unit,
+            correction,
+            leaf=self.settings.leaf,
+        )
+        indices = torch.stack([choice.indices for choice in choices])
+        signs = [choice.negative for choice in choices if choice.negative is not None]
+        fit = Fit(goal, hessian, codewords, unit, indices, torch.cat(signs) if signed else None)
+        for sweep in range(self.fitting.sweeps + 1 if self.fitting.sweeps else 0):
+            if sweep:
+                sweep_(fit)
+            book, fit = self._refitted(book, fit)
+        return book, fit, current
+
+    def _refitted(self, book: Tensor, fit: Fit) -> tuple[Tensor, Fit]:
+        """Codebook and scales of least squares, if rounding the codebook leaves anything of it."""
+        found = book if self.book is not None else refit_book(fit)
+        if self.g.sign_bits:
+            found = found.clamp(min=0)
+        tried = replace(fit, codewords=self._codewords(found))
+        tried = replace(tried, unit=refit_unit(tried, self.outputs, self.g.scales > 1))
+        return (found, tried) if objective(tried) < objective(fit) else (book, fit)
+
+    def _codewords(self, book: Tensor) -> Codewords:
+        g = self.g
+        parity = 0 < g.sign_bits < g.d
+        return Codewords(_stored(book, g), bool(g.sign_bits), parity, self.fitting.candidates)
+
+
+def _stored(book: Tensor, g: Geometry) -> Tensor:
+    """Codebook [k, d] as the integers of the container stand for it, in units."""
+    step = codebook_step(book)
+    return round_through(book / step, 0 if g.sign_bits else -CODE_MAX) * step

@@ -1,0 +1,142 @@
+"""One codebook for weights with the same inputs: what is stored, what is refused."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from rescomp import GPTQ, GPTQR, QEP, RTN, Fitting, Settings, Statistics, quantize_codebook
+from tests.rescomp.oracles import problem
+from vq import SSVQ, VQ, Int4
+from vq.container import open_container, write_container
+from vq.errors import ConfigError, UnsupportedLayerError, WeightError
+
+KINDS = [
+    SSVQ(d=4, k=16, scale="output"), SSVQ(d=4, k=16, parity=True), VQ(d=4, k=16, scale="output"),
+    VQ(d=1, k=9),
+]  # fmt: skip
+EXACT = Settings(dtype=torch.float64)
+PLAIN = GPTQ()
+
+
+def geometries(kind, *weights):
+    return [kind.geometry(f"layer{i}", "linear", w.shape) for i, w in enumerate(weights)]
+
+
+def coded(p, kind, method=PLAIN, *, settings=EXACT, **more):
+    weights = more.pop("weights", [p.tensor()])
+    return quantize_codebook(
+        weights, geometries(kind, *weights), method, p.statistics(), settings, **more
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_weight_is_what_numpy_reads_of_the_file(kind, tmp_path):
+    (found,) = coded(problem(), kind)
+    layer = found.compressed(found.latent)
+    trained = found.trained()
+    entry = layer.to_layer("layer0", *(trained[role] for role in layer.roles))
+    path = tmp_path / "x.vq.safetensors"
+    write_container(path, [entry], {})
+    with open_container(path) as container:
+        assert np.array_equal(found.weight.numpy(), container.weight("layer0"))
+    assert found.report.error > 0 and found.report.dead_columns == 0
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_compensating_and_refitting_lower_the_error(kind):
+    p = problem(40, 40, same=True)
+    alone = copy.deepcopy(p)
+    alone.x = alone.y = np.eye(40)
+    (clustered,) = coded(alone, kind)
+    errors = [p.error(clustered.weight)]
+    for sweeps in (0, 1, 3):
+        (found,) = coded(p, kind, fitting=Fitting(sweeps=sweeps))
+        errors.append(p.error(found.weight))
+    assert errors[1] < 0.5 * errors[0]
+    # What never rises is the error with the damping in it.
+    assert errors[3] < 1.01 * errors[2] < errors[1]
+
+
+def test_layers_that_share_a_codebook_are_solved_as_one():
+    p = problem(20, 40)
+    both = [p.tensor()[:8], p.tensor()[8:]]
+    kind = SSVQ(d=4, k=16, scale="output")
+    (whole,) = coded(p, kind)
+    parts = coded(p, kind, weights=both)
+    assert torch.equal(whole.weight, torch.cat([part.weight for part in parts]))
+    assert all(torch.equal(part.codebook, whole.codebook) for part in parts)
+
+
+def test_restarts_keep_the_best():
+    p = problem(40, 40, same=True)
+    kind = VQ(d=4, k=16)
+    single = [p.error(coded(p, kind, seed=seed)[0].weight) for seed in range(3)]
+    (found,) = coded(p, kind, fitting=Fitting(restarts=3))
+    assert p.error(found.weight) == pytest.approx(min(single))
+    assert max(single) > min(single)
+
+
+def test_a_given_codebook_stays():
+    p, kind = problem(), SSVQ(d=4, k=16, scale="output")
+    book = torch.rand(16, 4, generator=torch.Generator().manual_seed(0))
+    (found,) = coded(p, kind, book=book, fitting=Fitting(sweeps=1))
+    assert torch.equal(found.codebook, book)
+    (other,) = coded(p, kind, fitting=Fitting(sweeps=1))
+    assert p.error(other.weight) < p.error(found.weight)
+
+
+def test_ragged_and_dead_inputs_and_silent_outputs():
+    p = problem(12, 38)
+    p.x[[3, 4, 5, 20]] = p.y[[3, 4, 5, 20]] = 0
+    p.weight[2] = 0
+    (found,) = coded(p, SSVQ(d=4, k=16, scale="output"), QEP(), fitting=Fitting(sweeps=1))
+    assert found.report.dead_columns == 4
+    assert found.weight.shape == (12, 38) and found.weight.isfinite().all()
+    assert found.weight[2].abs().max() < 1e-20
+    assert found.geometry.N == 12 * 10
+
+
+def test_singular_hessians_take_more_damping():
+    p = problem(12, 40, tokens=5)
+    settings = replace(EXACT, damping=0)
+    with pytest.warns(UserWarning, match=r"^layer 'layer0': statistics should hold a token"):
+        (found,) = coded(p, SSVQ(d=4, k=16), settings=settings)
+    assert 0 < found.report.damping <= 1 and found.weight.isfinite().all()
+
+
+def test_bad_input_is_refused():
+    p, kind = problem(), SSVQ(d=4, k=16)
+
+    def refused(error, match, **more):
+        with pytest.raises(error, match=match):
+            coded(p, **{"kind": kind, **more})
+
+    refused(ConfigError, "^layer 'layer0': method must compensate", method=RTN())
+    refused(ConfigError, "^layer 'layer0': method must compensate", method=GPTQR(mode="org"))
+    refused(
+        ConfigError, "^layer 'layer0': k must be at most its 120 sub-vectors", kind=SSVQ(d=4, k=121)
+    )
+    refused(UnsupportedLayerError, "^layer 'layer0': format must be ssvq or vq", kind=Int4(group=8))
+    refused(
+        UnsupportedLayerError, "with axis 'out'", kind=SSVQ(d=4, k=16, axis="out"),
+    )  # fmt: skip
+    refused(UnsupportedLayerError, ", 0 scales", kind=SSVQ(d=4, k=16, scale="norm"))
+    refused(WeightError, "^layer 'layer0': weight must be finite", weights=[p.tensor() / 0])
+    with pytest.raises(ConfigError, match=r"^layer 'layer0': weight must be \[12, 40\], not"):
+        quantize_codebook(
+            [p.tensor().T], geometries(kind, p.tensor()), GPTQ(), p.statistics(), EXACT
+        )
+    mixed = [geometries(kind, p.tensor())[0], geometries(VQ(d=4, k=16), p.tensor())[0]]
+    with pytest.raises(
+        ConfigError, match=r"^layer 'layer0': codebook must be that of 'layer0', ssvq"
+    ):
+        quantize_codebook([p.tensor()] * 2, mixed, GPTQ(), p.statistics(), EXACT)
+    with pytest.raises(ConfigError, match=r"^layer 'layer0': statistics must hold cross for qep"):
+        only = Statistics(p.statistics().hessian, None, 400)
+        quantize_codebook([p.tensor()], geometries(kind, p.tensor()), QEP(), only, EXACT)
+    for field in ("restarts", "candidates"):
+        with pytest.raises(ConfigError, match=f"^{field} must be at least 1, not 0"):
+            Fitting(**{field: 0})
