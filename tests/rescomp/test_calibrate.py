@@ -47,6 +47,12 @@ EXACT = Settings(dtype=torch.float64)
 pytestmark = pytest.mark.filterwarnings("ignore:layer .* statistics should hold a token")
 
 
+class New(Int4):
+    """A format of scalars that no solver may choose."""
+
+    takes_codes = False
+
+
 def case(name):
     if name in ("llama", "bert", "gpt2"):
         pytest.importorskip("transformers")
@@ -474,8 +480,8 @@ def test_bad_input_is_refused():
     for bits in (1, 5, "4"):
         with pytest.raises(ConfigError, match=rf"^bits must be 2, 3, 4 or 8, not {bits!r}$"):
             quantize_(chain(), data, bits, GPTQ())
-    with pytest.raises(UnsupportedLayerError, match=r"'0': method must be int8.*not 'ssvq'"):
-        quantize_(chain(), data, Recipe({"0": vq.SSVQ(d=4, k=4)}), GPTQ())
+    with pytest.raises(UnsupportedLayerError, match=r"'0': format must be int8.*not 'int4'; use"):
+        quantize_(chain(), data, Recipe({"0": New()}), GPTQ())
     with pytest.raises(ConfigError, match=r"^method must be one of .*GPTQ\(\), not 'gptq'$"):
         quantize_(chain(), data, 4, "gptq")
     with pytest.raises(RecipeError, match="did you mean"):
