@@ -12,7 +12,14 @@ from vq.calibration.statistics import Statistics, is_finite
 from vq.container import Geometry
 from vq.errors import ConfigError, UnsupportedLayerError, WeightError
 
-__all__ = ["check_length", "check_method", "check_needs", "check_statistics", "check_weight"]
+__all__ = [
+    "check_length",
+    "check_method",
+    "check_needs",
+    "check_statistics",
+    "check_values",
+    "check_weight",
+]
 
 
 def check_method(method: object) -> None:
@@ -31,6 +38,11 @@ def check_weight(weight: Tensor, g: Geometry) -> None:
         raise UnsupportedLayerError(
             f"layer {g.name!r}: scales must be {g.O}, one per output, not {g.scales}"
         )
+    check_values(weight, g)
+
+
+def check_values(weight: Tensor, g: Geometry) -> None:
+    """Refuse weights that do not fit their layer or are not finite."""
     if tuple(weight.shape) != (g.O, g.I):
         raise ConfigError(
             f"layer {g.name!r}: weight must be [{g.O}, {g.I}], not {list(weight.shape)}"

@@ -1,6 +1,6 @@
 """Layers that share their inputs and a codebook, in the solver's layout: one wide matrix."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -128,8 +128,14 @@ class Problem:
         unit = self._unit(goal)
         hessian = self.hessian.clone()
         hessian.diagonal().add_(damping * hessian.diagonal().mean())
-        starts = 1 if self.book is not None else self.fitting.restarts
-        tries = [self._from(start, goal, unit, factor, hessian) for start in range(starts)]
+        feedback, metrics = group_feedback(factor, self.g.d)
+        cross = None
+        if self.cross is not None and (self.correction.asymmetry or self.correction.drift):
+            cross = group_cross_(self.cross.clone(), factor, self.g.d)
+        tries = [
+            self._from(book, goal, unit, feedback, metrics, cross, hessian)
+            for book in self._books(goal, unit, metrics)
+        ]
         if not all(is_finite(latent) for _, _, latent in tries):
             return None
         book, fit, latent = min(tries, key=lambda one: objective(one[1]))
@@ -160,23 +166,31 @@ class Problem:
         # An output without any weight gets codewords, too: they must stay silent.
         return torch.where(unit > 0, unit, SILENT if unit.any() else 1.0)
 
+    def _books(self, goal: Tensor, unit: Tensor, metrics: Tensor) -> Iterator[Tensor]:
+        """Codebooks to start from."""
+        if self.book is not None:
+            yield self.book
+            return
+        # What is left of an error once the columns behind have made up for it, not the energy of
+        # its input: that would spend most codewords on the few inputs that are huge.
+        costs = metrics.diagonal(dim1=1, dim2=2).reshape(-1)
+        for start in range(self.fitting.restarts):
+            rounds, seed = self.fitting.iterations, self.seed + start
+            yield clustered(goal, unit, costs, self.g, rounds, seed)
+
     def _from(
-        self, start: int, goal: Tensor, unit: Tensor, factor: Tensor, hessian: Tensor
+        self,
+        book: Tensor,
+        goal: Tensor,
+        unit: Tensor,
+        feedback: Tensor,
+        metrics: Tensor,
+        cross: Tensor | None,
+        hessian: Tensor,
     ) -> tuple[Tensor, Fit, Tensor]:
-        """Cluster, choose and refit; the codebook, what was chosen, and the weight before that."""
-        d, correction, signed = self.g.d, self.correction, bool(self.g.sign_bits)
-        feedback, metrics = group_feedback(factor, d)
-        book = self.book
-        if book is None:
-            # What is left of an error once the columns behind have made up for it, not the energy
-            # of its input: that would spend most codewords on the few inputs that are huge.
-            costs = metrics.diagonal(dim1=1, dim2=2).reshape(-1)
-            rounds = self.fitting.iterations
-            book = clustered(goal, unit, costs, self.g, rounds, self.seed + start)
+        """Choose and refit; the codebook, what was chosen, and the weight before that."""
+        correction, signed = self.correction, bool(self.g.sign_bits)
         codewords = self._codewords(book)
-        cross = None
-        if self.cross is not None and (correction.asymmetry or correction.drift):
-            cross = group_cross_(self.cross.clone(), factor, d)
         current = (goal if correction.exact else self.original).clone()
         choices = solve_groups(
             current,

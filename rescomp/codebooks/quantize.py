@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rescomp.checks import check_method, check_needs, check_statistics
+from rescomp.checks import check_method, check_needs, check_statistics, check_values
 from rescomp.codebooks.problem import Problem
 from rescomp.codebooks.settings import Fitting
 from rescomp.methods import Method
 from rescomp.problem import more_damping
 from rescomp.quantize import Report
 from rescomp.settings import Settings
-from vq.calibration.statistics import Statistics, is_finite
+from vq.calibration.statistics import Statistics
 from vq.container import Geometry
 from vq.container.order import split
-from vq.errors import ConfigError, UnsupportedLayerError, WeightError
+from vq.errors import ConfigError, UnsupportedLayerError
 from vq.formats.codebook_weights import CodebookWeight, PlainVQ, SignSplit, Start
 from vq.layers import matrix_of
 
@@ -166,9 +166,4 @@ def _check(weight: Tensor, g: Geometry, first: Geometry) -> None:
             f"layer {g.name!r}: codebook must be that of {first.name!r}, {first.method} of d "
             f"{first.d} and k {first.k}, not {g.method} of d {g.d} and k {g.k}"
         )
-    if tuple(weight.shape) != (g.O, g.I):
-        raise ConfigError(
-            f"layer {g.name!r}: weight must be [{g.O}, {g.I}], not {list(weight.shape)}"
-        )
-    if not is_finite(weight):
-        raise WeightError(f"layer {g.name!r}: weight must be finite, not NaN or infinite")
+    check_values(weight, g)

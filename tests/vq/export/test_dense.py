@@ -9,20 +9,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import vq
-from tests.vq.container.samples import KEPT, coded, int8, one_of_each
+from tests.vq.container.samples import KEPT, coded, int8
 from tests.vq.models import Net
 from vq import SSVQ, VQ, Int8, Recipe
 from vq.container import ContainerError, Layer, open_container, write_container
 from vq.errors import ConfigError, OutputError
 from vq.export import export_dense, export_dram
-
-
-@pytest.fixture
-def every(tmp_path):
-    samples = [*one_of_each(), coded("t", shape=(6, 10), transposed=True, seed=3)]
-    path = tmp_path / "every.vq.safetensors"
-    write_container(path, [s.layer for s in samples], KEPT)
-    return path, samples
 
 
 def test_dense_is_what_the_container_decodes_to(every, tmp_path):

@@ -8,18 +8,9 @@ import os
 import pytest
 
 from tests.golden import make
-from tests.vq.container.samples import KEPT, coded, one_of_each
-from vq.container import write_container
+from tests.vq.container.samples import KEPT
 from vq.errors import ConfigError, OutputError
 from vq.export import export_dram
-
-
-@pytest.fixture
-def every(tmp_path):
-    samples = [*one_of_each(), coded("t", shape=(6, 10), transposed=True, seed=3)]
-    path = tmp_path / "every.vq.safetensors"
-    write_container(path, [s.layer for s in samples], KEPT)
-    return path, samples
 
 
 def test_dram_map_leads_to_every_stream_and_codebook(every, tmp_path):
