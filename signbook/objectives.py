@@ -12,7 +12,7 @@ from signbook.meters import embedding_of
 from signbook.meters.meter import pair, require
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, Task
 from vq.calibration.batches import device_of, each, fingerprint, on_batch, shapes_of
-from vq.calibration.sharing import Share
+from vq.calibration.sharing import Around, Share
 from vq.distributed import gather, rank, ranks, require_same, together
 from vq.errors import ConfigError
 from vq.learning.objective import BatchLoss, Distillation
@@ -119,22 +119,11 @@ class Embedded(nn.Module):
         return embedding_of(self.model(**inputs), inputs)
 
 
-class _Labelled:
-    """Batches (tokens, labels) from (tokens, scored), made as they are needed.
-
-    Training looks for samplers and generators at the loader, so its other attributes are here too.
-    """
+class _Labelled(Around):
+    """Batches (tokens, labels) from (tokens, scored), made as they are needed."""
 
     def __init__(self, task: LanguageModelling) -> None:
-        self.batches = task.batches
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "batches":  # not there yet while this is being copied
-            raise AttributeError(name)
-        return getattr(self.batches, name)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+        super().__init__(task.batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for number, batch in enumerate(self.batches, 1):

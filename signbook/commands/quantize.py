@@ -168,7 +168,12 @@ def run(
             if rotate:
                 _rotate(network, seed)
             rules = layout.recipe_for(network)
-            layers = [layer.name for layer in select(network, rules).layers]
+            selected = select(network, rules).layers
+            if kind is not None and all(layer.geometry.method != kind for layer in selected):
+                raise ConfigError(
+                    f"{recipe}: a layer must be {kind} with --method {method}, not none"
+                )
+            layers = [layer.name for layer in selected]
             task = None if data is None else resolve_data(data)
             calibration = None if task is None else calibration_of(task, batches)
             rounded = _rounded(network, layers, activation_bits)

@@ -12,12 +12,27 @@ from vq.calibration.batches import Batch, over_tensors, shapes_of, tensors_of
 from vq.distributed import gather, rank, ranks
 from vq.errors import ConfigError
 
-__all__ = ["Share"]
+__all__ = ["Around", "Share"]
 
 _END = object()
 
 
-class Share:
+class Around:
+    """A loader around another, whose attributes it has: training looks for samplers at its own."""
+
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "batches":  # not there yet while this is being copied
+            raise AttributeError(name)
+        return getattr(self.batches, name)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class Share(Around):
     """This process's rows of every batch; with one process, the batches as they are.
 
     All processes iterate over the same batches in the same order, and row ``i`` belongs to process
@@ -38,19 +53,10 @@ class Share:
     """
 
     def __init__(self, batches: Any, what: str = "training", *, seed: int = 0) -> None:
-        self.batches = batches
+        super().__init__(batches)
         self.generator = torch.Generator().manual_seed(seed)
         self._what = what
         self._warned = False
-
-    def __getattr__(self, name: str) -> Any:
-        # Training looks for samplers at the loader.
-        if name.startswith("_") or name == "batches":  # not there yet while this is being copied
-            raise AttributeError(name)
-        return getattr(self.batches, name)
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield this process's part of each batch.

@@ -92,6 +92,15 @@ def test_sweeps_never_raise_the_objective(signed, parity):
         assert (one.negative.view(-1, 4, 30).sum(1) % 2 == 0).all()
 
 
+def test_a_choice_is_kept_where_a_poorer_search_finds_none_as_good():
+    one = fit()
+    for _ in range(8):  # all codewords are candidates
+        sweep_(replace(one, codewords=replace(one.codewords, candidates=6)))
+    settled = objective(one)
+    sweep_(replace(one, codewords=replace(one.codewords, candidates=1)))
+    assert objective(one) <= settled * (1 + 1e-12)
+
+
 def _refitted(one):
     book = refit_book(one)
     if not one.codewords.signed:

@@ -327,6 +327,14 @@ def test_codebooks_that_cannot_be_are_one_error(options, message, tmp_path):
     assert message in refused("quantize", f"py:{HERE}:wide", *out, *options)
 
 
+def test_a_recipe_has_the_codebooks_that_the_method_says(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text('"*": {method: int4, group: 16}\n')
+    given = ("--data", f"py:{HERE}:rows", "--recipe", recipe, "--method", "gptq-ssvq")
+    said = refused("quantize", f"py:{HERE}:wide", "--out", tmp_path / "new", *given)
+    assert f"{recipe}: a layer must be ssvq with --method gptq-ssvq, not none" in said
+
+
 def test_rotation_refuses_tied_models(tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(ConfigError, match=r"^--rotate must be given a model whose output layer"):
