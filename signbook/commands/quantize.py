@@ -169,7 +169,7 @@ def run(
                 _rotate(network, seed)
             rules = layout.recipe_for(network)
             selected = select(network, rules).layers
-            if kind is not None and all(layer.geometry.method != kind for layer in selected):
+            if kind is not None and kind not in {layer.format.name for layer in selected}:
                 raise ConfigError(
                     f"{recipe}: a layer must be {kind} with --method {method}, not none"
                 )
