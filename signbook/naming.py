@@ -26,6 +26,7 @@ _MODELS = (
     "py:signbook.zoo.resnet:resnet44",
     "py:signbook.zoo.tiniest:tiniest",
     "py:signbook.zoo.resnet8:resnet8",
+    "py:signbook.zoo.efficientnet:lite0",
     "py:signbook.zoo.llama:stories260k",
     "py:signbook.zoo.ddpm:ddpm",
     "py:signbook.zoo.minilm:minilm",

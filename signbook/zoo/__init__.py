@@ -13,6 +13,7 @@ signbook.zoo.resnet:resnet20       ResNet-20 for CIFAR-10                       
 signbook.zoo.resnet:resnet44       ResNet-44 for CIFAR-10                           658,586
 signbook.zoo.tiniest:tiniest       depthwise, gated CNN for CIFAR-10                 97,530
 signbook.zoo.resnet8:resnet8       MLPerf Tiny's ResNet-8 for CIFAR-10               78,186
+signbook.zoo.efficientnet:lite0    EfficientNet-Lite0 for ImageNet                4,652,008
 signbook.zoo.llama:stories260k     Llama that tells children's stories              260,032
 signbook.zoo.ddpm:ddpm             noise predictor of a diffusion model (MNIST)     291,217
 signbook.zoo.minilm:minilm         sentence encoder all-MiniLM-L6-v2             22,565,376

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from signbook.zoo.ddpm import ddpm
+from signbook.zoo.efficientnet import EfficientNetLite0
 from signbook.zoo.llama import stories260k
 from signbook.zoo.resnet import resnet20
 from signbook.zoo.resnet8 import resnet8
@@ -15,6 +16,7 @@ MODELS = [
     (resnet20, IMAGES, (2, 10)),
     (tiniest, IMAGES, (2, 10)),
     (resnet8, IMAGES, (2, 10)),
+    (EfficientNetLite0, IMAGES, (2, 1000)),
     (stories260k, (torch.randint(0, 512, (2, 9)),), (2, 9, 512)),
     (ddpm, (torch.rand(2, 1, 28, 28), torch.tensor([1, 1000])), (2, 1, 28, 28)),
 ]
@@ -32,6 +34,6 @@ def test_layers_are_registered_in_the_order_in_which_they_run(factory, inputs, s
     assert ran == list(layers.values())
 
 
-@pytest.mark.parametrize("factory", [resnet20, tiniest, resnet8])
+@pytest.mark.parametrize("factory", [resnet20, tiniest, resnet8, EfficientNetLite0])
 def test_preprocessing_is_not_part_of_the_weights(factory):
     assert not [name for name in factory().state_dict() if name.startswith("normalize")]
