@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from hwsim.workloads.network import Workload
-from hwsim.workloads.residual import resnet20, resnet50
+from hwsim.workloads.residual import efficientnet_lite0, resnet20, resnet50
 from hwsim.workloads.stored import workload_of_container
 from hwsim.workloads.topology import read_topology
-from hwsim.workloads.transformers import deit, llama_2_7b, minilm_l6
+from hwsim.workloads.transformers import deit, llama_2_7b, minilm_l6, smollm2_135m
 from vq.container import ConfigError, bulleted
 
 __all__ = ["BUILT_IN", "workload"]
@@ -21,10 +21,12 @@ BUILT_IN: Mapping[str, Callable[..., Workload]] = {
     "deit-tiny": partial(deit, "tiny"),
     "deit-small": partial(deit, "small"),
     "deit-base": partial(deit, "base"),
+    "efficientnet-lite0": efficientnet_lite0,
     "llama-2-7b": llama_2_7b,
     "minilm-l6": minilm_l6,
     "resnet-20": resnet20,
     "resnet-50": resnet50,
+    "smollm2-135m": smollm2_135m,
 }
 #: Largest value of each setting, by name, where it is not ``_SETTING_MAX``.
 _LIMITS = {"tokens": 512}
@@ -34,9 +36,9 @@ _SETTING_MAX = 2**20
 def workload(text: str) -> Workload:
     """Make the workload that ``text`` names.
 
-    A built-in name, perhaps with settings (``llama-2-7b:m=1,context=512``, or ``:prefill=512``;
-    ``minilm-l6:tokens=128``); else the path of a ``.csv`` topology or of a container
-    (``.safetensors``, perhaps with ``:rows=16``).
+    A built-in name, perhaps with settings (``llama-2-7b:m=1,context=512`` or ``:prefill=512``,
+    ``smollm2-135m`` likewise; ``minilm-l6:tokens=128``); else the path of a ``.csv`` topology or of
+    a container (``.safetensors``, perhaps with ``:rows=16``).
 
     Raises
     ------

@@ -3,7 +3,13 @@
 from hwsim.workloads.layer import WorkloadLayer
 from hwsim.workloads.network import Workload
 
-__all__ = ["resnet20", "resnet50"]
+__all__ = ["efficientnet_lite0", "resnet20", "resnet50"]
+
+#: Blocks, their expansion, kernel, first stride and channels: Tan and Le 2019, table 1.
+_EFFICIENTNET = (
+    (1, 1, 3, 1, 16), (2, 6, 3, 2, 24), (2, 6, 5, 2, 40), (3, 6, 3, 2, 80), (3, 6, 5, 1, 112),
+    (4, 6, 5, 2, 192), (1, 6, 3, 1, 320),
+)  # fmt: skip
 
 
 class _Builder:
@@ -17,13 +23,17 @@ class _Builder:
         self.layers: list[WorkloadLayer] = []
         self._shapes: dict[str, tuple[int, int]] = {"": (3, size)}
 
-    def conv(self, name: str, source: str, outputs: int, kernel: int, stride: int = 1) -> str:
+    def conv(
+        self, name: str, source: str, outputs: int, kernel: int, stride: int = 1, *,
+        before: int | None = None, groups: int = 1,
+    ) -> str:  # fmt: skip
+        """A convolution padded by half its kernel; at the start by ``before``, if that is given."""
         channels, size = self._shapes[source]
-        pad = kernel // 2
+        pad = (kernel // 2 if before is None else before, kernel // 2)
         return self._push(
             WorkloadLayer(
                 name, "conv2d", channels, outputs, height=size, width=size, kernel=(kernel, kernel),
-                stride=(stride, stride), padding=((pad, pad), (pad, pad)), kept=2 * outputs,
+                stride=(stride, stride), padding=(pad, pad), groups=groups, kept=2 * outputs,
                 sources=(source,) if source else (),
             )
         )  # fmt: skip
@@ -100,4 +110,31 @@ def resnet20() -> Workload:
     net.linear("linear", x, 10)
     return Workload(
         "resnet-20", tuple(net.layers), source="ResNet-20 for CIFAR-10, arXiv 1512.03385, 4.2"
+    )
+
+
+def efficientnet_lite0() -> Workload:
+    """EfficientNet-Lite0 for images of 224 pixels.
+
+    Tan and Le 2019, arXiv 1905.11946, table 1, in the form that TensorFlow published as Lite: no
+    squeeze-and-excitation. Names are those of :mod:`signbook.zoo.efficientnet`.
+    """
+    net = _Builder(224)
+    x, inputs, number = net.conv("stem", "", 32, 3, 2, before=0), 32, 0
+    for blocks, expansion, kernel, first, outputs in _EFFICIENTNET:
+        for block in range(blocks):
+            b, stride, wide = f"blocks.{number}", 1 if block else first, expansion * inputs
+            before = (kernel - stride) // 2  # TensorFlow's padding: one less, with stride 2
+            y = net.conv(f"{b}.expand", x, wide, 1) if expansion > 1 else x
+            y = net.conv(f"{b}.depthwise", y, wide, kernel, stride, before=before, groups=wide)
+            y = net.conv(f"{b}.project", y, outputs, 1)
+            x = net.move(f"{b}.add", "add", y, x) if block else y
+            inputs, number = outputs, number + 1
+    x = net.conv("head", x, 1280, 1)
+    x = net.move("avgpool", "avgpool", x, kernel=7)
+    net.linear("fc", x, 1000)
+    return Workload(
+        "efficientnet-lite0",
+        tuple(net.layers),
+        source="EfficientNet-Lite0 at 224, arXiv 1905.11946, table 1",
     )

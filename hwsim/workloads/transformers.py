@@ -1,9 +1,13 @@
 """Transformers from their published configurations: shapes alone, no trained weights."""
 
+from dataclasses import dataclass
+
 from hwsim.workloads.layer import WorkloadLayer
 from hwsim.workloads.network import Workload
 
-__all__ = ["deit", "llama_2_7b", "minilm_l6"]
+__all__ = ["deit", "llama_2_7b", "minilm_l6", "smollm2_135m"]
+
+_EMBEDDING = "model.embed_tokens"
 
 #: Width and heads of each size: Touvron et al. 2020, arXiv 2012.12877, table 1.
 _DEIT = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
@@ -82,45 +86,88 @@ def llama_2_7b(m: int = 1, context: int = 512, prefill: int = 0) -> Workload:
         Words of a prompt that are read at once, instead of decoding. Attention counts all pairs,
         masked ones too; the head sees the last word alone.
     """
-    d, ffn, heads, words, blocks = 4096, 11008, 32, 32000, 32
-    rows, seen = (prefill, prefill) if prefill else (m, context)
-    b = "model.layers.{}"
+    sizes = _Llama(4096, 11008, blocks=32, heads=32, keys=32, words=32000, tied=False)
+    return sizes.workload("llama-2-7b", "Llama-2-7B", "arXiv 2307.09288", m, context, prefill)
 
-    def linear(name: str, inputs: int, outputs: int, source: str) -> WorkloadLayer:
-        return WorkloadLayer(
-            f"{b}.{name}", "linear", inputs, outputs, rows=rows, count=blocks,
-            sources=(f"{b}.{source}",),
-        )  # fmt: skip
 
-    def other(name: str, op: str, width: int, *sources: str, kept: int = 0) -> WorkloadLayer:
-        return WorkloadLayer(
-            f"{b}.{name}", op, width, width, rows=rows, count=blocks, kept=kept,
-            sources=tuple(f"{b}.{s}" for s in sources),
-        )  # fmt: skip
+def smollm2_135m(m: int = 1, context: int = 512, prefill: int = 0) -> Workload:
+    """SmolLM2-135M: one step of decoding, or the reading of a prompt.
 
-    sequences = 1 if prefill else m
-    layers = [
-        WorkloadLayer("model.embed_tokens", "embedding", words, d, rows=rows),
-        other("input_layernorm", "norm", d, kept=d),
-        *(linear(f"self_attn.{n}_proj", d, d, "input_layernorm") for n in "qkv"),
-        *_attention(
-            f"{b}.self_attn", rows // sequences, seen, heads, d // heads, count=blocks,
-            batch=sequences,
-        ),
-        linear("self_attn.o_proj", d, d, "self_attn.values"),
-        other("add1", "add", d, "self_attn.o_proj"),
-        other("post_attention_layernorm", "norm", d, "add1", kept=d),
-        linear("mlp.gate_proj", d, ffn, "post_attention_layernorm"),
-        other("mlp.act_fn", "activation", ffn, "mlp.gate_proj"),
-        linear("mlp.up_proj", d, ffn, "post_attention_layernorm"),
-        other("mlp.gate", "mul", ffn, "mlp.act_fn", "mlp.up_proj"),
-        linear("mlp.down_proj", ffn, d, "mlp.gate"),
-        other("add2", "add", d, "mlp.down_proj", "add1"),
-        WorkloadLayer("model.norm", "norm", d, d, rows=rows, kept=d),
-        WorkloadLayer("lm_head", "linear", d, words, rows=1 if prefill else m),
-    ]  # fmt: skip
-    doing = f"prefill of {prefill}" if prefill else f"decoding, M = {m}, context {context}"
-    return Workload("llama-2-7b", tuple(layers), source=f"Llama-2-7B, {doing}; arXiv 2307.09288")
+    Ben Allal et al. 2025, arXiv 2502.02737; sizes as in the config.json of its publisher: a Llama
+    of width 576, 30 blocks, 9 heads of which 3 each share keys and values, feed-forward 1536, 49152
+    words. The head has the embedding's weights: what a recipe says of ``model.embed_tokens`` holds
+    for both. For each word the head reads them all, the embedding one row.
+
+    Parameters
+    ----------
+    m, context, prefill
+        See :func:`llama_2_7b`.
+    """
+    sizes = _Llama(576, 1536, blocks=30, heads=9, keys=3, words=49152, tied=True)
+    return sizes.workload("smollm2-135m", "SmolLM2-135M", "arXiv 2502.02737", m, context, prefill)
+
+
+@dataclass(frozen=True)
+class _Llama:
+    """Sizes of a Llama: width, feed-forward, heads, and how many of keys and values."""
+
+    d: int
+    ffn: int
+    blocks: int
+    heads: int
+    keys: int
+    words: int
+    tied: bool
+
+    def workload(
+        self, name: str, called: str, paper: str, m: int, context: int, prefill: int
+    ) -> Workload:
+        """Layers, with the names of transformers."""
+        d, ffn, blocks, heads, keys = self.d, self.ffn, self.blocks, self.heads, self.keys
+        rows, seen = (prefill, prefill) if prefill else (m, context)
+        head = d // heads
+        b = "model.layers.{}"
+
+        def linear(name: str, inputs: int, outputs: int, source: str) -> WorkloadLayer:
+            return WorkloadLayer(
+                f"{b}.{name}", "linear", inputs, outputs, rows=rows, count=blocks,
+                sources=(f"{b}.{source}",),
+            )  # fmt: skip
+
+        def other(name: str, op: str, width: int, *sources: str, kept: int = 0) -> WorkloadLayer:
+            return WorkloadLayer(
+                f"{b}.{name}", op, width, width, rows=rows, count=blocks, kept=kept,
+                sources=tuple(f"{b}.{s}" for s in sources),
+            )  # fmt: skip
+
+        sequences = 1 if prefill else m
+        layers = [
+            WorkloadLayer(_EMBEDDING, "embedding", self.words, d, rows=rows),
+            other("input_layernorm", "norm", d, kept=d),
+            linear("self_attn.q_proj", d, d, "input_layernorm"),
+            *(linear(f"self_attn.{n}_proj", d, keys * head, "input_layernorm") for n in "kv"),
+            # Heads that share keys are rows of one product.
+            *_attention(
+                f"{b}.self_attn", rows // sequences * (heads // keys), seen, keys, head,
+                count=blocks, batch=sequences,
+            ),
+            linear("self_attn.o_proj", d, d, "self_attn.values"),
+            other("add1", "add", d, "self_attn.o_proj"),
+            other("post_attention_layernorm", "norm", d, "add1", kept=d),
+            linear("mlp.gate_proj", d, ffn, "post_attention_layernorm"),
+            other("mlp.act_fn", "activation", ffn, "mlp.gate_proj"),
+            linear("mlp.up_proj", d, ffn, "post_attention_layernorm"),
+            other("mlp.gate", "mul", ffn, "mlp.act_fn", "mlp.up_proj"),
+            linear("mlp.down_proj", ffn, d, "mlp.gate"),
+            other("add2", "add", d, "mlp.down_proj", "add1"),
+            WorkloadLayer("model.norm", "norm", d, d, rows=rows, kept=d),
+            WorkloadLayer(
+                "lm_head", "linear", d, self.words, rows=1 if prefill else m,
+                shares=_EMBEDDING if self.tied else "",
+            ),
+        ]  # fmt: skip
+        doing = f"prefill of {prefill}" if prefill else f"decoding, M = {m}, context {context}"
+        return Workload(name, tuple(layers), source=f"{called}, {doing}; {paper}")
 
 
 def minilm_l6(tokens: int = 128) -> Workload:

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from hwsim.workloads import Workload, workload, workload_of_model
+from hwsim.workloads import Workload, plan_workload, workload, workload_of_model
+from rtl import AcceleratorConfig
 from signbook.zoo.resnet import resnet20
+from vq import Int8, Recipe
 
 
 def products(found: Workload) -> list[tuple]:
@@ -28,6 +30,9 @@ def products(found: Workload) -> list[tuple]:
         # One row: every weight but the embedding once, and attention to 512 words.
         ("llama-2-7b", 6_738_415_616, 6.741e9),
         ("minilm-l6", 22_565_376, 1.434e9),
+        # The head reads the embedding's weights, which count once.
+        ("smollm2-135m", 134_515_008, 152.17e6),
+        ("efficientnet-lite0", 4_652_008, 385.2e6),
     ],
 )
 def test_totals(name: str, parameters: int, macs: float) -> None:
@@ -76,14 +81,24 @@ def test_shapes_are_those_of_timm(name: str, timm_name: str) -> None:
         assert getattr(traced, field) == getattr(built_in, field)
 
 
-def test_shapes_are_those_of_transformers() -> None:
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    config = transformers.LlamaConfig(
+LLAMA = {
+    "llama-2-7b": dict(
         hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32,
         vocab_size=32000, tie_word_embeddings=False,
-    )  # fmt: skip
+    ),
+    "smollm2-135m": dict(
+        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, vocab_size=49152, tie_word_embeddings=True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LLAMA)
+def test_shapes_are_those_of_transformers(name: str) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     with torch.device("meta"):
-        model = transformers.LlamaForCausalLM(config)
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA[name]))
+        model.tie_weights()  # tensors on this device are made one by one
         sample = {
             "input_ids": torch.zeros(1, 16, dtype=torch.long),
             "attention_mask": torch.zeros(1, 1, 16, 16),
@@ -91,10 +106,29 @@ def test_shapes_are_those_of_transformers() -> None:
             "use_cache": False,
         }
         traced = workload_of_model(model, sample)
-    built_in = workload("llama-2-7b:prefill=16")
+    built_in = workload(f"{name}:prefill=16")
     assert products(traced) == products(built_in)
+    assert traced.layers[-1].shares == built_in.layers[-1].shares
     for field in ("parameters", "macs", "matmul_macs"):
         assert getattr(traced, field) == getattr(built_in, field)
+
+
+def test_heads_that_share_keys_read_them_once() -> None:
+    """Keys of 3 heads of 64, for each of 512 words; 9 queries and 9 rows of scores."""
+    layers = {layer.name: layer for layer in workload("smollm2-135m:context=512").layers}
+    scores = layers["model.layers.{}.self_attn.scores"]
+    assert scores.activation_bytes == 3 * 512 * 64 + 9 * 64 + 9 * 512
+    assert scores.macs == 9 * 512 * 64
+
+
+def test_the_head_of_a_tied_model_streams_what_its_embedding_is() -> None:
+    smollm = workload("smollm2-135m")
+    recipe = Recipe({"*": None, "model.embed_tokens": Int8()})
+    config = AcceleratorConfig(output_bytes=1 << 17)
+    planned = plan_workload(smollm, recipe, config)
+    (head,) = planned.steps
+    assert (head.name, head.entry.geometry.name) == ("lm_head", "model.embed_tokens")
+    assert head.entry.stream.nbytes == 49152 * 576
 
 
 def test_minilm_is_a_bert_of_its_size() -> None:
