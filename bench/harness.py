@@ -1,16 +1,19 @@
 """What every bench shares: arguments, finished work that is kept, one table, one JSON document.
 
 A bench measures (work, arm, seed) one after another. Each finished measurement is appended to
-``out/bench/NAME.jsonl``; a bench that was stopped goes on where it was.
+``out/bench/NAME.jsonl``; a bench that was stopped goes on where it was, and several processes may
+share the work.
 """
 
 import argparse
 import json
 import math
+import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -49,17 +52,36 @@ class Bench:
         What it measures, for ``--help``.
     seeds : int
         Seeds per arm unless ``--seeds`` says otherwise.
+    works, arms : sequence of str
+        If given, ``--works`` and ``--arms`` choose among them, for pieces of long benches; what is
+        chosen has the same names here.
     """
 
-    def __init__(self, name: str, description: str, *, seeds: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        description: str,
+        *,
+        seeds: int,
+        works: Sequence[str] = (),
+        arms: Sequence[str] = (),
+    ) -> None:
         parser = argparse.ArgumentParser(description=description)
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the document there")
         parser.add_argument("--seeds", type=int, default=seeds, help="seeds per arm (%(default)s)")
         parser.add_argument("--quick", action="store_true", help="small budget, no claim attached")
         parser.add_argument("--fresh", action="store_true", help="forget finished measurements")
+        for option, names in (("works", works), ("arms", arms)):
+            if names:
+                parser.add_argument(
+                    f"--{option}", nargs="+", choices=names, default=names, metavar="NAME",
+                    help=f"some of {', '.join(names)}",
+                )  # fmt: skip
         self.arguments = parser.parse_args()
         self.name = name
         self.quick: bool = self.arguments.quick
+        self.works: Sequence[str] = self.arguments.works if works else ()
+        self.arms: Sequence[str] = self.arguments.arms if arms else ()
         self.seeds = range(self.arguments.seeds)
         self._start = time.monotonic()
         self._journal = make_folder(Path("out/bench")) / f"{name}.jsonl"
@@ -68,6 +90,12 @@ class Bench:
         self._images: dict[_Key, dict[str, NDArray[np.bool_]]] = {}
         self._done = self._load()
         self._used: dict[_Key, dict[str, float]] = {}
+
+    def _lacks(self, key: _Key) -> bool:
+        """Whether nobody has measured this yet."""
+        if key not in self._done:
+            self._done = self._load()  # another process may have
+        return key not in self._done
 
     def _load(self) -> dict[_Key, dict[str, float]]:
         if not self._journal.exists():
@@ -100,7 +128,7 @@ class Bench:
         measurement with another one is not taken from the journal.
         """
         key = _Key(work, arm, seed, "quick" if self.quick else "full", setting)
-        if key not in self._done:
+        if self._lacks(key):
             found = run()
             images = {name: v for name, v in found.items() if isinstance(v, np.ndarray)}
             self._keep(key, {name: float(np.mean(v)) for name, v in found.items()}, images)
@@ -115,11 +143,7 @@ class Bench:
         """
 
         def value(at: int) -> float:
-            rate = f"{RATES[at]:g}"
-            key = _Key(f"{work}: choice of {arm}", rate, -1, "quick" if self.quick else "full")
-            if key not in self._done:
-                self._keep(key, {"value": float(loss(RATES[at]))})
-            return self._done[key]["value"]
+            return self.tried(work, arm, f"{RATES[at]:g}", partial(loss, RATES[at]))
 
         best, other = len(RATES) // 2, len(RATES) // 2 - 1
         if value(other) < value(best):
@@ -128,6 +152,13 @@ class Bench:
         while 0 <= best + step < len(RATES) and value(best + step) < value(best):
             best += step
         return RATES[best]
+
+    def tried(self, work: str, arm: str, option: str, loss: Callable[[], float]) -> float:
+        """Return the loss of an option that an arm has, from the journal if it is there already."""
+        key = _Key(f"{work}: choice of {arm}", option, -1, "quick" if self.quick else "full")
+        if self._lacks(key):
+            self._keep(key, {"value": float(loss())})
+        return self._done[key]["value"]
 
     def difference(self, work: str, arm: str, other: str, *, same_images: bool) -> None:
         """Add a row for how many points ``arm`` is above ``other``, for every per-image metric.
@@ -165,8 +196,11 @@ class Bench:
             n: (np.packbits(right).tobytes().hex(), len(right)) for n, right in images.items()
         }
         row = {"key": key.__dict__, "metrics": metrics, "images": packed}
-        with self._journal.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        line = json.dumps(row).encode() + b"\n"
+        with self._journal.open("a+b", buffering=0) as file:
+            if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+                line = b"\n" + line  # behind the line that a bench was stopped in
+            file.write(line)  # as one: other processes write, too
 
     def finish(self) -> dict[str, Any]:
         """Print the table, write the JSON document and return it."""

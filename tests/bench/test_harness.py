@@ -60,7 +60,38 @@ def test_finished_work_is_kept_for_its_budget_and_setting(bench):
     with Path("out/bench/some.jsonl").open("a") as file:
         file.write('{"key": {"work": "w", "arm": "b", "se')  # stopped while writing
     assert bench().measure("w", "a", 0, run, setting="rate 1")["score"] == 1
-    assert bench("--fresh").measure("w", "a", 0, run, setting="rate 1")["score"] == 5
+    assert bench().measure("w", "b", 0, run)["score"] == 5
+    assert bench().measure("w", "b", 0, run)["score"] == 5, "kept behind a line that was not ended"
+    assert bench("--fresh").measure("w", "a", 0, run, setting="rate 1")["score"] == 6
+
+
+def test_processes_share_the_work(bench):
+    first, second = bench(), bench()
+    assert first.measure("w", "a", 0, lambda: {"score": 1})["score"] == 1
+    assert second.measure("w", "b", 0, lambda: {"score": 2})["score"] == 2
+    assert first.tried("w", "a", "option", lambda: 3) == 3
+
+    def unused():
+        raise AssertionError("what another process has finished is not done again")
+
+    assert second.measure("w", "a", 0, unused)["score"] == 1
+    assert first.measure("w", "b", 0, unused)["score"] == 2
+    assert second.tried("w", "a", "option", unused) == 3
+
+
+def test_pieces_are_chosen_by_works_and_arms(bench, monkeypatch, capsys):
+    assert (bench().works, bench().arms) == ((), ())
+
+    def piece(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+        return harness.Bench("some", "What.", seeds=3, works=("w", "x", "y"), arms=("a", "b"))
+
+    whole, part = piece(), piece("--works", "y", "w")
+    assert list(whole.works) == ["w", "x", "y"] and list(whole.arms) == ["a", "b"]
+    assert list(part.works) == ["y", "w"] and list(part.arms) == ["a", "b"]
+    with pytest.raises(SystemExit):
+        piece("--arms", "c")
+    assert "argument --arms: invalid choice: 'c'" in capsys.readouterr().err
 
 
 def test_document_has_mean_and_standard_error(bench, tmp_path):
