@@ -35,7 +35,8 @@ _MODELS = (
 _DATA = tuple(
     f"py:signbook.data:{name}"
     for name in (
-        "cifar10_exact", "cifar10_jpeg", "digits", "mnist_noise", "tinystories", "wikitext2",
+        "cifar10_exact", "cifar10_jpeg", "digits", "imagenet_val", "imagenet_sample",
+        "imagenette160", "caltech101", "image_folder", "mnist_noise", "tinystories", "wikitext2",
         "wikitext2_sentences",
     )
 )  # fmt: skip

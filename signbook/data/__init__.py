@@ -1,13 +1,18 @@
 """Data sets as tasks, for commands: ``--data py:signbook.data:cifar10_exact``.
 
-All but ``digits`` read the folder that :func:`data_folder` finds. Options follow the name:
-``py:signbook.data:cifar10_jpeg?split=train&augment=true&batch=64``.
+All but ``digits`` and ``image_folder`` read the folder that :func:`data_folder` finds. Options
+follow the name: ``py:signbook.data:cifar10_jpeg?split=train&augment=true&batch=64``.
 """
 
 from signbook.data.factories import (
+    caltech101,
     cifar10_exact,
     cifar10_jpeg,
     digits,
+    image_folder,
+    imagenet_sample,
+    imagenet_val,
+    imagenette160,
     mnist_noise,
     tinystories,
     wikitext2,
@@ -22,17 +27,25 @@ from signbook.data.images import (
     load_mnist,
 )
 from signbook.data.noise import NoiseBatches
+from signbook.data.photos import PhotoBatches, Photos
 from signbook.data.texts import load_stories, load_wikitext2, sentences_of, token_batches
 
 __all__ = [
     "ImageBatches",
     "Images",
     "NoiseBatches",
+    "PhotoBatches",
+    "Photos",
+    "caltech101",
     "cifar10_exact",
     "cifar10_jpeg",
     "data_file",
     "data_folder",
     "digits",
+    "image_folder",
+    "imagenet_sample",
+    "imagenet_val",
+    "imagenette160",
     "load_cifar10_exact",
     "load_cifar10_jpeg",
     "load_mnist",

@@ -11,15 +11,21 @@ from signbook.data.images import (
     load_mnist,
 )
 from signbook.data.noise import NoiseBatches
+from signbook.data.photos import PhotoBatches, load_packed, load_photo_folder
 from signbook.data.texts import load_stories, load_wikitext2, sentences_of, token_batches
 from signbook.extras import require
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, TextProtocol
 from vq.errors import ConfigError
 
 __all__ = [
+    "caltech101",
     "cifar10_exact",
     "cifar10_jpeg",
     "digits",
+    "image_folder",
+    "imagenet_sample",
+    "imagenet_val",
+    "imagenette160",
     "mnist_noise",
     "tinystories",
     "wikitext2",
@@ -69,6 +75,113 @@ def cifar10_jpeg(
     images = load_cifar10_jpeg(split, limit)
     batches = ImageBatches(images, batch=batch, shuffle=shuffle, augment=augment, seed=seed)
     return Classification(batches)
+
+
+def imagenet_val(
+    *,
+    limit: int | None = None,
+    batch: int = 32,
+    size: int = 224,
+    crop: float | None = None,
+    normalize: str = "none",
+) -> Classification:
+    """650 validation images of ImageNet, of 227 pixels; for tests alone."""
+    photos = load_packed("imagenet_val/imagenet_val650.npz", limit)
+    return Classification(
+        PhotoBatches(photos, size=size, crop=crop, normalize=normalize, batch=batch)
+    )
+
+
+def imagenet_sample(
+    *,
+    limit: int | None = None,
+    batch: int = 32,
+    size: int = 224,
+    crop: float | None = 0.875,
+    normalize: str = "none",
+    shuffle: bool = False,
+    augment: bool = False,
+    seed: int = 0,
+) -> Classification:
+    """One image of each class of ImageNet, of 256 pixels, most likely of its training set."""
+    photos = load_packed("imagenet_sample/imagenet_sample.npz", limit)
+    return Classification(
+        PhotoBatches(
+            photos, size=size, crop=crop, normalize=normalize,
+            batch=batch, shuffle=shuffle, augment=augment, seed=seed,
+        )
+    )  # fmt: skip
+
+
+def imagenette160(
+    *,
+    limit: int | None = None,
+    batch: int = 32,
+    size: int = 224,
+    crop: float | None = None,
+    normalize: str = "none",
+    shuffle: bool = False,
+    augment: bool = False,
+    seed: int = 0,
+) -> Classification:
+    """1,500 training images of ImageNet, of 160 pixels and ten classes."""
+    photos = load_packed("imagenette160/imagenette160.npz", limit)
+    return Classification(
+        PhotoBatches(
+            photos, size=size, crop=crop, normalize=normalize,
+            batch=batch, shuffle=shuffle, augment=augment, seed=seed,
+        )
+    )  # fmt: skip
+
+
+def caltech101(
+    *,
+    limit: int | None = None,
+    batch: int = 32,
+    size: int = 224,
+    crop: float | None = 1.0,
+    normalize: str = "none",
+    shuffle: bool = False,
+    augment: bool = False,
+    seed: int = 0,
+) -> Classification:
+    """5,142 images of 102 categories, of 160 pixels, to calibrate and to distil.
+
+    Labels are those of Caltech, which no model of ImageNet gives.
+    """
+    photos = load_packed("caltech101/caltech101_pool.npz", limit)
+    return Classification(
+        PhotoBatches(
+            photos, size=size, crop=crop, normalize=normalize,
+            batch=batch, shuffle=shuffle, augment=augment, seed=seed,
+        )
+    )  # fmt: skip
+
+
+def image_folder(
+    *,
+    root: str,
+    classes: str | None = None,
+    limit: int | None = None,
+    batch: int = 32,
+    size: int = 224,
+    crop: float | None = 0.875,
+    normalize: str = "none",
+    shuffle: bool = False,
+    augment: bool = False,
+    seed: int = 0,
+) -> Classification:
+    """Images of a folder with one folder for each class, such as ImageNet's.
+
+    See :func:`signbook.data.photos.load_photo_folder` for labels and ``classes``.
+    """
+    photos = load_photo_folder(root, classes, limit)
+    return Classification(
+        PhotoBatches(
+            photos, size=size, crop=crop, normalize=normalize,
+            batch=batch, shuffle=shuffle, augment=augment, seed=seed,
+        )
+    )  # fmt: skip
 
 
 def mnist_noise(*, limit: int = 500, batch: int = 100, seed: int = 0) -> Denoising:

@@ -5,6 +5,7 @@ import io
 import struct
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,16 @@ from signbook.data.files import data_file
 from signbook.extras import require
 from vq.errors import ConfigError
 
-__all__ = ["ImageBatches", "Images", "load_cifar10_exact", "load_cifar10_jpeg", "load_mnist"]
+__all__ = [
+    "ImageBatches",
+    "Images",
+    "Passes",
+    "load_cifar10_exact",
+    "load_cifar10_jpeg",
+    "load_mnist",
+    "read_arrays",
+    "spread",
+]
 
 _CROP = 4
 
@@ -35,21 +45,59 @@ class Images:
         return len(self.y)
 
 
-class ImageBatches:
+class Passes(ABC):
+    """Batches of images, drawn anew for every pass and repeatable.
+
+    Parameters
+    ----------
+    count : int
+        Images there are.
+    batch : int
+        Images in a batch.
+    shuffle : bool
+        Draw a new order for every pass, and leave out an incomplete last batch.
+    seed : int
+        Of all that is drawn. Pass ``n`` depends on ``seed`` and ``n`` alone: set the attribute
+        ``epoch`` to start with a later one.
+    """
+
+    def __init__(self, count: int, *, batch: int, shuffle: bool, seed: int) -> None:
+        if not 1 <= batch <= count:
+            raise ConfigError(f"batch must be 1 to {count} images, not {batch}")
+        self._count = count
+        self._batch = batch
+        self._shuffle = shuffle
+        self._seed = seed
+        self.epoch = 0
+
+    @abstractmethod
+    def draw(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Make a batch of the images whose numbers are ``chosen`` [B]."""
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self._count, self._batch)
+        return whole if self._shuffle or not rest else whole + 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        mixed = np.random.SeedSequence([self._seed, self.epoch]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(mixed[0] >> np.uint64(1)))
+        self.epoch += 1
+        count = self._count
+        order = torch.randperm(count, generator=generator) if self._shuffle else torch.arange(count)
+        for i in range(len(self)):
+            yield self.draw(order[i * self._batch : (i + 1) * self._batch], generator)
+
+
+class ImageBatches(Passes):
     """Batches of (images [B, C, H, W] float32 in [0, 1], labels [B] int64).
 
     Parameters
     ----------
     images : Images
-    batch : int
-        Images in a batch.
-    shuffle : bool
-        Draw a new order for every pass, and leave out an incomplete last batch.
+    batch, shuffle, seed
+        See :class:`Passes`.
     augment : bool
         Mirror half of the images and move all by up to 4 pixels, black beyond the border.
-    seed : int
-        Of order and augmentation. Pass ``n`` depends on ``seed`` and ``n`` alone: set the
-        attribute ``epoch`` to start with a later one.
     """
 
     def __init__(
@@ -61,30 +109,15 @@ class ImageBatches:
         augment: bool = False,
         seed: int = 0,
     ) -> None:
-        if not 1 <= batch <= len(images):
-            raise ConfigError(f"batch must be 1 to {len(images)} images, not {batch}")
+        super().__init__(len(images), batch=batch, shuffle=shuffle, seed=seed)
         self._images = images
-        self._batch = batch
-        self._shuffle = shuffle
         self._augment = augment
-        self._seed = seed
-        self.epoch = 0
 
-    def __len__(self) -> int:
-        whole, rest = divmod(len(self._images), self._batch)
-        return whole if self._shuffle or not rest else whole + 1
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        mixed = np.random.SeedSequence([self._seed, self.epoch]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(mixed[0] >> np.uint64(1)))
-        self.epoch += 1
-        count = len(self._images)
-        order = torch.randperm(count, generator=generator) if self._shuffle else torch.arange(count)
-        for i in range(len(self)):
-            chosen = order[i * self._batch : (i + 1) * self._batch]
-            x = self._images.x[chosen]
-            x = _jitter(x, generator) if self._augment else x
-            yield x.float() / 255, self._images.y[chosen]
+    def draw(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Take the images, mirrored and moved where that is asked for."""
+        x = self._images.x[chosen]
+        x = _jitter(x, generator) if self._augment else x
+        return x.float() / 255, self._images.y[chosen]
 
 
 def _jitter(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -103,7 +136,7 @@ def _jitter(x: Tensor, generator: torch.Generator) -> Tensor:
 def load_cifar10_exact(split: str = "test") -> Images:
     """CIFAR-10 images, bit for bit: 761 of the test set, or 3,805 of the training set."""
     _check_split(split)
-    x, y = _arrays(data_file("cifar10_exact/cifar10_exact.npz"), f"{split}_x", f"{split}_y")
+    x, y = read_arrays(data_file("cifar10_exact/cifar10_exact.npz"), f"{split}_x", f"{split}_y")
     return Images(torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)))
 
 
@@ -116,8 +149,8 @@ def load_cifar10_jpeg(split: str = "test", limit: int | None = None) -> Images:
     _check_split(split)
     path = data_file(f"cifar10_jpeg/cifar10_jpeg_{split}.npz")
     pillow = require("PIL.Image", extra="vision", purpose="decoding JPEG images")
-    raw, offsets, y = _arrays(path, "jpeg", "offsets", "y")
-    chosen = _spread(len(y), limit)
+    raw, offsets, y = read_arrays(path, "jpeg", "offsets", "y")
+    chosen = spread(len(y), limit)
     x = np.empty((len(chosen), 3, 32, 32), np.uint8)
     for place, i in enumerate(chosen):
         with pillow.open(io.BytesIO(raw[offsets[i] : offsets[i + 1]].tobytes())) as image:
@@ -146,7 +179,7 @@ def _read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
         raise ConfigError(f"{path}: must be a whole idx file of bytes, but {reason}") from error
 
 
-def _arrays(path: Path, *names: str) -> list[np.ndarray[Any, np.dtype[Any]]]:
+def read_arrays(path: Path, *names: str) -> list[np.ndarray[Any, np.dtype[Any]]]:
     """Read arrays of an npz file."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -164,7 +197,7 @@ def _check_split(split: str) -> None:
         raise ConfigError(f"split must be 'train' or 'test', not {split!r}")
 
 
-def _spread(count: int, limit: int | None) -> np.ndarray[Any, np.dtype[np.int64]]:
+def spread(count: int, limit: int | None) -> np.ndarray[Any, np.dtype[np.int64]]:
     """``limit`` of ``count`` places, evenly; all without a limit."""
     if limit is None:
         return np.arange(count)
