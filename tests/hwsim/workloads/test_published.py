@@ -5,6 +5,7 @@ import torch
 
 from hwsim.workloads import Workload, plan_workload, workload, workload_of_model
 from rtl import AcceleratorConfig
+from signbook.zoo.efficientnet import EfficientNetLite0
 from signbook.zoo.resnet import resnet20
 from vq import Int8, Recipe
 
@@ -66,6 +67,31 @@ def test_resnet_20_is_the_one_of_the_zoo() -> None:
     for field in ("parameters", "macs", "activation_bytes"):
         assert getattr(traced, field) == getattr(built_in, field)
     assert [layer.op for layer in traced.layers] == [layer.op for layer in built_in.layers]
+
+
+def test_efficientnet_lite0_is_the_one_of_the_zoo() -> None:
+    """The zoo's pads its images in layers of their own, which is no operation here."""
+
+    def padded(found: Workload) -> list[tuple]:
+        return [
+            (
+                layer.name, layer.op, layer.weight_shape, layer.groups, layer.stride,
+                [layer.height + sum(layer.padding[0]), layer.width + sum(layer.padding[1])],
+            )
+            for layer in found.layers
+        ]  # fmt: skip
+
+    with torch.device("meta"):
+        traced = workload_of_model(EfficientNetLite0(), torch.rand(1, 3, 224, 224))
+    built_in = workload("efficientnet-lite0")
+    assert [one for one in padded(traced) if one[2]] == [one for one in padded(built_in) if one[2]]
+    for field in ("parameters", "macs"):
+        assert getattr(traced, field) == getattr(built_in, field)
+    assert [layer.op for layer in traced.layers] == [layer.op for layer in built_in.layers]
+    # One less before than after, where the stride is 2.
+    assert {(x.kernel[0], x.stride[0], x.padding[0]) for x in built_in.layers if x.groups > 1} == {
+        (3, 1, (1, 1)), (3, 2, (0, 1)), (5, 1, (2, 2)), (5, 2, (1, 2)),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
