@@ -2,14 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rescomp.checks import check_length, check_method
-from rescomp.codebooks.layers import CodebookSolver, can_hold, is_coded, problems_of
+from rescomp.codebooks.layers import CodebookSolver, can_hold, importance_of, is_coded, problems_of
 from rescomp.codebooks.settings import Fitting
 from rescomp.methods import RTN, Method
 from rescomp.resume import fingerprint_of
@@ -108,6 +108,7 @@ def quantize_(
     *,
     settings: Settings | None = None,
     fitting: Fitting | None = None,
+    importance: Mapping[str, Tensor] | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     offload: bool = False,
@@ -151,6 +152,10 @@ def quantize_(
         ``dtype`` is that of the statistics, too.
     fitting : Fitting, optional
         Of the codebooks, where the recipe has some.
+    importance : mapping of layer name to [O], optional
+        How much an error of every output matters to the codebooks, as
+        :func:`vq.calibration.importance.output_gradients` measures it; layers that are not named
+        matter like the mean of those with the same codebook.
     checkpoint_dir : path, optional
         Folder for finished blocks.
     resume : bool
@@ -191,6 +196,7 @@ def quantize_(
     selection = select(model, rules)
     check_storable(model, selection)
     _check(selection.layers, method)
+    weighed = importance_of(selection.layers, importance or {})
     check_length(model, data)
     with together():
         data_hash = (
@@ -203,6 +209,7 @@ def quantize_(
     if checkpoint_dir is not None:
         marks = fingerprint_of(model, calibration, rules, method, settings, fitting, seed)
         marks["activations"] = repr(activations)
+        marks["importance"] = fingerprint([weighed]) if weighed else "equal"
         store = StageCheckpoints(checkpoint_dir, marks, resume=resume)
     names = [layer.name for layer in selection.layers]
     stages, runner = [Stage("model", tuple(names))], None
@@ -217,7 +224,7 @@ def quantize_(
                 stages_of(names, seen),
                 Runner(model, data, seen.chain, offload=offload),
             )
-        codebooks = CodebookSolver(selection.layers, settings, fitting, seed)
+        codebooks = CodebookSolver(selection.layers, settings, fitting, weighed, seed)
         worker = Worker(
             runner, before, selection.layers, method, settings, codebooks, activations, progress
         )

@@ -16,12 +16,20 @@ from vq.calibration.gathering import is_looked_up
 from vq.calibration.inputs import parts_of
 from vq.calibration.statistics import Statistics
 from vq.clustering.cluster import KMeans
+from vq.errors import ConfigError, bulleted
 from vq.formats.format import Format, Original
 from vq.formats.starts import cluster
-from vq.layers import matrix_of, op_of, shape_of
+from vq.layers import matrix_of, op_of, shape_of, weight_of
 from vq.recipe.selection import Selected
 
-__all__ = ["CodebookSolver", "can_hold", "is_coded", "problems_of", "solved_together"]
+__all__ = [
+    "CodebookSolver",
+    "can_hold",
+    "importance_of",
+    "is_coded",
+    "problems_of",
+    "solved_together",
+]
 
 
 def is_coded(layer: Selected) -> bool:
@@ -56,6 +64,31 @@ def problems_of(layer: Selected, method: Method) -> list[str]:
     return found
 
 
+def importance_of(layers: Sequence[Selected], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Importance [O] of the outputs of all layers in codewords that it is given for.
+
+    Raises
+    ------
+    ConfigError
+        If it does not fit its layer.
+    """
+    found = {x.name: given[x.name] for x in layers if is_coded(x) and x.name in given}
+    problems = []
+    for layer in layers:
+        if (values := found.get(layer.name)) is None:
+            continue
+        if values.shape != (layer.geometry.O,):
+            problems.append(
+                f"layer {layer.name!r}: importance must have shape ({layer.geometry.O},), one for "
+                f"every output, not {tuple(values.shape)}"
+            )
+        elif not bool((torch.isfinite(values) & (values >= 0)).all()):
+            problems.append(f"layer {layer.name!r}: importance must be finite and non-negative")
+    if problems:
+        raise ConfigError(bulleted("importance", problems))
+    return found
+
+
 def solved_together(layers: Sequence[Selected]) -> list[list[Selected]]:
     """Layers in codewords by their codebook, and every other one by itself."""
     found: dict[str, list[Selected]] = {}
@@ -75,6 +108,8 @@ class CodebookSolver:
     ----------
     layers : sequence of Selected
         All of the model.
+    importance : mapping of layer name to [O]
+        Of :func:`importance_of`.
     """
 
     def __init__(
@@ -82,9 +117,11 @@ class CodebookSolver:
         layers: Sequence[Selected],
         settings: Settings,
         fitting: Fitting,
+        importance: Mapping[str, Tensor],
         seed: int,
     ) -> None:
         self._settings, self._fitting, self._seed = settings, fitting, seed
+        self._importance = importance
         self._sharing: dict[str, list[Selected]] = {}
         self._books: dict[str, Tensor] = {}
         for layer in filter(is_coded, layers):
@@ -97,7 +134,12 @@ class CodebookSolver:
         if len(layers) == len(sharing) or name in self._books:
             return
         g = sharing[0].geometry
-        originals = [Original(x.geometry, x.weight, None, x.per_output) for x in sharing]
+        rows = self._weighed(sharing)
+        costs = [None] * len(sharing) if rows is None else list(map(_spread, rows, sharing))
+        originals = [
+            Original(x.geometry, x.weight, cost, x.per_output)
+            for x, cost in zip(sharing, costs, strict=True)
+        ]
         starts = cluster(originals, g.k, KMeans(self._seed_of(name)), magnitudes=bool(g.sign_bits))
         self._books[name] = torch.from_numpy(starts[0].codebook)
 
@@ -131,11 +173,30 @@ class CodebookSolver:
             self._settings,
             self._fitting,
             book=self._books.get(name),
+            importance=self._weighed(layers),
             seed=self._seed_of(name),
         )
         if unseen:
             found = [replace(one, report=Report(0.0, 0, 0)) for one in found]
         return {one.geometry.name: one for one in found}
 
+    def _weighed(self, layers: Sequence[Selected]) -> list[Tensor] | None:
+        """Importance of the outputs of layers with one codebook; the mean where none is given."""
+        found = [self._importance.get(layer.name) for layer in layers]
+        given = [values.double().cpu() for values in found if values is not None]
+        if not given:
+            return None
+        mean = torch.cat(given).mean()
+        return [
+            mean.expand(layer.geometry.O) if values is None else values.double().cpu()
+            for layer, values in zip(layers, found, strict=True)
+        ]
+
     def _seed_of(self, codebook: str) -> int:
         return zlib.crc32(f"{self._seed}/{codebook}".encode())
+
+
+def _spread(rows: Tensor, layer: Selected) -> Tensor:
+    """Importance [O] of outputs as that of every weight, shaped like the weight."""
+    g = layer.geometry
+    return weight_of(rows[:, None].expand(g.O, g.I), g.shape, g.op, g.axis)

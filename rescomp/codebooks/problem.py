@@ -11,7 +11,7 @@ from rescomp.codebooks.choice import Codewords
 from rescomp.codebooks.refit import Fit, objective, refit_book, refit_unit, sweep_
 from rescomp.codebooks.settings import Fitting
 from rescomp.codebooks.solver import group_cross_, group_feedback, solve_groups
-from rescomp.codebooks.start import clustered
+from rescomp.codebooks.start import clustered, expected
 from rescomp.factor import inverse_factor, transposed_times
 from rescomp.methods import Correction
 from rescomp.settings import Settings
@@ -22,6 +22,9 @@ from vq.formats.integers import codebook_step, round_through
 from vq.formats.points import SILENT
 
 __all__ = ["Problem", "Solution"]
+
+#: Importance that every output has, in units of the mean.
+_LEAST = 2.0**-20
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,9 @@ class Problem:
         Original place of every group.
     outputs : list of int
         Outputs of every layer.
+    roots : [O]
+        Of the importance of every output. ``original`` is multiplied by it, and so are all units:
+        rows are separate given the codebook, so that this is all that importance comes to.
     book : [k, d] or None
         A codebook that stays as it is.
     seed : int
@@ -74,6 +80,7 @@ class Problem:
     cross: Tensor | None
     groups: Tensor
     outputs: list[int]
+    roots: Tensor
     book: Tensor | None
     seed: int
 
@@ -88,8 +95,12 @@ class Problem:
         fitting: Fitting,
         book: Tensor | None,
         seed: int,
+        importance: Tensor | None = None,
     ) -> "Problem":
-        """Lay out weights [O, I], to be solved with the statistics of their inputs."""
+        """Lay out weights [O, I], to be solved with the statistics of their inputs.
+
+        ``importance`` [O] is that of the outputs of all of them.
+        """
         device, fill = weights[0].device, -g.I % g.d
         hessian = pad(statistics.hessian.to(device, settings.dtype), (0, fill, 0, fill))
         cross = None
@@ -98,7 +109,8 @@ class Problem:
         original = torch.cat([weight.to(settings.dtype) for weight in weights]).T
         energy = hessian.diagonal().clone()
         dead = energy == 0
-        original = pad(original, (0, 0, 0, fill)).masked_fill_(dead[:, None], 0)
+        roots = _roots(importance, original)
+        original = pad(original * roots, (0, 0, 0, fill)).masked_fill_(dead[:, None], 0)
         groups = torch.arange(len(energy) // g.d, device=device)
         if settings.activation_order:
             groups = torch.argsort(energy.view(-1, g.d).sum(1), descending=True, stable=True)
@@ -115,30 +127,24 @@ class Problem:
             None if cross is None else cross[order][:, order],
             groups,
             [len(weight) for weight in weights],
+            roots,
             None if book is None else book.to(original),
             seed,
         )
 
     def solve(self, damping: float) -> Solution | None:
         """Solve with so much damping; None if more is needed."""
-        factor = inverse_factor(self.hessian, damping)
-        if factor is None:
+        terms = self._terms(damping)
+        if terms is None:
             return None
-        goal = self._goal(factor)
-        unit = self._unit(goal)
-        hessian = self.hessian.clone()
-        hessian.diagonal().add_(damping * hessian.diagonal().mean())
-        feedback, metrics = group_feedback(factor, self.g.d)
-        cross = None
-        if self.cross is not None and (self.correction.asymmetry or self.correction.drift):
-            cross = group_cross_(self.cross.clone(), factor, self.g.d)
-        tries = [
-            self._from(book, goal, unit, feedback, metrics, cross, hessian)
-            for book in self._books(goal, unit, metrics)
-        ]
-        if not all(is_finite(latent) for _, _, latent in tries):
-            return None
-        book, fit, latent = min(tries, key=lambda one: objective(one[1]))
+        best = None
+        for tried in self._tries(terms):
+            if not is_finite(tried.latent):
+                return None
+            if best is None or objective(tried.fit) < objective(best.fit):
+                best = tried
+        assert best is not None
+        fit, latent = best.fit, best.latent / self.roots
         if fit.negative is not None:
             latent = torch.where(fit.negative, -latent.abs(), latent.abs())
         indices, places = torch.empty_like(fit.indices), torch.empty_like(latent)
@@ -146,7 +152,21 @@ class Problem:
         places.view(len(self.groups), self.g.d, -1)[self.groups] = latent.view(
             len(self.groups), self.g.d, -1
         )
-        return Solution(book, indices, places, fit.unit)
+        return Solution(best.book, indices, places, fit.unit / self.roots)
+
+    def _terms(self, damping: float) -> "_Terms | None":
+        """What all starts share; None if the Hessian needs more damping."""
+        factor = inverse_factor(self.hessian, damping)
+        if factor is None:
+            return None
+        goal = self._goal(factor)
+        hessian = self.hessian.clone()
+        hessian.diagonal().add_(damping * hessian.diagonal().mean())
+        feedback, metrics = group_feedback(factor, self.g.d)
+        cross = None
+        if self.cross is not None and (self.correction.asymmetry or self.correction.drift):
+            cross = group_cross_(self.cross.clone(), factor, self.g.d)
+        return _Terms(goal, self._unit(goal), hessian, feedback, metrics, cross)
 
     def _goal(self, factor: Tensor) -> Tensor:
         """The weight [I, O] whose outputs are nearest to those wanted, before any rounding."""
@@ -158,59 +178,60 @@ class Problem:
 
     def _unit(self, goal: Tensor) -> Tensor:
         """Root mean square of every output, or of every layer; [O]."""
-        squares = goal.square().sum(0) / self.g.I
+        squares = (goal / self.roots).square().sum(0) / self.g.I
         if self.g.scales <= 1:
             parts = torch.split(squares, self.outputs)
             squares = torch.cat([part.mean().expand(len(part)) for part in parts])
         unit = squares.sqrt()
         # An output without any weight gets codewords, too: they must stay silent.
-        return torch.where(unit > 0, unit, SILENT if unit.any() else 1.0)
+        return torch.where(unit > 0, unit, SILENT if unit.any() else 1.0) * self.roots
 
-    def _books(self, goal: Tensor, unit: Tensor, metrics: Tensor) -> Iterator[Tensor]:
-        """Codebooks to start from."""
+    def _tries(self, terms: "_Terms") -> Iterator["_Try"]:
+        """Solutions from one codebook after the other."""
         if self.book is not None:
-            yield self.book
+            yield self._from(self.book, terms)
             return
+        for start in range(self.fitting.restarts):
+            weight = terms.goal
+            for _ in range(1 + self.fitting.again):
+                found = self._from(self._start(weight, terms, self.seed + start), terms)
+                yield found
+                weight = found.latent
+
+    def _start(self, weight: Tensor, terms: "_Terms", seed: int) -> Tensor:
+        """Codebook [k, d] of sub-vectors of a weight."""
         # What is left of an error once the columns behind have made up for it, not the energy of
         # its input: that would spend most codewords on the few inputs that are huge.
-        costs = metrics.diagonal(dim1=1, dim2=2).reshape(-1)
-        for start in range(self.fitting.restarts):
-            rounds, seed = self.fitting.iterations, self.seed + start
-            yield clustered(goal, unit, costs, self.g, rounds, seed)
+        costs = terms.metrics.diagonal(dim1=1, dim2=2).reshape(-1)
+        book = clustered(weight, terms.unit, costs, self.g, self.fitting.iterations, seed)
+        words = replace(self._codewords(book), book=book)
+        return expected(weight, terms.unit, terms.metrics, words, self.fitting.em, seed)
 
-    def _from(
-        self,
-        book: Tensor,
-        goal: Tensor,
-        unit: Tensor,
-        feedback: Tensor,
-        metrics: Tensor,
-        cross: Tensor | None,
-        hessian: Tensor,
-    ) -> tuple[Tensor, Fit, Tensor]:
-        """Choose and refit; the codebook, what was chosen, and the weight before that."""
+    def _from(self, book: Tensor, terms: "_Terms") -> "_Try":
+        """Choose and refit."""
         correction, signed = self.correction, bool(self.g.sign_bits)
         codewords = self._codewords(book)
-        current = (goal if correction.exact else self.original).clone()
+        current = (terms.goal if correction.exact else self.original).clone()
         choices = solve_groups(
             current,
             self.original,
-            feedback,
-            metrics,
-            cross,
+            terms.feedback,
+            terms.metrics,
+            terms.cross,
             codewords,
-            unit,
+            terms.unit,
             correction,
             leaf=self.settings.leaf,
         )
         indices = torch.stack([choice.indices for choice in choices])
         signs = [choice.negative for choice in choices if choice.negative is not None]
-        fit = Fit(goal, hessian, codewords, unit, indices, torch.cat(signs) if signed else None)
+        negative = torch.cat(signs) if signed else None
+        fit = Fit(terms.goal, terms.hessian, codewords, terms.unit, indices, negative)
         for sweep in range(self.fitting.sweeps + 1 if self.fitting.sweeps else 0):
             if sweep:
                 sweep_(fit)
             book, fit = self._refitted(book, fit)
-        return book, fit, current
+        return _Try(book, fit, current)
 
     def _refitted(self, book: Tensor, fit: Fit) -> tuple[Tensor, Fit]:
         """Codebook and scales of least squares, if rounding the codebook leaves anything of it."""
@@ -225,6 +246,35 @@ class Problem:
         g = self.g
         parity = 0 < g.sign_bits < g.d
         return Codewords(_stored(book, g), bool(g.sign_bits), parity, self.fitting.candidates)
+
+
+@dataclass(frozen=True, eq=False)
+class _Terms:
+    """What all starts of a problem share: see :func:`solve_groups` and :class:`Fit`."""
+
+    goal: Tensor
+    unit: Tensor
+    hessian: Tensor
+    feedback: Tensor
+    metrics: Tensor
+    cross: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Try:
+    """A codebook before it is rounded, what was chosen of it, and the weight before that."""
+
+    book: Tensor
+    fit: Fit
+    latent: Tensor
+
+
+def _roots(importance: Tensor | None, original: Tensor) -> Tensor:
+    """Roots [O] of the importance of outputs, in units of their mean; none is 0."""
+    if importance is None or not importance.any():
+        return torch.ones_like(original[0])
+    shares = (importance.double() / importance.double().mean()).clamp(min=_LEAST)
+    return shares.sqrt().to(original)
 
 
 def _stored(book: Tensor, g: Geometry) -> Tensor:

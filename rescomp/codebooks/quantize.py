@@ -79,6 +79,7 @@ def quantize_codebook(
     fitting: Fitting | None = None,
     *,
     book: Tensor | None = None,
+    importance: Sequence[Tensor] | None = None,
     seed: int = 0,
 ) -> list[Coded]:
     """Choose one codebook for weights with the same inputs, and their codes.
@@ -96,6 +97,9 @@ def quantize_codebook(
     fitting : Fitting, optional
     book : [k, d], optional
         Codebook in units, which stays as it is: that of layers with other inputs, too.
+    importance : sequence of [O], optional
+        How much an error of every output of every weight matters; all alike if not given. What
+        outputs without any choose matters 2^-20 of the mean.
     seed : int
         Of the clustering.
 
@@ -127,7 +131,10 @@ def quantize_codebook(
             f"{method!r}"
         )
     check_needs(statistics, correction, method, first)
-    problem = Problem.of(weights, first, correction, statistics, settings, fitting, book, seed)
+    rows = None if importance is None else torch.cat(list(importance)).to(weights[0].device)
+    problem = Problem.of(
+        weights, first, correction, statistics, settings, fitting, book, seed, rows
+    )
     found, damping = more_damping(problem.solve, settings.damping, first.name)
     dead = int((statistics.hessian.diagonal() == 0).sum())
     book, at, out = found.book.float(), 0, []

@@ -1,13 +1,16 @@
-"""The codebook that the solver starts with: weighted k-means."""
+"""The codebook that the solver starts with: weighted k-means, then expectation-maximisation."""
+
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rescomp.codebooks.choice import Codewords, cost_of
 from vq.clustering.kmeans import kmeans
 from vq.container import Geometry
 
-__all__ = ["clustered"]
+__all__ = ["clustered", "expected"]
 
 #: Sub-vectors per codeword that clustering looks at; what is refitted later sees all.
 _SAMPLE = 256
@@ -52,3 +55,60 @@ def clustered(
         seed=seed,
     )
     return torch.from_numpy(found.codebook).to(goal)
+
+
+def expected(
+    goal: Tensor, unit: Tensor, metrics: Tensor, words: Codewords, rounds: int, seed: int
+) -> Tensor:
+    """Refine a codebook by expectation-maximisation, in the exact metric of every group (GPTVQ).
+
+    Every round, sub-vectors choose their codewords and signs, and every codeword becomes the least
+    squares of those that chose it: with ``s`` the signs and scales of one, it solves
+    ``sum(s M s) c = sum(s M w)``. Rounds end early once the cost falls no more.
+
+    Parameters
+    ----------
+    goal : [I, O]
+    unit : [O]
+    metrics : [I / d, d, d]
+        What an error of every group costs.
+    words : Codewords
+        To start from.
+    rounds, seed : int
+
+    Returns
+    -------
+    [k, d] of goal's type
+    """
+    k, d = words.book.shape
+    outputs = goal.shape[1]
+    if rounds and outputs > (limit := max(_SAMPLE * k // len(metrics), 1)):
+        generator = torch.Generator().manual_seed(seed)
+        few = torch.randperm(outputs, generator=generator)[:limit].to(goal.device)
+        goal, unit = goal[:, few], unit[few]
+    best, least = words.book, torch.inf
+    for turn in range(rounds + 1 if rounds else 0):
+        curves, pulls, cost = goal.new_zeros(k, d * d), goal.new_zeros(k, d), 0.0
+        for weight, metric in zip(goal.view(len(metrics), d, -1), metrics, strict=True):
+            choice = words.choose(weight, metric, unit)
+            cost += float(cost_of(weight - words.decode(choice, unit), metric).sum())
+            signs = unit.expand_as(weight)
+            if choice.negative is not None:
+                signs = torch.where(choice.negative, -signs, signs)
+            rows = (signs[:, None] * signs * metric[..., None]).reshape(d * d, -1)
+            curves.index_add_(0, choice.indices, rows.T)
+            pulls.index_add_(0, choice.indices, (signs * (metric @ weight)).T)
+        if not cost < least:
+            break
+        best, least = words.book, cost
+        if turn < rounds:
+            found = _fitted(curves.view(k, d, d), pulls, words.book)
+            words = replace(words, book=found.clamp(min=0) if words.signed else found)
+    return best
+
+
+def _fitted(curves: Tensor, pulls: Tensor, before: Tensor) -> Tensor:
+    """Codewords [k, d] of least squares; where curves leave them open, they stay."""
+    rest = pulls - (curves @ before[..., None])[..., 0]
+    moved: Tensor = (torch.linalg.pinv(curves, hermitian=True) @ rest[..., None])[..., 0]
+    return before + moved

@@ -112,6 +112,17 @@ def run(
     restarts: Annotated[
         int, typer.Option(min=1, help="Of codebooks: starts of clustering; the best is kept.")
     ] = _FITTING.restarts,
+    em: Annotated[
+        int, typer.Option(min=0, help="Of codebooks: rounds of EM behind clustering.")
+    ] = _FITTING.em,
+    again: Annotated[
+        int,
+        typer.Option(min=0, help="Of codebooks: starts from the compensated weights behind each."),
+    ] = _FITTING.again,
+    importance: Annotated[
+        str | None,
+        typer.Option(help="Of codebooks: 'gradients' weighs errors of outputs by the data's loss."),
+    ] = None,
     weights: Weights = None,
     batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 16,
     offload: Annotated[
@@ -135,7 +146,8 @@ def run(
     from signbook.evaluation import choose_device
     from signbook.files import FILE_NAME, output_folder, write_json
     from signbook.naming import resolve_data, resolve_model
-    from signbook.objectives import calibration_of, part_of
+    from signbook.objectives import calibration_of, objective_of, part_of
+    from vq.calibration.importance import output_gradients
     from vq.distributed import is_main, together
     from vq.learning.checkpoint import clear
     from vq.progress import bar
@@ -149,7 +161,11 @@ def run(
         clip=rescomp.Clip() if clip else None,
         measure=measure,
     )
-    fitting = rescomp.Fitting(sweeps=sweeps, restarts=restarts)
+    fitting = rescomp.Fitting(em=em, restarts=restarts, again=again, sweeps=sweeps)
+    if importance not in (None, "gradients"):
+        raise ConfigError(
+            f"--importance must be 'gradients', not {importance!r}; inputs weigh errors anyway"
+        )
     solver, kind = _split(method)
     chosen = method_named(solver, alpha=alpha, alpha2=alpha2, beta=beta, mode=mode)
     if data is None and chosen.correction() is not None:
@@ -176,6 +192,13 @@ def run(
             layers = [layer.name for layer in selected]
             task = None if data is None else resolve_data(data)
             calibration = None if task is None else calibration_of(task, batches)
+        weighed = None
+        if importance is not None and task is not None:
+            objective = objective_of(task)
+            labelled = objective.calibration(batches)
+            with together(), bar("reading gradients", None):
+                weighed = output_gradients(network, labelled, loss=objective.loss)
+        with together():
             rounded = _rounded(network, layers, activation_bits)
         if task is not None and calibration is not None:
             calibration = part_of(calibration, task)
@@ -187,6 +210,7 @@ def run(
                 chosen,
                 settings=settings,
                 fitting=fitting,
+                importance=weighed,
                 checkpoint_dir=out / "checkpoints",
                 resume=resume,
                 offload=offload,
@@ -206,7 +230,11 @@ def run(
             "settings": {
                 "method": repr(chosen),
                 "solver": repr(settings),
-                **({"codebooks": repr(fitting)} if _has_codebooks(result) else {}),
+                **(
+                    {"codebooks": repr(fitting), "importance": importance}
+                    if _has_codebooks(result)
+                    else {}
+                ),
                 "rotated": rotate,
                 "activation_bits": activation_bits,
             },

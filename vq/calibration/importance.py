@@ -1,6 +1,7 @@
 """Which weights of a model matter, by gradients or by the inputs that meet them."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from vq.calibration.batches import Batch, as_it_was, call_model, device_of, feed
 from vq.errors import ConfigError
 from vq.layers import candidates, op_of, plain_weight
 
-__all__ = ["Loss", "input_second_moments", "squared_gradients"]
+__all__ = ["Loss", "input_second_moments", "output_gradients", "squared_gradients"]
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -38,10 +39,7 @@ def squared_gradients(
     sums = {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}
 
     def add(batch: Batch) -> None:
-        inputs, targets = split(batch)
-        if targets is None:
-            raise ConfigError("calibration batches must be (inputs, targets) to compute a loss")
-        value = loss(call_model(model, inputs), to_device(targets, device_of(model)))
+        value = _loss_of(model, batch, loss)
         grads = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
         for name, grad in zip(sums, grads, strict=True):
             if grad is not None:
@@ -53,6 +51,61 @@ def squared_gradients(
             weight.requires_grad_(True)
         feed(batches, add)
     return _finite(sums, "gradient")
+
+
+@torch.inference_mode(mode=False)
+def output_gradients(
+    model: nn.Module, batches: Iterable[Batch], *, loss: Loss = nn.functional.cross_entropy
+) -> dict[str, Tensor]:
+    """Squared gradient of the loss at every output of a layer, summed over all that it gave.
+
+    What an error of an output costs, where those of other outputs and of other tokens are
+    independent of it (Fisher). Layers that did not run, or that the loss does not depend on, are
+    left out, and so are embeddings.
+
+    Returns
+    -------
+    dict of layer name to float32 tensor [O]
+
+    Raises
+    ------
+    ConfigError
+        If there is no batch, or a gradient is not finite.
+    """
+    sums: dict[str, Tensor] = {}
+
+    def observe(name: str, place: int, module: nn.Module, _: Any, output: Tensor) -> Tensor:
+        def add(grad: Tensor) -> None:
+            squares = grad.float().movedim(place, -1).reshape(-1, grad.shape[place]).square()
+            sums[name] = sums.get(name, 0) + squares.sum(dim=0)
+
+        if not output.requires_grad:  # the first layer: what is behind it is what has gradients
+            output = output.detach().requires_grad_().clone()
+        output.register_hook(add)  # type: ignore[no-untyped-call]
+        return output
+
+    handles = []
+    try:
+        with as_it_was(model), torch.enable_grad():
+            model.eval().requires_grad_(False)
+            for name, module in candidates(model):
+                op = op_of(module)
+                if op is None or op == "embedding":
+                    continue
+                place = {"conv1d": -2, "conv2d": -3}.get(op, -1)
+                handles.append(module.register_forward_hook(partial(observe, name, place)))
+            feed(batches, lambda batch: torch.autograd.backward(_loss_of(model, batch, loss)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return _finite(sums, "gradient")
+
+
+def _loss_of(model: nn.Module, batch: Batch, loss: Loss) -> Tensor:
+    inputs, targets = split(batch)
+    if targets is None:
+        raise ConfigError("calibration batches must be (inputs, targets) to compute a loss")
+    return loss(call_model(model, inputs), to_device(targets, device_of(model)))
 
 
 @torch.no_grad()

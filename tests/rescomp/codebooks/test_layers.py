@@ -12,7 +12,7 @@ from rescomp import GPTAQ, GPTAQR, GPTQ, QEP, RTN, Fitting, Settings, default_re
 from rescomp.codebooks import layers as coded_layers
 from tests.rescomp.models import Branches, Convolutions, chain, images, vectors
 from vq import SSVQ, VQ, Int8, Recipe
-from vq.errors import UnsupportedLayerError
+from vq.errors import ConfigError, ResumeError, UnsupportedLayerError
 from vq.formats.model import compressed_layers
 
 pytestmark = pytest.mark.filterwarnings("ignore:layer .* statistics should hold a token")
@@ -66,6 +66,56 @@ def test_codebooks_are_shared_by_layers_with_one_input_and_by_others():
     assert found["a"].codebook is found["b"].codebook
     assert found["c"].codebook is found["head"].codebook
     assert found["a"].codebook is not found["c"].codebook
+
+
+def test_outputs_matter_among_layers_that_share_a_codebook():
+    """Given for one of them, the others matter like its mean; for layers without any, nothing."""
+    recipe = Recipe({"[ab]": SSVQ(d=4, k=8, shared="in"), "*": None})
+    rising = torch.linspace(0, 9, 12)
+
+    def weights(**importance):
+        model = branches()
+        quantize_(model, vectors(), recipe, GPTQ(), importance=importance)
+        return torch.cat([layer.module.weight for layer in compressed_layers(model)])
+
+    plain = weights()
+    assert torch.equal(weights(a=torch.ones(12), head=rising), plain)
+    one = weights(b=rising)
+    assert not torch.equal(one, plain)
+    assert torch.equal(one, weights(b=rising, a=torch.full((12,), 4.5)))
+
+
+def test_outputs_matter_to_a_codebook_that_is_clustered_beforehand():
+    recipe = Recipe(
+        {"*": None, "c": SSVQ(d=4, k=4, shared="all"), "a": SSVQ(d=4, k=4, shared="all")}
+    )
+    books = []
+    for rows in (torch.ones(12), 10.0 ** torch.arange(12)):
+        model = branches()
+        quantize_(model, vectors(), recipe, GPTQ(), importance={"a": rows, "c": rows})
+        books.append(next(compressed_layers(model)).codebook)
+    assert not torch.equal(*books)
+
+
+def test_importance_that_does_not_fit_is_refused_before_work(tmp_path):
+    model, recipe = branches(), Recipe({"*": KIND})
+    bad = {"a": torch.ones(3), "b": torch.full((12,), torch.nan), "c": -torch.ones(12)}
+    said = (
+        r"^importance has 3 problems:\n"
+        r"- layer 'a': importance must have shape \(12,\), one for every output, not \(3,\)\n"
+        r"- layer 'b': importance must be finite and non-negative\n"
+        r"- layer 'c': importance must be finite and non-negative$"
+    )
+    with pytest.raises(ConfigError, match=said):
+        quantize_(model, vectors(), recipe, GPTQ(), importance=bad, checkpoint_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_with_another_importance_do_not_resume(tmp_path):
+    given = (vectors(), Recipe({"*": KIND}), GPTQ())
+    quantize_(branches(), *given, importance={"a": torch.ones(12)}, checkpoint_dir=tmp_path)
+    with pytest.raises(ResumeError, match="importance"):
+        quantize_(branches(), *given, checkpoint_dir=tmp_path, resume=True)
 
 
 def test_a_model_in_codewords_trains():

@@ -5,18 +5,20 @@ import pytest
 import torch
 
 from rescomp import GPTAQ, GPTQ, QEP, Fitting, Settings
+from rescomp.codebooks import problem as layouts
 from rescomp.codebooks.problem import Problem
+from rescomp.codebooks.refit import objective
 from rescomp.factor import inverse_factor
 from tests.rescomp.oracles import DAMPING, damped, problem
 from vq import SSVQ
 
 
-def layout(p, method=GPTQ(), *, scale="output", outputs=(12,), order=True):  # noqa: B008
+def layout(p, method=GPTQ(), *, scale="output", outputs=(12,), order=True, fitting=None):  # noqa: B008
     kind = SSVQ(d=4, k=8, scale=scale)
     g = kind.geometry("a", "linear", (outputs[0], len(p.x)))
     settings = Settings(dtype=torch.float64, activation_order=order)
-    weights = torch.split(p.tensor(), list(outputs))
-    return Problem.of(weights, g, method.correction(), p.statistics(), settings, Fitting(), None, 0)
+    weights, given = torch.split(p.tensor(), list(outputs)), (settings, fitting or Fitting())
+    return Problem.of(weights, g, method.correction(), p.statistics(), *given, None, 0)
 
 
 def test_groups_come_in_the_order_of_their_energy_and_go_back():
@@ -53,3 +55,38 @@ def test_units_are_those_of_outputs_or_of_layers():
     both = layout(p, scale="layer", outputs=(4, 8))._unit(p.tensor().T)
     torch.testing.assert_close(both[:4], p.tensor()[:4].square().mean().sqrt().expand(4))
     torch.testing.assert_close(both[4:], p.tensor()[4:].square().mean().sqrt().expand(8))
+
+
+def tried(p, fitting):
+    """Objectives of all starts, and that of what was kept."""
+    one = layout(p, fitting=fitting)
+    terms = one._terms(0.01)
+    costs = [objective(found.fit) for found in one._tries(terms)]
+    kept = one.solve(0.01)
+    order = (one.groups[:, None] * 4 + torch.arange(4)).reshape(-1)
+    signs = torch.where(kept.latent < 0, -1.0, 1.0)
+    integers = one._codewords(kept.book).book
+    values = integers[kept.indices].permute(0, 2, 1).reshape(kept.latent.shape)
+    rest = terms.goal - (values * signs * kept.unit)[order]
+    return costs, float((rest * (terms.hessian @ rest)).sum())
+
+
+@pytest.mark.parametrize(
+    ("count", "given"),
+    [(3, {"again": 2}), (4, {"again": 1, "restarts": 2, "sweeps": 1}), (2, {"em": 3, "again": 1})],
+)
+def test_starts_from_compensated_weights_never_raise_the_objective(count, given):
+    costs, kept = tried(problem(12, 40), Fitting(**given))
+    assert len(set(costs)) == len(costs) == count
+    assert kept == pytest.approx(min(costs)) and kept <= costs[0] * (1 + 1e-12)
+
+
+def test_a_start_behind_another_clusters_the_weights_of_their_turns(monkeypatch):
+    seen = []
+    plain = layouts.clustered
+    monkeypatch.setattr(layouts, "clustered", lambda w, *more: seen.append(w) or plain(w, *more))
+    one = layout(problem(12, 40), fitting=Fitting(again=1))
+    terms = one._terms(0.01)
+    first, _ = one._tries(terms)
+    assert seen[0] is terms.goal and seen[1] is first.latent
+    assert not torch.equal(first.latent, terms.goal)

@@ -79,6 +79,61 @@ def test_restarts_keep_the_best():
     assert max(single) > min(single)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_equal_importance_changes_nothing(kind):
+    p = problem()
+    fitting = Fitting(em=2, again=1, sweeps=1)
+    (want,) = coded(p, kind, fitting=fitting)
+    for rows in (torch.ones(12), torch.full((12,), 7.0), torch.zeros(12)):
+        (found,) = coded(p, kind, fitting=fitting, importance=[rows])
+        assert torch.equal(found.weight, want.weight)
+        assert torch.equal(found.latent, want.latent)
+
+
+@pytest.mark.parametrize("sweeps", [0, 1])
+@pytest.mark.parametrize("kind", KINDS[:3], ids=str)
+def test_outputs_that_matter_are_nearer(kind, sweeps):
+    p = problem(40, 40, same=True)
+    rows = torch.ones(40)
+    rows[:2] = 1000
+    fitting = Fitting(sweeps=sweeps)
+
+    def errors(importance):
+        total = torch.zeros(40, dtype=torch.float64)
+        for seed in range(3):
+            (found,) = coded(p, kind, fitting=fitting, importance=importance, seed=seed)
+            gap = p.tensor() - found.weight
+            total += (gap @ torch.from_numpy(p.hessian) * gap).sum(1)
+        return total
+
+    plain, weighed = errors(None), errors([rows])
+    assert weighed[:2].sum() < 0.85 * plain[:2].sum()
+    assert (weighed * rows).sum() < (plain * rows).sum()
+
+
+def test_given_the_codebook_importance_moves_scales_of_layers_alone():
+    p, rows = problem(), torch.linspace(0.1, 9, 12)
+    book = torch.rand(16, 4, generator=torch.Generator().manual_seed(0))
+    for scale, alike in (("output", True), ("layer", False)):
+        kind = SSVQ(d=4, k=16, scale=scale)
+        plain, weighed = (
+            coded(p, kind, book=book, fitting=Fitting(sweeps=1), importance=one)[0]
+            for one in (None, [rows])
+        )
+        close = torch.allclose(plain.unit, weighed.unit, rtol=1e-5)
+        assert torch.equal(plain.indices, weighed.indices) or not alike
+        assert close is alike
+
+
+def test_outputs_that_do_not_matter_get_codes_all_the_same():
+    p, rows = problem(), torch.ones(12)
+    rows[3] = 0
+    kind = SSVQ(d=4, k=16, scale="output")
+    (plain,), (found,) = coded(p, kind), coded(p, kind, importance=[rows])
+    gaps = [(p.tensor() - one.weight)[3].norm() / p.tensor()[3].norm() for one in (plain, found)]
+    assert gaps[1] < 2 * gaps[0]
+
+
 def test_a_given_codebook_stays():
     p, kind = problem(), SSVQ(d=4, k=16, scale="output")
     book = torch.rand(16, 4, generator=torch.Generator().manual_seed(0))

@@ -7,7 +7,8 @@ from vq.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    ("field", "least"), [("iterations", 0), ("restarts", 1), ("sweeps", 0), ("candidates", 1)]
+    ("field", "least"),
+    [("iterations", 0), ("em", 0), ("restarts", 1), ("again", 0), ("sweeps", 0), ("candidates", 1)],
 )
 def test_numbers_have_a_least(field, least):
     Fitting(**{field: least})

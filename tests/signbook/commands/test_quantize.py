@@ -140,9 +140,10 @@ def test_command_writes_file_and_document(tmp_path):
 
 
 def test_codebooks_by_the_name_of_the_method(tmp_path):
-    for kind, method in (("ssvq", "qep-ssvq"), ("vq", "gptq-r-vq")):
+    starts = ("--importance", "gradients", "--em", "1", "--again", "1")
+    for kind, method, more in (("ssvq", "qep-ssvq", starts), ("vq", "gptq-r-vq", ())):
         out = tmp_path / kind
-        options = ("--method", method, "--bits", "3", "--sweeps", "1", "--restarts", "2")
+        options = ("--method", method, "--bits", "3", "--sweeps", "1", "--restarts", "2", *more)
         done = run(
             "quantize", f"py:{HERE}:wide", "--data", f"py:{HERE}:rows", "--out", out, *options
         )
@@ -152,7 +153,9 @@ def test_codebooks_by_the_name_of_the_method(tmp_path):
         found = {layer["name"]: layer for layer in document["layers"]}
         assert [found[name]["method"] for name in ("0", "2")] == [kind] * 2
         assert {layer["solver"] for layer in found.values()} == {method.removesuffix(f"-{kind}")}
-        assert document["settings"]["codebooks"].startswith("Fitting(iterations=25, restarts=2,")
+        fitting = rescomp.Fitting(restarts=2, sweeps=1, em=len(more) // 6, again=len(more) // 6)
+        assert document["settings"]["codebooks"] == repr(fitting)
+        assert document["settings"]["importance"] == (more[1] if more else None)
         loaded = vq.load(out / "model.vq.safetensors", into=wide())
         assert all(layer["error"] > 0 for layer in document["layers"])
         assert torch.isfinite(loaded(rows().batches[0][0])).all()
@@ -320,6 +323,10 @@ def test_bad_input_is_one_error(tmp_path):
         (["--method", "gptq-ssvq", "--bits", "4"], "--bits must be 2 or 3 with -ssvq, not 4"),
         (["--method", "gptq-vq", "--group", "8"], "--group and --asymmetric must stand without"),
         (["--method", "gptq-pq"], "method must be one of rtn"),
+        (
+            ["--method", "gptq-vq", "--importance", "inputs"],
+            "--importance must be 'gradients', not 'inputs'; inputs weigh errors anyway",
+        ),
     ],
 )
 def test_codebooks_that_cannot_be_are_one_error(options, message, tmp_path):
@@ -346,6 +353,23 @@ def test_rotation_refuses_tied_models(tmp_path):
     same = vq.load(tmp_path / "model.vq.safetensors", into=untied())
     task = letters()
     assert evaluate(same, task, reference=untied()).metrics["logit_kl"] < 1e-3
+
+
+def test_rotated_codebooks_are_the_model_again(tmp_path):
+    """Rotated, chosen by a recipe, stored and loaded: at 8 bits all but nothing is lost."""
+    pytest.importorskip("transformers")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        '"*down_proj": {method: vq, d: 1, k: 256}\nlm_head: {method: int8}\n"*": null\n'
+        '"*_proj": {method: ssvq, d: 1, k: 128, scale: output}\n'
+    )
+    given = {"data": f"py:{HERE}:letters", "method": "qep-ssvq", "recipe": recipe}
+    document = quantize.run(f"py:{HERE}:untied", out=tmp_path / "x", rotate=True, **given)
+    assert {layer["method"] for layer in document["layers"]} == {"ssvq", "vq", "int8"}
+    same = vq.load(tmp_path / "x" / "model.vq.safetensors", into=untied())
+    assert (same.model.layers[0].input_layernorm.weight == 1).all()
+    assert not torch.allclose(same.model.embed_tokens.weight, untied().model.embed_tokens.weight)
+    assert evaluate(same, letters(), reference=untied()).metrics["logit_kl"] < 1e-4
 
 
 def tied():

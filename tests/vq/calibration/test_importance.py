@@ -10,7 +10,11 @@ import vq
 from tests.vq.models import Net, batches, unchanged
 from vq import SSVQ, Recipe
 from vq.calibration.batches import fingerprint
-from vq.calibration.importance import input_second_moments, squared_gradients
+from vq.calibration.importance import (
+    input_second_moments,
+    output_gradients,
+    squared_gradients,
+)
 from vq.errors import ConfigError
 from vq.formats.model import provenance_of
 
@@ -27,6 +31,47 @@ def test_squared_gradients_are_the_mean_over_batches():
     assert found.keys() == {"stem", "fc1", "fc2", "head"}
     unchanged(model, before)
     assert model.fc1.weight.grad is None
+
+
+def test_output_gradients_are_those_of_every_output():
+    model = Net().eval()
+    before = copy.deepcopy(model.state_dict())
+    found = output_gradients(model, batches(3))
+    assert found.keys() == {"stem", "fc1", "fc2", "head"}
+    want = dict.fromkeys(found, 0)
+    for x, y in batches(3):
+        stem = model.stem(x[:, None])
+        fc1 = model.fc1(stem.flatten(1))
+        fc2 = model.fc2(torch.relu(model.norm(fc1)))
+        head = model.head(torch.relu(fc2))
+        loss = nn.functional.cross_entropy(head, y)
+        outputs = {"stem": stem, "fc1": fc1, "fc2": fc2, "head": head}
+        for name, grad in zip(outputs, torch.autograd.grad(loss, [*outputs.values()]), strict=True):
+            want[name] += grad.square().transpose(1, -1).flatten(0, -2).sum(0)
+    for name, values in found.items():
+        assert values.shape == (len(model.get_submodule(name).weight),)
+        torch.testing.assert_close(values, want[name])
+    unchanged(model, before)
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_output_gradients_of_every_kind_of_layer():
+    class Text(Every):
+        def forward(self, tokens):
+            return nn.functional.relu(super().forward(tokens), inplace=True).mean(1)
+
+    data = [(torch.randint(0, 10, (5, 9)), torch.zeros(5, dtype=torch.int64)) for _ in range(2)]
+    found = output_gradients(Text(), data)
+    assert {name: len(values) for name, values in found.items()} == {"conv": 6, "fc": 4}
+
+
+def test_output_gradients_need_targets():
+    with pytest.raises(ConfigError, match=r"^calibration batches must be \(inputs, targets\) to"):
+        output_gradients(Net(), [x for x, _ in batches(1)])
+    bad = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    data = [(torch.ones(2, 4), torch.zeros(2, 4))]
+    with pytest.raises(ConfigError, match="must give finite gradients, but layers '1', '0' saw"):
+        output_gradients(bad, data, loss=lambda x, y: (x * torch.inf).sum())
 
 
 def test_gradients_are_measured_for_frozen_weights_and_flags_restored():
