@@ -113,15 +113,14 @@ def run(
         int, typer.Option(min=1, help="Of codebooks: starts of clustering; the best is kept.")
     ] = _FITTING.restarts,
     em: Annotated[
-        int, typer.Option(min=0, help="Of codebooks: rounds of EM behind clustering.")
+        int, typer.Option(min=0, help="Of codebooks: rounds of EM in the exact metric.")
     ] = _FITTING.em,
     again: Annotated[
-        int,
-        typer.Option(min=0, help="Of codebooks: starts from the compensated weights behind each."),
+        int, typer.Option(min=0, help="Of codebooks: further starts, from compensated weights.")
     ] = _FITTING.again,
     importance: Annotated[
         str | None,
-        typer.Option(help="Of codebooks: 'gradients' weighs errors of outputs by the data's loss."),
+        typer.Option(help="Of codebooks: weigh errors of outputs by 'gradients' of the data."),
     ] = None,
     weights: Weights = None,
     batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 16,
