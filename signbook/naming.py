@@ -16,6 +16,7 @@ from torch import nn
 from signbook.hints import did_you_mean
 from signbook.tasks import Task
 from signbook.zoo.checkpoints import load_weights
+from signbook.zoo.gguf import gguf_in, gguf_model
 from signbook.zoo.hub import timm_model, transformers_model
 from vq.errors import ConfigError, SignbookError
 
@@ -30,14 +31,15 @@ _MODELS = (
     "py:signbook.zoo.llama:stories260k",
     "py:signbook.zoo.ddpm:ddpm",
     "py:signbook.zoo.minilm:minilm",
+    "py:signbook.zoo.smollm2:smollm2",
     "py:signbook.zoo.digits:DigitsViT",
 )
 _DATA = tuple(
     f"py:signbook.data:{name}"
     for name in (
         "cifar10_exact", "cifar10_jpeg", "digits", "imagenet_val", "imagenet_sample",
-        "imagenette160", "caltech101", "image_folder", "mnist_noise", "tinystories", "wikitext2",
-        "wikitext2_sentences",
+        "imagenette160", "caltech101", "image_folder", "mnist_noise", "tinyshakespeare",
+        "tinystories", "wikitext2", "wikitext2_sentences",
     )
 )  # fmt: skip
 _WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
@@ -51,7 +53,8 @@ def resolve_model(
     Parameters
     ----------
     name : str
-        ``timm:NAME``, ``hf:PATH_OR_ID`` or ``py:package.module:factory``.
+        ``timm:NAME``, ``hf:PATH_OR_ID`` or ``py:package.module:factory``. A path may lead to a
+        GGUF, or to a folder with one and no other weights.
     weights : path, optional
         A safetensors file, a torch file of tensors, or a file that the model knows how to read.
     pretrained : bool
@@ -69,7 +72,11 @@ def resolve_model(
     if kind == "timm" and rest:
         model = timm_model(rest, pretrained=wanted)
     elif kind == "hf" and rest:
-        model = transformers_model(rest, pretrained=wanted)
+        file = gguf_in(rest)
+        if file is None:
+            model = transformers_model(rest, pretrained=wanted)
+        else:
+            model = gguf_model(file, pretrained=wanted)
     elif kind == "py" and rest:
         model = _call(name, "model", _MODELS)
         if not isinstance(model, nn.Module):

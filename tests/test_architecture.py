@@ -62,7 +62,7 @@ ARROWS = {
     "hwsim/measure": "hwsim rtl vq/container vq/integer",
     "hwsim/sweep": "hwsim/measure hwsim/workloads hwsim/memory rtl vq/container vq/recipe",
     "hwsim": "hwsim",
-    "signbook/zoo": "vq/hf",
+    "signbook/zoo": "vq/hf vq/native",
     "signbook/data": "signbook/zoo",
     "signbook/packed": "signbook/naming vq",
     "signbook/plots": "",

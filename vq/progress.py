@@ -60,7 +60,7 @@ def _bar(description: str, total: int | None) -> Iterator[Advance]:
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
+    console = Console(file=sys.stderr)  # even where the work within is kept from writing there
     figures: tuple[ProgressColumn, ...]
     if total is None:
         figures = (TimeElapsedColumn(), TextColumn("{task.fields[count]}"))

@@ -14,6 +14,7 @@ from signbook.data.factories import (
     imagenet_val,
     imagenette160,
     mnist_noise,
+    tinyshakespeare,
     tinystories,
     wikitext2,
     wikitext2_sentences,
@@ -28,7 +29,13 @@ from signbook.data.images import (
 )
 from signbook.data.noise import NoiseBatches
 from signbook.data.photos import PhotoBatches, Photos
-from signbook.data.texts import load_stories, load_wikitext2, sentences_of, token_batches
+from signbook.data.texts import (
+    detokenized,
+    load_stories,
+    load_wikitext2,
+    sentences_of,
+    token_batches,
+)
 
 __all__ = [
     "ImageBatches",
@@ -41,6 +48,7 @@ __all__ = [
     "cifar10_jpeg",
     "data_file",
     "data_folder",
+    "detokenized",
     "digits",
     "image_folder",
     "imagenet_sample",
@@ -53,6 +61,7 @@ __all__ = [
     "load_wikitext2",
     "mnist_noise",
     "sentences_of",
+    "tinyshakespeare",
     "tinystories",
     "token_batches",
     "wikitext2",

@@ -1,6 +1,9 @@
 """One function per data set, with defaults that reproduce the published figures."""
 
 from collections.abc import Callable
+from typing import Any
+
+import torch
 
 from signbook.data.files import data_file
 from signbook.data.images import (
@@ -12,7 +15,13 @@ from signbook.data.images import (
 )
 from signbook.data.noise import NoiseBatches
 from signbook.data.photos import PhotoBatches, load_packed, load_photo_folder
-from signbook.data.texts import load_stories, load_wikitext2, sentences_of, token_batches
+from signbook.data.texts import (
+    detokenized,
+    load_stories,
+    load_wikitext2,
+    sentences_of,
+    token_batches,
+)
 from signbook.extras import require
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, TextProtocol
 from vq.errors import ConfigError
@@ -27,12 +36,15 @@ __all__ = [
     "imagenet_val",
     "imagenette160",
     "mnist_noise",
+    "tinyshakespeare",
     "tinystories",
     "wikitext2",
     "wikitext2_sentences",
 ]
 
-_STORIES_TOKENIZER = "stories260k"
+_STORIES_TOKENIZER, _SMOLLM2 = "stories260k", "smollm2"
+#: Where the parts of a long text begin and end, in twelfths of its tokens.
+_PARTS = {"all": (0, 12), "calibrate": (0, 7), "choose": (7, 8), "judge": (8, 12)}
 
 
 def digits(*, split: str = "test", batch: int = 150, seed: int = 0) -> Classification:
@@ -199,8 +211,8 @@ def tinystories(
 ) -> LanguageModelling:
     """Stories, one per row. The first 120 are the validation set, 32,262 predicted tokens.
 
-    ``skip=120&limit=none`` is everything else, for training. ``tokenizer`` is "stories260k" or
-    what transformers can load: a folder or an id.
+    ``skip=120&limit=none`` is everything else, for training. ``tokenizer`` is "stories260k",
+    "smollm2" or what transformers can load: a folder or an id.
     """
     stories = load_stories()[skip : None if limit is None else skip + limit]
     encode = _encoder(tokenizer)
@@ -218,17 +230,67 @@ def wikitext2(
     batch: int = 8,
     length: int = 256,
     tokenizer: str = _STORIES_TOKENIZER,
+    detokenize: bool = False,
+    part: str = "all",
+    seed: int | None = None,
 ) -> LanguageModelling:
     """WikiText-2 validation text in rows of ``length`` tokens, each predicted from its own row.
 
-    The first token of a row is not scored. ``limit`` counts rows; ``tokenizer`` is "stories260k"
-    or what transformers can load: a folder or an id.
+    The first token of a row is not scored. ``limit`` counts rows; ``tokenizer`` is "stories260k",
+    "smollm2" or what transformers can load: a folder or an id. ``detokenize`` undoes the text's
+    spacing, as models of ordinary texts need it. ``part`` is "all", or one of three that share no
+    row: "judge" is the last third, "choose" the twelfth before it, for choosing settings,
+    "calibrate" all before. A ``seed`` draws the rows at random, whole ones only.
     """
-    tokens = _encoder(tokenizer)("\n".join(load_wikitext2()))
-    rows = [tokens[i : i + length] for i in range(0, len(tokens), length)][:limit]
+    text = load_wikitext2()
+    return _rows_of(
+        "WikiText-2 validation" + ", detokenised" * detokenize,
+        detokenized("\n".join(text)) if detokenize else "\n".join(text),
+        tokenizer, part, length, limit, batch, seed,
+    )  # fmt: skip
+
+
+def tinyshakespeare(
+    *,
+    limit: int | None = None,
+    batch: int = 8,
+    length: int = 256,
+    tokenizer: str = _STORIES_TOKENIZER,
+    part: str = "all",
+    seed: int | None = None,
+) -> LanguageModelling:
+    """Plays of Shakespeare in rows; options as those of :func:`wikitext2`."""
+    text = data_file("tinyshakespeare/input.txt").read_text(encoding="utf-8")
+    return _rows_of("tinyshakespeare", text, tokenizer, part, length, limit, batch, seed)
+
+
+def _rows_of(
+    name: str,
+    text: str,
+    tokenizer: str,
+    part: str,
+    length: int,
+    limit: int | None,
+    batch: int,
+    seed: int | None,
+) -> LanguageModelling:
+    """Rows of one long text, as :func:`wikitext2` describes them."""
+    if part not in _PARTS:
+        raise ConfigError(f"part must be one of {', '.join(_PARTS)}, not {part!r}")
+    tokens = _encoder(tokenizer)(text)
+    first, end = (len(tokens) * twelfths // 12 for twelfths in _PARTS[part])
+    rows = [tokens[i : min(i + length, end)] for i in range(first, end, length)]
+    if seed is not None:
+        whole = [row for row in rows if len(row) == length]
+        order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
+        rows = [whole[i] for i in order.tolist()]
+        name += f", drawn with seed {seed}"
+    rows = rows[:limit]
+    if part != "all":
+        name += f", part {part!r}"
     return LanguageModelling(
         token_batches(rows, batch=batch, length=length),
-        TextProtocol(f"WikiText-2 validation, {len(rows)} rows", tokenizer, length, length),
+        TextProtocol(f"{name}, {len(rows)} rows", tokenizer, length, length),
     )
 
 
@@ -253,14 +315,25 @@ def _encoder(tokenizer: str) -> Callable[[str], list[int]]:
         from signbook.zoo.tokenizer import load_tokenizer
 
         return load_tokenizer(data_file("stories260K/tok512.bin")).encode
-    from signbook.zoo.hub import quiet_transformers
-
-    transformers = require("transformers", extra="lm", purpose=f"tokenizer {tokenizer!r}")
-    with quiet_transformers(f"tokenizer {tokenizer!r}"):
-        known = transformers.AutoTokenizer.from_pretrained(tokenizer)
+    known = _tokenizer(tokenizer)
 
     def encode(text: str) -> list[int]:
         found: list[int] = known(text, verbose=False)["input_ids"]
         return found
 
     return encode
+
+
+def _tokenizer(name: str) -> Any:
+    """A tokenizer of transformers: SmolLM2's, that of a GGUF, or another."""
+    from signbook.zoo.gguf import gguf_in, gguf_tokenizer
+    from signbook.zoo.hub import quiet_transformers
+    from signbook.zoo.smollm2 import smollm2_tokenizer
+
+    if name == _SMOLLM2:
+        return smollm2_tokenizer()
+    if file := gguf_in(name):
+        return gguf_tokenizer(file)
+    transformers = require("transformers", extra="lm", purpose=f"tokenizer {name!r}")
+    with quiet_transformers(f"tokenizer {name!r}"):
+        return transformers.AutoTokenizer.from_pretrained(name)

@@ -9,9 +9,27 @@ from torch import Tensor
 from signbook.data.files import data_file
 from vq.errors import ConfigError
 
-__all__ = ["load_stories", "load_wikitext2", "sentences_of", "token_batches"]
+__all__ = [
+    "detokenized",
+    "load_stories",
+    "load_wikitext2",
+    "sentences_of",
+    "token_batches",
+]
 
 _STORY_START = re.compile(r"Once upon|One day|There was")
+#: How WikiText spaces its words, and how they are written; in this order.
+_SPACING = (
+    (r" @([-,.])@ ", r"\1"),  # within words and numbers
+    (r"(?<==) (?==)", ""),  # of headings
+    (r'" ([^"\n]*?) "', r'"\1"'),
+    (r" (?='(?:s|t|m|re|ve|ll|d)\b)", ""),
+    (r"(?<=s) (?=' )", ""),  # of many
+    (r"(?<= )' ([^'\n]*?) '(?= )", r"'\1'"),
+    (r" (?=[.,;:!?%)\]°′″])", ""),
+    (r"(?<=[(\[$£]) ", ""),
+    (r"(?m)^ +| +$", ""),
+)  # fmt: skip
 
 
 def load_stories() -> list[str]:
@@ -34,6 +52,19 @@ def load_wikitext2() -> list[str]:
     text = data_file("wikitext2/valid.txt").read_text(encoding="utf-8")
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("=")]
+
+
+def detokenized(text: str) -> str:
+    """A text in the spacing of WikiText, written as it was before it was cut into words.
+
+    Where a mark can be read in two ways, such as a single quote, it is guessed from its line.
+
+    >>> detokenized(" = = Size = = \\n It is 5 @.@ 4 @-@ inch ( 14 cm ) , red . \\n")
+    '== Size ==\\nIt is 5.4-inch (14 cm), red.\\n'
+    """
+    for spaced, written in _SPACING:
+        text = re.sub(spaced, written, text)
+    return text
 
 
 def sentences_of(paragraphs: Sequence[str], limit: int | None = None) -> list[str]:

@@ -17,6 +17,7 @@ signbook.zoo.efficientnet:lite0    EfficientNet-Lite0 for ImageNet              
 signbook.zoo.llama:stories260k     Llama that tells children's stories              260,032
 signbook.zoo.ddpm:ddpm             noise predictor of a diffusion model (MNIST)     291,217
 signbook.zoo.minilm:minilm         sentence encoder all-MiniLM-L6-v2             22,565,376
+signbook.zoo.smollm2:smollm2       language model SmolLM2-135M-Instruct          134,515,008
 signbook.zoo.digits:DigitsViT      vision transformer of the demo                   469,258
 signbook.zoo.topics:topics_llama   Llama of the demo                                492,384
 =================================  ============================================  ==========

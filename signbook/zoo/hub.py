@@ -20,7 +20,13 @@ from vq.errors import ConfigError, SignbookError
 from vq.hf import METHOD, register
 from vq.progress import bar
 
-__all__ = ["quiet_transformers", "timm_model", "transformers_model"]
+__all__ = [
+    "quiet_transformers",
+    "reason",
+    "silent_transformers",
+    "timm_model",
+    "transformers_model",
+]
 
 #: What it means that a library raises an error of one of these kinds, the clearest first.
 _REASONS = {
@@ -106,13 +112,19 @@ def quiet_transformers(subject: str) -> Iterator[None]:
     ConfigError
         That names ``subject`` and says what to do without a network.
     """
+    with silent_transformers(), _one_error(subject):
+        yield
+
+
+@contextlib.contextmanager
+def silent_transformers() -> Iterator[None]:
+    """Keep transformers from printing, its bars too."""
     control = importlib.import_module("transformers.utils.logging")
     verbosity, bars = control.get_verbosity(), control.is_progress_bar_enabled()
     control.set_verbosity_error()
     control.disable_progress_bar()
     try:
-        with _one_error(subject):
-            yield
+        yield
     finally:
         control.set_verbosity(verbosity)
         if bars:
@@ -133,13 +145,13 @@ def _one_error(subject: str) -> Iterator[None]:
     except Exception as error:  # of transformers, timm, huggingface_hub, safetensors, httpx, ...
         raise ConfigError(
             f"{subject}: must be in a local folder or cache, or reachable by network, but "
-            f"{_reason(error)}; fill the cache where there is a network, or give a local folder"
+            f"{reason(error)}; fill the cache where there is a network, or give a local folder"
         ) from error
     finally:
         hub.setLevel(level)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """What went wrong, by the kinds of an error and of those that it came from."""
     kinds: set[str] = set()
     one: BaseException | None = error

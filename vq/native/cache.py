@@ -85,7 +85,12 @@ def _build(folder: Path, build: Callable[[Path], None]) -> None:
 
 def _digests(folder: Path) -> dict[str, str]:
     files = sorted(file for file in folder.iterdir() if file.name != _SEAL)
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {file.name: _digest(file) for file in files}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _is_whole(folder: Path) -> bool:

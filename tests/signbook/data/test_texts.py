@@ -4,14 +4,18 @@ import pytest
 import torch
 
 from signbook.data import (
+    detokenized,
+    factories,
     load_stories,
     load_wikitext2,
     sentences_of,
+    tinyshakespeare,
     tinystories,
     token_batches,
     wikitext2,
     wikitext2_sentences,
 )
+from signbook.tasks import TextProtocol
 from tests.signbook.shared import shared
 from vq.errors import ConfigError
 
@@ -97,3 +101,56 @@ def test_sentence_inputs():
         pytest.skip(str(error))
     assert [len(inputs["input_ids"]) for inputs in task.batches] == [4, 4, 2]
     assert set(task.batches[0]) == {"input_ids", "attention_mask"}
+
+
+@pytest.mark.parametrize(
+    ("spaced", "written"),
+    [
+        (" = = = Size = = = \n", "=== Size ===\n"),
+        ("about 1 @,@ 500 to 5 @.@ 4 , red @-@ tipped", "about 1,500 to 5.4, red-tipped"),
+        ('He said , " No ! " and left " it " .', 'He said, "No!" and left "it".'),
+        ("It isn 't Ann 's ; the lords ' cars ( 2 % ) .", "It isn't Ann's; the lords' cars (2%)."),
+        ("the ' best ' of [ all ] for $ 5 : 20 ° \n", "the 'best' of [all] for $5: 20°\n"),
+        ('one " quote \n two " quotes', 'one " quote\ntwo " quotes'),  # of a line, never of two
+    ],
+)
+def test_wikitext_is_written_as_it_was(spaced, written):
+    assert detokenized(spaced) == written
+
+
+@pytest.fixture
+def counted(monkeypatch, tmp_path):
+    """A text of 120 tokens, each its own place, whatever the tokenizer."""
+    monkeypatch.setenv("SIGNBOOK_DATA", str(tmp_path))
+    (tmp_path / "tinyshakespeare").mkdir()
+    (tmp_path / "tinyshakespeare/input.txt").write_text(" ".join(map(str, range(120))))
+    monkeypatch.setattr(
+        factories, "_encoder", lambda name: lambda text: [int(word) for word in text.split()]
+    )
+
+
+def rows(**options):
+    return [
+        tokens[0].tolist() for tokens, _ in tinyshakespeare(batch=1, length=8, **options).batches
+    ]
+
+
+def test_parts_of_a_text_share_nothing(counted):
+    bounds = {"all": (0, 120), "calibrate": (0, 70), "choose": (70, 80), "judge": (80, 120)}
+    for part, (first, end) in bounds.items():
+        assert [token for row in rows(part=part) for token in row] == [*range(first, end)]
+    with pytest.raises(
+        ConfigError, match=r"^part must be one of all, calibrate, choose, judge, not 'test'$"
+    ):
+        tinyshakespeare(part="test")
+
+
+def test_a_seed_draws_whole_rows(counted):
+    drawn = rows(part="calibrate", seed=1)
+    assert sorted(drawn) == [[*range(i, i + 8)] for i in range(0, 64, 8)]
+    assert drawn[:3] == rows(part="calibrate", seed=1, limit=3) != rows(part="calibrate", limit=3)
+    assert rows(part="calibrate", seed=2) != drawn
+    task = tinyshakespeare(part="judge", length=8, limit=2, seed=3)
+    assert task.protocol == TextProtocol(
+        "tinyshakespeare, drawn with seed 3, part 'judge', 2 rows", "stories260k", 8, 8
+    )

@@ -15,6 +15,7 @@ from signbook.data import (
     mnist_noise,
     sentences_of,
     tinystories,
+    wikitext2,
 )
 from signbook.evaluation import evaluate
 from signbook.zoo.ddpm import load_ddpm
@@ -22,9 +23,11 @@ from signbook.zoo.llama import generate, load_stories260k
 from signbook.zoo.minilm import minilm, minilm_tokenizer, tokenize
 from signbook.zoo.resnet import load_resnet20, load_resnet44
 from signbook.zoo.resnet8 import load_resnet8
+from signbook.zoo.smollm2 import smollm2
 from signbook.zoo.tiniest import load_tiniest
 from signbook.zoo.tokenizer import load_tokenizer
 from tests.signbook.shared import shared
+from vq.errors import ConfigError
 
 EXACT = "cifar10_exact/cifar10_exact.npz"
 RESNET20 = "resnet_cifar10/resnet20-12fca82f.th"
@@ -86,6 +89,26 @@ def test_stories260k_nats_per_token():
     metrics = evaluate(model, task).metrics
     assert metrics["nats_per_token"] == pytest.approx(1.237, abs=0.0005)
     assert metrics["perplexity"] == pytest.approx(3.4441, abs=0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "scored", "known"),
+    [
+        ({"part": "judge", "length": 512, "limit": 16}, 8_176, 27.25),
+        ({"length": 1024, "limit": 48}, 49_104, 17.83),
+    ],
+)
+def test_perplexity_of_smollm2(options, scored, known):
+    shared("wikitext2/valid.txt")
+    try:
+        model = smollm2()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    task = wikitext2(tokenizer="smollm2", detokenize=True, batch=1, **options)
+    assert sum(int(mask.sum()) for _, mask in task.batches) == scored
+    assert sum(p.numel() for p in model.parameters()) == 134_515_008
+    assert evaluate(model, task).metrics["perplexity"] == pytest.approx(known, rel=0.01)
 
 
 def test_ddpm_noise_error():
