@@ -1,0 +1,211 @@
+"""What ``real_language.py`` measures: SmolLM2 quantised in one way, and judged.
+
+Every measurement is a process of its own (:func:`alone`), so that its peak of memory is, too.
+"""
+
+import resource
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+import vq
+from rescomp import Clip, Fitting, Settings, quantize_
+from rescomp.methods import Method
+from signbook.commands.quantize import method_named
+from signbook.data.factories import tinyshakespeare, wikitext2
+from signbook.evaluation import evaluate
+from signbook.tasks import LanguageModelling
+from signbook.zoo.smollm2 import smollm2
+from vq.container import account
+from vq.formats.format import Format
+from vq.recipe.selection import select
+
+__all__ = ["SHARES", "Arm", "Setting", "Work", "alone", "bits_of", "held_out", "measured"]
+
+T = TypeVar("T")
+Codebook = vq.SSVQ | vq.VQ
+BLOCKS, MEGA = 30, 1e6
+#: Linears of a block that share a codebook.
+PARTS = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "o": ("self_attn.o_proj",),
+    "gate-up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+SCALARS = {2: vq.Int2, 3: vq.Int3, 4: vq.Int4}
+#: What each method calls the share of its own term.
+SHARES = {"gptaq": "alpha", "gptaq-r": "alpha2", "exa": "beta", "qep": "beta"}
+METRICS = ("perplexity", "logit_kl", "logit_kl_median", "logit_kl_p99")
+#: Rows of text, one at a time.
+TEXT: dict[str, Any] = {"length": 512, "batch": 1, "tokenizer": "smollm2"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is compared at one number of bits.
+
+    Attributes
+    ----------
+    name : str
+    bits : int
+        Of the scalars.
+    books : dict
+        Codebook formats by name.
+    wider : dict
+        Those of output projections, where they are others.
+    """
+
+    name: str
+    bits: int
+    books: dict[str, Codebook]
+    wider: dict[str, Codebook] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is chosen for an arm.
+
+    Attributes
+    ----------
+    group, zeros
+        Of scalars, as in :class:`vq.Int2`.
+    share : float, optional
+        Of the method's own term, in place of the method's default.
+    sweeps : int
+        Of codebooks that compensate, as in :class:`rescomp.Fitting`.
+    """
+
+    group: int = 0
+    zeros: bool = False
+    share: float | None = None
+    sweeps: int = 0
+
+    def __str__(self) -> str:
+        said = []
+        if self.group:
+            said.append(f"groups of {self.group}{' with zeros' * self.zeros}")
+        if self.sweeps:
+            said.append(f"sweeps {self.sweeps}")
+        if self.share is not None:
+            said.append(f"share {self.share:g}")
+        return ", ".join(said)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm of a work by its name, as ``qep-ssvq``, ``exa@0.5`` or ``vq``."""
+
+    work: Work
+    name: str
+
+    @property
+    def book(self) -> str | None:
+        """Name of its codebook format; None has scalars."""
+        kind = self.name.rpartition("-")[2]
+        return kind if kind in self.work.books else None
+
+    @property
+    def solver(self) -> str:
+        """The method that chooses codes; empty for fp32, and where codebooks are clustered."""
+        if self.name == "fp32":
+            return ""
+        name = self.name if self.book is None else self.name.rpartition("-")[0]
+        return name.partition("@")[0]
+
+    @property
+    def share(self) -> float | None:
+        """The share that its name fixes."""
+        fixed = self.name.partition("@")[2]
+        return float(fixed) if fixed else None
+
+    def method(self, setting: Setting) -> Method:
+        """What chooses the codes; scalars of 2 bits have ResComp's mode "org", as its authors'."""
+        options: dict[str, float | str | None] = {}
+        if self.solver in SHARES:
+            options[SHARES[self.solver]] = setting.share if self.share is None else self.share
+        if self.book is None and self.work.bits == 2 and self.solver.endswith("-r"):
+            options["mode"] = "org"
+        return method_named(self.solver, **options)
+
+    def recipe(self, setting: Setting) -> vq.Recipe:
+        """All linears of the blocks; embedding and output layer, which are one, stay."""
+        return vq.Recipe(
+            {
+                f"model.layers.{block}.{name}": self._format(setting, block, part)
+                for block in range(BLOCKS)
+                for part, names in PARTS.items()
+                for name in names
+            }
+        )
+
+    def _format(self, setting: Setting, block: int, part: str) -> Format:
+        if self.book is None:
+            return SCALARS[self.work.bits](group=setting.group, zeros=setting.zeros)
+        books = self.work.books | (self.work.wider if part == "o" else {})
+        return replace(books[self.book], scale="output", shared=f"{block}.{part}")
+
+
+def alone(function: Callable[..., T], *given: object) -> T:
+    """Call a function in a new process, on one core."""
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        return pool.submit(function, *given).result()
+
+
+def bits_of(model: nn.Module, recipe: vq.Recipe) -> float:
+    """Bits per weight over the layers of a recipe, everything counted."""
+    counted = account([layer.geometry for layer in select(model, recipe).layers])
+    return 8 * sum(a.total_bytes for a in counted) / sum(a.geometry.weights for a in counted)
+
+
+def measured(arm: Arm, setting: Setting, seed: int, rows: int, judged: int) -> dict[str, float]:
+    """Quantise on ``rows`` rows that ``seed`` draws; judge on ``judged`` others, and a second text.
+
+    Seconds are the processor's, of everything between model and quantised model, with the passes
+    of both models over the calibration text; memory is all that the process held until then.
+    """
+    model, facts = smollm2(), {}
+    if arm.name != "fp32":
+        start = time.process_time()
+        facts["bits_per_weight"] = _quantise(model, arm, setting, seed, rows)
+        facts["solver_seconds"] = time.process_time() - start
+        facts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGA
+    text, other = _wikitext2("judge", judged), tinyshakespeare(limit=judged // 2, **TEXT)
+    found = evaluate(model, text, reference=smollm2(), progress=False).metrics
+    facts["shakespeare"] = evaluate(model, other, progress=False).metrics["perplexity"]
+    return {name: found[name] for name in METRICS} | facts
+
+
+def held_out(arm: Arm, setting: Setting, seed: int, rows: int) -> float:
+    """Nats per token on as many rows for choosing, quantised on ``rows`` calibration rows."""
+    model = smollm2()
+    _quantise(model, arm, setting, seed, rows)
+    return evaluate(model, _wikitext2("choose", rows), progress=False).metrics["nats_per_token"]
+
+
+def _quantise(model: nn.Module, arm: Arm, setting: Setting, seed: int, rows: int) -> float:
+    """Quantise in place; bits per weight."""
+    recipe = arm.recipe(setting)
+    data = [{"input_ids": tokens} for tokens, _ in _wikitext2("calibrate", rows, seed).batches]
+    if not arm.solver:
+        return vq.compress_(
+            model, recipe, calibration=data, importance="inputs", progress=False, seed=seed
+        ).bits_per_weight
+    return quantize_(
+        model,
+        data,
+        recipe,
+        arm.method(setting),
+        settings=Settings(clip=Clip(), measure=False),
+        fitting=Fitting(sweeps=setting.sweeps),
+        seed=seed,
+    ).bits_per_weight
+
+
+def _wikitext2(part: str, rows: int, seed: int | None = None) -> LanguageModelling:
+    return wikitext2(part=part, limit=rows, detokenize=True, seed=seed, **TEXT)

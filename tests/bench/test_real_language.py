@@ -1,0 +1,189 @@
+"""The comparison on SmolLM2: arms, bits, choices, pieces, and one arm on a small model."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+import vq
+from bench import real_language
+from bench.harness import Bench
+from bench.real_language import Arm, Setting, Work
+from rescomp import GPTAQ, GPTAQR, GPTQ, QEP, RTN
+from signbook.tasks import LanguageModelling
+from vq.errors import ConfigError
+
+TWO, THREE, FOUR = real_language.WORKS.values()
+#: As the script finds it, beside itself.
+quantised = sys.modules[Arm.__module__]
+
+
+@pytest.mark.parametrize(
+    ("work", "arm", "share", "method"),
+    [
+        (TWO, "rtn", None, RTN()),
+        (TWO, "gptq", None, GPTQ()),
+        (TWO, "gptaq", 1.0, GPTAQ(1.0)),
+        (TWO, "gptaq-r", 0.1, GPTAQR(0.25, 0.1, mode="org")),
+        (THREE, "gptaq-r", None, GPTAQR()),
+        (TWO, "exa", None, QEP()),
+        (TWO, "exa@0.5", 0.75, QEP(0.5)),
+        (TWO, "gptaq-vq", None, GPTAQ()),
+        (TWO, "gptaq-r-ssvq", 0.1, GPTAQR(0.25, 0.1)),
+        (THREE, "qep-ssvq", 0.75, QEP(0.75)),
+    ],
+)
+def test_arms_name_methods(work, arm, share, method):
+    assert Arm(work, arm).method(Setting(share=share)) == method
+
+
+def test_recipes_hold_all_linears_and_share_codebooks_in_a_block():
+    layers = {f"model.layers.7.{name}" for names in quantised.PARTS.values() for name in names}
+    for work, o in ((TWO, vq.VQ(d=4, k=512)), (THREE, vq.VQ(d=3, k=512))):
+        books = Arm(work, "gptaq-vq").recipe(Setting()).rules
+        assert len(books) == 30 * 7 and layers < books.keys()
+        assert books["model.layers.7.self_attn.o_proj"] == replace(o, scale="output", shared="7.o")
+        wanted = replace(work.books["vq"], scale="output", shared="7.qkv")
+        assert {books[f"model.layers.7.self_attn.{x}_proj"] for x in "qkv"} == {wanted}
+    scalars = Arm(TWO, "exa@0.5").recipe(Setting(group=128, zeros=True)).rules
+    assert (
+        set(scalars.values()) == {vq.Int2(group=128, zeros=True)} and scalars.keys() == books.keys()
+    )
+    assert Arm(FOUR, "rtn").recipe(Setting(group=192)).rules[max(layers)] == vq.Int4(group=192)
+
+
+@pytest.mark.parametrize("work", real_language.WORKS.values(), ids=real_language.WORKS)
+def test_codebooks_have_equal_bits_and_scalars_no_fewer(work):
+    real_language.check_bits(work)
+
+
+@pytest.mark.parametrize(
+    ("plain", "bits"),
+    [
+        (vq.VQ(d=4, k=128), "1.8"),  # fewer than SSVQ
+        (vq.VQ(d=4, k=512), "2.3"),  # more than 2 % above
+    ],
+)
+def test_codebooks_of_other_bits_are_refused(plain, bits):
+    work = Work("other", 2, {"ssvq": vq.SSVQ(d=8, k=256), "vq": plain})
+    words = rf"^work 'other': vq must .* than ssvq, 2\.0654, .* scalars, 2\.0833, not {bits}\d+$"
+    with pytest.raises(ConfigError, match=words):
+        real_language.check_bits(work)
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Function that starts the same bench anew, as a later process would."""
+    monkeypatch.chdir(tmp_path)
+
+    def begin(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+        names = tuple(real_language.WORKS), real_language.ARMS
+        return Bench("real_language", "What it measures.", seeds=2, works=names[0], arms=names[1])
+
+    return begin
+
+
+def test_settings_are_chosen_one_after_another(start, monkeypatch):
+    asked = []
+
+    def loss(arm, setting):
+        asked.append((arm.work.name, setting))
+        return abs(setting.group - 280) + abs((setting.share or 0) - 0.2) + abs(setting.sweeps - 3)
+
+    monkeypatch.setattr(real_language, "held_out_alone", loss)
+    groups = [Setting(288, True, 0.25), Setting(128, True, 0.25), Setting(192, share=0.25)]
+    best = Setting(288, True, 0.25)
+    assert real_language.chosen(start(), Arm(TWO, "gptaq-r")) == best
+    shares = [Setting(288, True, share) for share in (0.1, 1.0)]
+    assert asked == [(TWO.name, one) for one in groups + shares]
+    assert real_language.chosen(start(), Arm(TWO, "gptaq-r")) == best
+    assert len(asked) == 5, "kept choices are not made again"
+    assert real_language.chosen(start(), Arm(TWO, "exa@0.5")) == Setting(288, True)
+    assert len(asked) == 8, "the share of a name is not chosen"
+    book = Setting(share=0.75, sweeps=2)
+    assert real_language.chosen(start(), Arm(FOUR, "qep-ssvq")) == book
+    assert {name for name, _ in asked[8:]} == {THREE.name} and len(asked) == 11
+    for arm in ("fp32", "ssvq"):
+        assert real_language.chosen(start(), Arm(TWO, arm)) == Setting() and len(asked) == 11
+
+
+def test_pieces_are_planned_seed_by_seed(start):
+    def plan(*arguments):
+        return [(a.work.name, a.name, seed) for a, seed in real_language.planned(start(*arguments))]
+
+    whole = plan()
+    assert len(whole) == len(set(whole)) == 2 * (14 + 12) + 14
+    assert [seed for work, _, seed in whole if work == TWO.name] == [0] * 14 + [1] * 12
+    assert {seed for work, _, seed in whole if work == FOUR.name} == {0}
+    piece = plan("--works", "smollm2@3.1", "--arms", "qep-vq", "rtn")
+    assert piece == [(THREE.name, "qep-vq", 0), (THREE.name, "rtn", 0), (THREE.name, "qep-vq", 1)]
+    quick = [(TWO.name, arm, 0) for arm in ("fp32", "gptaq", "exa", "qep-vq", "qep-ssvq")]
+    assert plan("--quick") == quick
+    assert plan("--quick", "--arms", "exa", "gptq") == [(TWO.name, "exa", 0)]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A work on one block of a small model, and random text."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    def model():
+        torch.manual_seed(1)
+        config = LlamaConfig(
+            vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+            num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True,
+        )  # fmt: skip
+        return LlamaForCausalLM(config).eval()
+
+    asked = []
+
+    def text(*, limit, length, batch, tokenizer, part="second", seed=None, detokenize=False):
+        assert (length, batch, tokenizer, detokenize) == (512, 1, "smollm2", part != "second")
+        asked.append((part, limit, seed))
+        generator = torch.Generator().manual_seed(len(part) + (seed or 0))
+        rows = torch.randint(64, (limit, 1, 24), generator=generator)
+        return LanguageModelling([(row, torch.ones(1, 24, dtype=torch.bool)) for row in rows])
+
+    monkeypatch.setattr(quantised, "smollm2", model)
+    monkeypatch.setattr(quantised, "wikitext2", text)
+    monkeypatch.setattr(quantised, "tinyshakespeare", text)
+    monkeypatch.setattr(quantised, "BLOCKS", 1)
+    books = {"ssvq": vq.SSVQ(d=4, k=16), "vq": vq.VQ(d=2, k=16)}
+    return Work("small", 2, books), asked
+
+
+def test_an_arm_is_quantised_on_its_seed_and_judged_on_other_text(small):
+    work, asked = small
+    fp32 = quantised.measured(Arm(work, "fp32"), Setting(), 0, 6, 4)
+    judged = [("judge", 4, None), ("second", 2, None)]
+    assert asked == judged and fp32["logit_kl"] == fp32["logit_kl_p99"] == 0
+    assert "bits_per_weight" not in fp32
+    found = {}
+    for name in ("gptq", "vq", "qep-ssvq"):
+        asked.clear()
+        setting = Setting(group=16) if name == "gptq" else Setting(sweeps=1)
+        one = quantised.measured(Arm(work, name), setting, 5, 6, 4)
+        assert asked == [("calibrate", 6, 5), *judged]
+        assert one.keys() - fp32.keys() == {"bits_per_weight", "solver_seconds", "peak_mb"}
+        assert 0 < one["logit_kl_median"] < one["logit_kl"] < one["logit_kl_p99"]
+        assert one["perplexity"] != fp32["perplexity"] and one["shakespeare"] != fp32["shakespeare"]
+        assert one["solver_seconds"] > 0 and one["peak_mb"] > 50
+        found[name] = one
+    recipe = Arm(work, "vq").recipe(Setting())
+    assert found["vq"]["bits_per_weight"] == quantised.bits_of(quantised.smollm2(), recipe)
+    again = quantised.measured(Arm(work, "qep-ssvq"), Setting(sweeps=1), 6, 6, 4)
+    assert again["logit_kl"] != found["qep-ssvq"]["logit_kl"]
+
+
+def test_choices_are_judged_on_text_for_choosing_alone(small):
+    work, asked = small
+    loss = quantised.held_out(Arm(work, "exa"), Setting(group=16), 1000, 3)
+    assert asked == [("calibrate", 3, 1000), ("choose", 3, None)] and 4 < loss < 5
+    assert loss != quantised.held_out(Arm(work, "exa"), Setting(group=16, share=0.5), 1000, 3)
+
+
+def test_measurements_run_in_a_process_of_their_own_on_one_core():
+    torch.set_num_threads(2)
+    assert quantised.alone(torch.get_num_threads) == 1 and torch.get_num_threads() == 2
