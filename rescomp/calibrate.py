@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from rescomp.worker import LayerReport, LayersDone, Worker, off
 from vq.activations.tokens import ActivationQuantizer
 from vq.calibration.batches import Batch, as_it_was, each, fingerprint, split
 from vq.calibration.memory import enough_memory
+from vq.calibration.norms import Norms, run_on, warn_of_norms
 from vq.calibration.stages import Stage, stages_of
 from vq.calibration.streams import Runner
 from vq.calibration.survey import survey, without_cache
@@ -113,6 +115,7 @@ def quantize_(
     resume: bool = False,
     offload: bool = False,
     activations: ActivationQuantizer | None = None,
+    norms: bool = True,
     seed: int = 0,
     progress: LayersDone | None = None,
 ) -> QuantizeResult:
@@ -164,6 +167,10 @@ def quantize_(
         Keep hidden states on the CPU between blocks.
     activations : ActivationQuantizer, optional
         What rounds activations in this model; it is off where the unquantised one runs.
+    norms : bool
+        Measure the statistics of batch norms again, after every layer for those behind it and in
+        the end for all, in mean over the batches; a warning if there are none. Norms that keep no
+        statistics, or with a momentum of 0, stay.
     seed : int
         Of the clustering of codebooks; recorded in the file. Nothing else is random.
     progress : callable, optional
@@ -208,7 +215,7 @@ def quantize_(
     store = None
     if checkpoint_dir is not None:
         marks = fingerprint_of(model, calibration, rules, method, settings, fitting, seed)
-        marks["activations"] = repr(activations)
+        marks |= {"activations": repr(activations), "norms": str(norms)}
         marks["importance"] = fingerprint([weighed]) if weighed else "equal"
         store = StageCheckpoints(checkpoint_dir, marks, resume=resume)
     names = [layer.name for layer in selection.layers]
@@ -225,10 +232,16 @@ def quantize_(
                 Runner(model, data, seen.chain, offload=offload),
             )
         codebooks = CodebookSolver(selection.layers, settings, fitting, weighed, seed)
+        found = Norms(model) if norms and data else None
         worker = Worker(
-            runner, before, selection.layers, method, settings, codebooks, activations, progress
-        )
+            runner, before, selection.layers, method, settings, codebooks, found, activations,
+            progress,
+        )  # fmt: skip
         walk(stages, worker, worker.streams, store)
+        if found is not None and len(found):
+            found.measure_(partial(run_on, model, data), shared=True)
+        elif norms:
+            warn_of_norms(model, stacklevel=4)
     set_provenance(model, Provenance(TOOL, canonical_json(rules.to_json()), seed, calibration))
     reports = [worker.reports[layer.name] for layer in selection.layers]
     return QuantizeResult(reports, selection.kept)

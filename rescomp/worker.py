@@ -18,6 +18,7 @@ from rescomp.resume import pack, unpack
 from rescomp.settings import Settings
 from vq.activations.tokens import ActivationQuantizer
 from vq.calibration.gathering import Gatherer, Group, is_looked_up
+from vq.calibration.norms import Norms
 from vq.calibration.stages import Stage
 from vq.calibration.statistics import Statistics
 from vq.calibration.streams import Runner, Stream, Streams
@@ -79,6 +80,7 @@ class Worker:
         method: Method,
         settings: Settings,
         codebooks: CodebookSolver,
+        norms: Norms | None,
         activations: ActivationQuantizer | None,
         progress: LayersDone | None,
     ) -> None:
@@ -86,7 +88,7 @@ class Worker:
         self._before = before
         self._layers = {layer.name: layer for layer in layers}
         self._method, self._settings, self._progress = method, settings, progress
-        self._activations, self._codebooks = activations, codebooks
+        self._activations, self._codebooks, self._norms = activations, codebooks, norms
         self._weights = Weights([])
         self._found: dict[str, Quantized | Coded] = {}
         self._shared: dict[str, nn.Parameter] = {}
@@ -101,7 +103,8 @@ class Worker:
     @contextmanager
     def _unquantised(self, stage: Stage) -> Iterator[None]:
         """Turn the model into the unquantised one, as far as the present stage."""
-        with self._weights.unquantised(), off(self._activations):
+        norms = nullcontext() if self._norms is None else self._norms.as_given()
+        with self._weights.unquantised(), norms, off(self._activations):
             yield
 
     @contextmanager
@@ -109,6 +112,7 @@ class Worker:
         """Keep both weights of a stage's layers; in the end, store the codes in their modules."""
         layers = [self._layers[name] for name in stage.layers]
         self._weights = Weights(layers)
+        self._measure_norms(stage)
         yield
         for layer in layers:
             weight = layer.modules[0].weight
@@ -217,6 +221,20 @@ class Worker:
             self.reports[name] = LayerReport(g, self._methods[name], one.report)
             if self._progress is not None and is_main():
                 self._progress(len(self.reports), len(self._layers), name)
+        if found:
+            self._measure_norms(stage)
+
+    def _measure_norms(self, stage: Stage) -> None:
+        """Let the batch norms of a stage know what they are fed with by now."""
+        if self._norms is None or self.streams is None:
+            return
+        changed = self.streams.changed
+        part, chain = changed.runner.model, changed.runner.chain
+        if chain is not None and stage.place is not None:
+            part = chain.blocks[stage.place]
+        if self._norms.within(part):
+            batches = range(len(changed.runner))
+            self._norms.measure_(lambda: [changed.run(stage, i) for i in batches], shared=True)
 
     def _warn(self, layer: Selected) -> None:
         """Say that a layer was rounded to nearest, unless it is one that always is."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vq.calibration.batches import Batch, fingerprint, repeatable
 from vq.calibration.importance import input_second_moments, squared_gradients
-from vq.calibration.norms import reestimate_norms_
+from vq.calibration.norms import reestimate_norms_, warn_of_norms
 from vq.calibration.whole import whole
 from vq.clustering.cluster import KMeans
 from vq.container import Geometry, Provenance, account
@@ -67,6 +67,7 @@ def compress_(
     calibration: Iterable[Batch] | None = None,
     importance: str | Mapping[str, Tensor] | None = None,
     loss: Callable[[Any, Any], Tensor] = nn.functional.cross_entropy,
+    norms: bool = True,
     seed: int = 0,
     progress: bool = True,
 ) -> CompressResult:
@@ -86,14 +87,16 @@ def compress_(
     model : nn.Module
     recipe : Recipe
     calibration : iterable of batches, optional
-        Inputs, or (inputs, targets). Iterated more than once; those of a generator are kept. The
-        statistics of batch norms are measured again on them after compression.
+        Inputs, or (inputs, targets). Iterated more than once; those of a generator are kept.
     importance : "inputs", "gradients" or mapping of layer name to tensor, optional
         How much an error of each weight matters, shaped like the weight. The first two are
         measured on ``calibration`` (:mod:`vq.calibration.importance`). Layers that are
         not named, and all layers by default, weigh their errors alike.
     loss : callable
         ``loss(model(inputs), targets)``, for "gradients".
+    norms : bool
+        Measure the statistics of batch norms again on ``calibration``, in mean over its batches; a
+        warning if there is none. Those that keep no statistics, or with a momentum of 0, stay.
     seed : int
         Equal seeds, weights and recipes give equal results.
     progress : bool
@@ -138,7 +141,11 @@ def compress_(
             if layer.norm is not None and scale is not None:
                 fold_(layer.modules[0], layer.norm, scale)
             _replace(layer, compressed, codebooks)
-        if calibration is not None:
+        if not norms:
+            pass
+        elif calibration is None:
+            warn_of_norms(model)
+        else:
             with bar("measuring batch norms", None, enabled=progress):
                 reestimate_norms_(model, calibration)
         set_provenance(model, Provenance(TOOL, canonical_json(recipe.to_json()), seed, data_hash))

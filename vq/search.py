@@ -1,12 +1,14 @@
 """Choose a format for every layer: measure what each would cost, then spend a budget best."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
+from vq.calibration.batches import Batch, repeatable
+from vq.calibration.norms import Norms, reestimate_norms_, warn_of_norms
 from vq.compress import compress_group
 from vq.container import Geometry, account
 from vq.errors import ConfigError, RecipeError
@@ -50,6 +52,8 @@ def sensitivity(
     methods: Mapping[str, Sequence[Format | None]],
     score: Callable[[nn.Module], float],
     *,
+    calibration: Iterable[Batch] | None = None,
+    norms: bool = True,
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, list[Choice]]:
@@ -64,6 +68,11 @@ def sensitivity(
         format that does not fit a layer is left out for it; None is the choice to keep it.
     score : callable
         Loss of a model on held-out data, lower is better. Called once per layer and format.
+    calibration : iterable of batches, optional
+        Inputs, or (inputs, targets), on which the statistics of batch norms are measured again
+        before every score, that of the original model too. Not those that are scored.
+    norms : bool
+        False leaves the norms as they are, and warns of nothing.
     seed : int
     progress : bool
         Show a progress bar when standard error is a terminal.
@@ -77,8 +86,11 @@ def sensitivity(
     RecipeError
         If a pattern matches nothing, or no format fits a layer.
     ConfigError
-        If the score is not a finite number.
+        If the score is not a finite number, or the calibration data are not what the model accepts.
     """
+    if norms and calibration is None:
+        warn_of_norms(model)
+    batches = repeatable(calibration) if norms and calibration is not None else None
     jobs: dict[str, list[Format | None]] = {}
     layers: dict[tuple[str, Format | None], Selected] = {}
     rules: list[Format | None] = [m for group in methods.values() for m in group]
@@ -90,7 +102,7 @@ def sensitivity(
             jobs.setdefault(layer.name, []).append(method)
             layers[layer.name, method] = layer
     order = {name: i for i, (name, _) in enumerate(model.named_modules())}
-    baseline = _finite(score(model), "the original model")
+    baseline = _score(model, score, batches, "the original model")
     found: dict[str, list[Choice]] = {}
     with bar("sensitivity", sum(map(len, jobs.values())), enabled=progress) as advance:
         for name in sorted(jobs, key=order.__getitem__):
@@ -102,7 +114,7 @@ def sensitivity(
                     decoded = compressed.approximation(layer.weight)
                     try:
                         layer.weight.copy_(decoded)
-                        loss = _finite(score(model), f"layer {name!r} as {candidate}")
+                        loss = _score(model, score, batches, f"layer {name!r} as {candidate}")
                     finally:
                         layer.weight.copy_(original)
                 (counted,) = account([layer.geometry])
@@ -135,7 +147,17 @@ def _offer_to_keep(
         found.setdefault(layer.name, []).append(choice)
 
 
-def _finite(value: float, what: str) -> float:
+def _score(
+    model: nn.Module,
+    score: Callable[[nn.Module], float],
+    batches: Iterable[Batch] | None,
+    what: str,
+) -> float:
+    """Score a model with its norms measured again on batches; they come back afterwards."""
+    with Norms(model).kept():
+        if batches is not None:
+            reestimate_norms_(model, batches)
+        value = score(model)
     if not np.isfinite(value):
         raise ConfigError(f"score of {what} must be finite, not {value}")
     return float(value)

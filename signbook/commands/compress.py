@@ -4,7 +4,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from signbook.commands.options import SEED, Importance, Json, Model, Out, Recipe, Seed, Weights
+from signbook.commands.options import (
+    SEED,
+    Importance,
+    Json,
+    Model,
+    Norms,
+    Out,
+    Recipe,
+    Seed,
+    Weights,
+)
 from signbook.commands.printing import print_compressed, save_json, warnings_in_short
 
 if TYPE_CHECKING:
@@ -20,6 +30,7 @@ def run(
     weights: Weights = None,
     data: Annotated[str | None, typer.Option(help="Calibration data, named like a model.")] = None,
     importance: Importance = None,
+    norms: Norms = True,
     seed: Seed = SEED,
     json: Json = None,
 ) -> dict[str, Any]:
@@ -45,6 +56,7 @@ def run(
             calibration=None if objective is None else objective.calibration(),
             importance=importance,
             loss=nn.functional.cross_entropy if objective is None else objective.loss,
+            norms=norms,
             seed=seed,
         )
         file = vq.save(network, out / FILE_NAME)

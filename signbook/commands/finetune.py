@@ -13,6 +13,7 @@ from signbook.commands.options import (
     Importance,
     Json,
     Model,
+    Norms,
     Out,
     Recipe,
     Seed,
@@ -70,6 +71,7 @@ def run(
         int, typer.Option(min=1, help="Batches per optimiser step.")
     ] = _TRAINING.accumulate,
     importance: Importance = None,
+    norms: Norms = True,
     seed: Seed = SEED,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder.")
@@ -127,6 +129,7 @@ def run(
                 calibration=calibration,
                 importance=importance,
                 loss=objective.loss,
+                norms=norms,
                 seed=seed,
             )
         mine = objective.mine(seed)

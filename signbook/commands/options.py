@@ -25,6 +25,7 @@ __all__ = [
     "Memory",
     "Methods",
     "Model",
+    "Norms",
     "Out",
     "Recipe",
     "Rom",
@@ -52,6 +53,12 @@ Weights = Annotated[
 Recipe = Annotated[Path, typer.Option(metavar="FILE", help="Patterns and methods, in YAML.")]
 Importance = Annotated[
     str | None, typer.Option(help="Weigh errors by 'inputs' or 'gradients' of the data.")
+]
+Norms = Annotated[
+    bool,
+    typer.Option(
+        "--norms/--no-norms", help="Measure the statistics of batch norms again on the data."
+    ),
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files; made if missing.")]
 

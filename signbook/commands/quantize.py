@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from signbook.commands.defaults import Defaults
-from signbook.commands.options import DEVICE, SEED, Device, Json, Model, Out, Seed, Weights
+from signbook.commands.options import DEVICE, SEED, Device, Json, Model, Norms, Out, Seed, Weights
 from signbook.commands.printing import (
     print_rows,
     print_table,
@@ -122,6 +122,7 @@ def run(
         str | None,
         typer.Option(help="Of codebooks: weigh errors of outputs by 'gradients' of the data."),
     ] = None,
+    norms: Norms = True,
     weights: Weights = None,
     batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 16,
     offload: Annotated[
@@ -214,6 +215,7 @@ def run(
                 resume=resume,
                 offload=offload,
                 activations=rounded,
+                norms=norms,
                 seed=seed,
                 progress=lambda done, total, name: advance(note=name),
             )

@@ -1,6 +1,7 @@
 """Small models of all kinds, with data, and their quantisation by running whole models only."""
 
 import copy
+from functools import partial
 
 import torch
 from torch import nn
@@ -170,6 +171,32 @@ class Skips(nn.Module):
         return x
 
 
+class NormedStep(nn.Module):
+    """Block that begins with a batch norm and has another between its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.BatchNorm1d(12), nn.BatchNorm1d(12)
+        self.fc1, self.fc2 = nn.Linear(12, 12), nn.Linear(12, 12)
+
+    def forward(self, x):
+        return x + self.fc2(torch.relu(self.norm(self.fc1(self.first(x)))))
+
+
+class Normed(nn.Module):
+    """Batch norms before, in and behind the blocks, the second of which is kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Linear(12, 12), nn.BatchNorm1d(12)
+        self.blocks = nn.Sequential(*[NormedStep() for _ in range(3)])
+        self.tail, self.head = nn.BatchNorm1d(12), nn.Linear(12, 3)
+        self.eval()
+
+    def forward(self, x):
+        return self.head(torch.relu(self.tail(self.blocks(torch.relu(self.norm(self.stem(x)))))))
+
+
 def chain():
     """Modules in a row."""
     torch.manual_seed(0)
@@ -242,13 +269,15 @@ CASES = {
     "shared": (Shared, vectors),
     "skips": (Skips, vectors),
     "chain": (chain, vectors),
+    "normed": (Normed, partial(vectors, rows=32)),
 }
 
 
 def by_whole_models(model, batches, groups, recipe, method, settings):
     """Quantise ``groups`` of layers in turn; every input comes from running two whole models.
 
-    Slow, and shares no code with the walk. Returns integers by layer.
+    Batch norms in groups of names are measured again when their turn comes. Slow, and shares no
+    code with the walk. Returns integers by layer.
     """
     plain, quantised = copy.deepcopy(model), copy.deepcopy(model)
     layers = dict(candidates(quantised))
@@ -256,6 +285,9 @@ def by_whole_models(model, batches, groups, recipe, method, settings):
     found = {}
     for group in groups:
         first = group[0]
+        if isinstance(quantised.get_submodule(first), nn.BatchNorm1d):
+            measure(quantised, [quantised.get_submodule(name) for name in group], batches)
+            continue
         op = {"Conv1D": "linear_t", "Conv1d": "conv1d", "Conv2d": "conv2d"}.get(
             type(layers[first]).__name__, "linear"
         )
@@ -283,6 +315,21 @@ def by_whole_models(model, batches, groups, recipe, method, settings):
             decoded = torch.cat([part.weight for part in parts])
             layers[name].weight.data = weight_of(decoded, shape, op, g.axis).to(weight.dtype)
     return found
+
+
+@torch.no_grad()
+def measure(model, norms, batches):
+    """Means of the batches' statistics, with ``norms`` alone in training."""
+    model.eval()
+    for norm in norms:
+        norm.train()
+        norm.reset_running_stats()
+        norm.momentum = None
+    for batch in batches:
+        model(batch)
+    for norm in norms:
+        norm.eval()
+        norm.momentum = 0.1
 
 
 @torch.no_grad()

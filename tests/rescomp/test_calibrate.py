@@ -27,6 +27,7 @@ from rescomp.methods import uncrossed
 from tests.rescomp.models import (
     CASES,
     Branches,
+    Normed,
     Shared,
     bert,
     by_whole_models,
@@ -37,11 +38,14 @@ from tests.rescomp.models import (
     tokens,
     vectors,
 )
+from tests.vq.models import unchanged
 from vq import Int3, Int4, Int8, Recipe
+from vq.calibration.norms import reestimate_norms_
 from vq.calibration.survey import survey, without_cache
 from vq.container import open_container
 from vq.errors import ConfigError, RecipeError, ResumeError, UnsupportedLayerError, WeightError
 from vq.formats.model import compressed_layers
+from vq.layers import candidates
 
 EXACT = Settings(dtype=torch.float64)
 pytestmark = pytest.mark.filterwarnings("ignore:layer .* statistics should hold a token")
@@ -106,6 +110,23 @@ GROUPS = {
     "shared": [[f"blocks.{i}"] for i in ("0.fc1", "0.fc2", "1.fc1", "1.fc2", "2.fc2")],
     "skips": [[f"blocks.{i}.{x}"] for i in range(4) for x in ("fc1", "fc2")],
     "chain": [["0"], ["2.0"], ["4"]],
+    "normed": [
+        ["stem"],
+        ["norm"],
+        (first := ["blocks.0.first", "blocks.0.norm"]),
+        ["blocks.0.fc1"],
+        first,
+        ["blocks.0.fc2"],
+        first,
+        ["blocks.1.first", "blocks.1.norm"],
+        (last := ["blocks.2.first", "blocks.2.norm"]),
+        ["blocks.2.fc1"],
+        last,
+        ["blocks.2.fc2"],
+        last,
+        ["tail"],
+        ["head"],
+    ],
 }
 
 
@@ -113,7 +134,8 @@ GROUPS = {
 @pytest.mark.parametrize("method", [GPTQ(), QEP()], ids=str)
 def test_codes_are_those_of_whole_models(name, method):
     model, data = case(name)
-    recipe = Recipe({layer: Int3(group=8) for group in GROUPS[name] for layer in group})
+    named = {layer for group in GROUPS[name] for layer in group}
+    recipe = Recipe({n: Int3(group=8) for n, _ in candidates(model) if n in named})
     want = by_whole_models(model, data, GROUPS[name], recipe, method, EXACT)
     result = quantize_(model, data, recipe, method, settings=EXACT)
     assert [layer.geometry.name for layer in result.layers] == list(integers(model))
@@ -271,11 +293,34 @@ def test_hidden_states_may_lie_elsewhere():
     assert all(torch.equal(codes, theirs[name]) for name, codes in ours.items())
 
 
+def test_batch_norms_end_measured_again_on_the_data():
+    torch.manual_seed(0)
+    model, data = Normed(), vectors(rows=32)
+    quantize_(model, data, 2, GPTQ())
+    ended = copy.deepcopy(model.state_dict())
+    assert reestimate_norms_(model, data) == 8
+    unchanged(model, ended)
+    assert model.tail.running_mean.any() and model.tail.momentum == 0.1
+    rounded = Normed()
+    quantize_(rounded, data, 2, settings=Settings(measure=False))  # runs nothing else
+    assert rounded.tail.running_mean.any()
+
+
+def test_batch_norms_stay_without_data_or_if_they_are_to():
+    with pytest.warns(UserWarning, match=r"^batch norms must be measured again once weights"):
+        quantize_(Normed(), None, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quantize_(Normed(), None, 2, norms=False)
+        quantize_(model := Normed(), vectors(rows=32), 2, GPTQ(), norms=False)
+    assert not any(m.running_mean.any() for m in model.modules() if isinstance(m, nn.BatchNorm1d))
+
+
 class _Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("name", ["llama", "convolutions", "branches"])
+@pytest.mark.parametrize("name", ["llama", "convolutions", "branches", "normed"])
 @pytest.mark.parametrize("after", [1, 5])
 def test_resumed_runs_end_like_undisturbed_ones(tmp_path, name, after):
     model, data = case(name)
@@ -300,6 +345,8 @@ def test_resumed_runs_end_like_undisturbed_ones(tmp_path, name, after):
     assert got == want
     for layer in compressed_layers(model):
         assert torch.equal(resumed.get_submodule(layer.name).weight, layer.module.weight)
+    buffers = dict(resumed.named_buffers())
+    assert all(torch.equal(buffers[name], value) for name, value in model.named_buffers())
     again = copy.deepcopy(start)  # now everything is there
     assert quantize_(again, data, **settings, checkpoint_dir=tmp_path, resume=True) == want
 
@@ -322,6 +369,7 @@ def test_another_run_is_not_resumed(tmp_path):
         "data": {"data": vectors(3)},
         "settings": {"settings": Settings(damping=0.1)},
         "weights": {"model": changed},
+        "norms": {"norms": False},
         "activations": {"model": rounded, "activations": ActivationQuantizer(rounded, ["0"])},
     }.items():
         assert f"but its {subject} differs" in refused(ResumeError, resume=True, **settings)

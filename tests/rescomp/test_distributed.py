@@ -6,7 +6,7 @@ from torch import nn
 
 from rescomp import QEP, Settings, Statistics, quantize_
 from tests.processes import two_processes
-from tests.rescomp.models import Branches, chain, vectors
+from tests.rescomp.models import Branches, Normed, chain, vectors
 from vq.calibration.gathering import Gatherer
 from vq.errors import ConfigError, SignbookError
 from vq.formats.model import compressed_layers
@@ -21,6 +21,13 @@ def weights(build, data, **settings):
     found = {layer.name: layer.module.weight.detach() for layer in compressed_layers(model)}
     reports = {x.geometry.name: [x.report.tokens, x.report.error] for x in result.layers}
     return found, reports
+
+
+def normed(data):
+    torch.manual_seed(0)
+    model = Normed()
+    quantize_(model, data, 3, QEP(), settings=EXACT)
+    return model.state_dict()
 
 
 def refused(*args, **settings):
@@ -50,6 +57,7 @@ def worker(rank, folder):
     Gatherer.gather = gather
     found = {"chain": weights(chain, mine), "uneven": weights(Branches, vectors(5)[rank * 3 :][:3])}
     found["sums"] = [(s.hessian, s.cross, s.tokens) for parts in gathered for s in parts]
+    found["normed"] = normed(vectors(5, rows=32)[rank * 3 :][:3])
     place = folder / "checkpoints"
     found["stored"] = weights(chain, mine, checkpoint_dir=place)
     found["resumed"] = weights(chain, mine, checkpoint_dir=place, resume=True)
@@ -95,6 +103,13 @@ def test_statistics_are_those_of_one_process(two, monkeypatch):
             assert tokens == one.tokens
             torch.testing.assert_close(hessian, one.hessian, rtol=1e-12, atol=1e-12)
             torch.testing.assert_close(cross, one.cross, rtol=1e-12, atol=1e-12)
+
+
+def test_batch_norms_are_those_of_one_process(two):
+    want = normed(vectors(5, rows=32))
+    for found in (rank["normed"] for rank in two):
+        torch.testing.assert_close(found, want, rtol=1e-6, atol=1e-7)
+        assert found["tail.num_batches_tracked"] == 5
 
 
 def test_processes_resume_together(two):

@@ -1,6 +1,7 @@
 """compress_: what it changes, what it leaves alone, what it refuses."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 import vq
-from tests.vq.models import Net
+from tests.vq.models import Net, batches
 from vq import SSVQ, VQ, Int2, Int3, Int4, Int8, Recipe
 from vq.errors import ConfigError, RecipeError, UnsupportedLayerError, WeightError
 from vq.formats.model import compressed_layers, provenance_of
@@ -275,3 +276,33 @@ def test_padding_that_is_not_zero_or_has_no_values_is_not_spoken_of():
         model[0].weight[3] = 1
     vq.plan(model, recipe)
     vq.compress_(model, recipe, progress=False)
+
+
+UNMEASURED = (
+    r"^batch norms must be measured again once weights change, but no data were given: the 1 of "
+    r"this model .*; give inputs of all classes .* \(norms=False, --no-norms\)$"
+)
+
+
+def test_batch_norms_without_data_are_spoken_of_unless_they_are_to_stay():
+    recipe = Recipe({"fc1": SSVQ(d=8, k=4)})
+    with pytest.warns(UserWarning, match=UNMEASURED):
+        vq.compress_(Net(), recipe, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vq.compress_(nn.Sequential(nn.Linear(16, 32)), Recipe({"0": SSVQ(d=8, k=4)}))
+        model = Net()
+        vq.compress_(model, recipe, norms=False, progress=False)
+        assert not model.norm.running_mean.any()
+        vq.compress_(model := Net(), recipe, norms=False, calibration=batches(), progress=False)
+    assert not model.norm.running_mean.any()
+
+
+def test_a_file_holds_the_statistics_that_were_measured(tmp_path):
+    model = Net()
+    vq.compress_(model, Recipe({"fc1": SSVQ(d=8, k=4)}), calibration=batches(), progress=False)
+    vq.save(model, tmp_path / "model.vq.safetensors")
+    same = vq.load(tmp_path / "model.vq.safetensors", into=Net())
+    assert model.norm.running_mean.any()
+    for name, values in model.norm.named_buffers():
+        assert torch.equal(same.norm.get_buffer(name), values)

@@ -1,6 +1,8 @@
 """Sensitivity leaves the model alone; allocation is optimal within its budget."""
 
+import copy
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vq
-from tests.vq.models import Net, batches
+from tests.vq.models import Net, batches, unchanged
 from vq import SSVQ, VQ, Int2, Int4, Int8, Recipe
+from vq.calibration.norms import reestimate_norms_
 from vq.errors import ConfigError, RecipeError
 from vq.search import Choice, allocate, sensitivity
 
@@ -40,6 +43,29 @@ def test_measures_each_layer_alone_and_leaves_the_model_as_it_was():
     assert choice.loss_increase == pytest.approx(loss(alone) - loss(model), abs=1e-6)
     assert choice.geometry == result.layers[0].geometry
     assert 8 * choice.bytes / choice.weights == result.bits_per_weight
+
+
+def test_batch_norms_are_measured_again_before_every_score():
+    model, data = Net(), batches(seed=1)
+    before = copy.deepcopy(model.state_dict())
+    rule = SSVQ(d=8, k=16)
+    found = sensitivity(model, {"fc1": [rule]}, loss, calibration=iter(data))
+    unchanged(model, before)
+    alone = copy.deepcopy(model)
+    vq.compress_(alone, Recipe({"fc1": rule}), calibration=data)
+    reestimate_norms_(model, data)
+    assert found["fc1"][0].loss_increase == pytest.approx(loss(alone) - loss(model), abs=1e-6)
+
+
+def test_batch_norms_without_data_are_spoken_of_unless_they_are_to_stay():
+    with pytest.warns(UserWarning, match=r"^batch norms must be measured again once weights"):
+        sensitivity(Net(), {"fc1": CANDIDATES[:1]}, loss)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain = sensitivity(net := Net(), {"fc1": CANDIDATES[:1]}, loss, norms=False)
+        data = batches(seed=1)
+        stays = sensitivity(net, {"fc1": CANDIDATES[:1]}, loss, norms=False, calibration=data)
+    assert plain == stays
 
 
 def test_methods_that_do_not_fit_are_left_out():
