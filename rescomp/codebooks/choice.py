@@ -79,7 +79,7 @@ class Codewords:
 
     def _nearest(self, weight: Tensor, metric: Tensor, unit: Tensor) -> Tensor:
         scores = self._scores(metric @ weight, ((self.book @ metric) * self.book).sum(1), unit)
-        return scores.argmin(dim=1)
+        return _least(scores)
 
     def _scores(self, pulls: Tensor, norms: Tensor, unit: Tensor) -> Tensor:
         """Cost [O, k] over the unit, up to what all codewords share."""
@@ -90,26 +90,50 @@ class Codewords:
         d, outputs = weight.shape
         diagonal = metric.diagonal()
         scores = self._scores(weight.abs() * diagonal[:, None], self.book.square() @ diagonal, unit)
-        count = min(self.candidates, len(self.book))
-        found = scores.topk(count, dim=1, largest=False, sorted=False).indices.T  # [c, O]
-        # Signed values [d, c * O] of the candidates, and what they leave.
-        values = torch.copysign(self.book[found].permute(2, 0, 1) * unit, weight[:, None]).reshape(
-            d, count * outputs
-        )
-        pulls = metric @ (weight[:, None] - values.view(d, count, outputs)).reshape(d, -1)
-        if not self.parity:
-            _turn_each(values, pulls, metric)
-        else:
+        found = _smallest(scores, min(self.candidates, len(self.book)))  # [c, O]
+        values = self.book.T.index_select(1, found.view(-1)).view(d, -1, outputs) * unit
+        values = values.copysign_(weight[:, None]).view(d, -1)
+        pulls = metric @ (weight[:, None] - values.view(d, -1, outputs)).view(d, -1)
+        if self.parity:
             _make_even(values, pulls, metric)
+        else:
+            _turn_each(values, pulls, metric)
+        # Pairs, which take longest, are turned of the better half alone where signs are settled.
+        count = len(found) if self.parity else -(-len(found) // 2)
+        kept = _smallest(_costs(values, pulls, weight), count)
+        at = (kept * outputs + torch.arange(outputs, device=kept.device)).view(-1)
+        found = found.view(-1)[at]
+        values, pulls = values.index_select(1, at), pulls.index_select(1, at)
         for _ in range(_PAIRS if d > 1 else 0):
             _turn_pair(values, pulls, metric)
             if not self.parity:
                 _turn_each(values, pulls, metric)
-        rest = weight[:, None] - values.view(d, count, outputs)
-        costs = (rest * pulls.view(d, count, outputs)).sum(0)
-        best = costs.argmin(dim=0, keepdim=True)
-        chosen = values.view(d, count, outputs).gather(1, best.expand(d, 1, outputs))[:, 0]
-        return Choice(found.gather(0, best)[0], torch.signbit(chosen))
+        best = _least(_costs(values, pulls, weight))
+        at = best * outputs + torch.arange(outputs, device=best.device)
+        return Choice(found[at], torch.signbit(values.index_select(1, at)))
+
+
+def _costs(values: Tensor, pulls: Tensor, weight: Tensor) -> Tensor:
+    """Cost [O, c] of candidates ``values`` [d, c * O], of which ``pulls`` are left."""
+    d, outputs = weight.shape
+    rest = weight[:, None] - values.view(d, -1, outputs)
+    return rest.mul_(pulls.view(d, -1, outputs)).sum(0).T
+
+
+def _least(costs: Tensor) -> Tensor:
+    """Where every row of [n, k] is least, [n]."""
+    if costs.device.type == "cpu":  # numpy's is vectorised
+        return torch.from_numpy(costs.numpy().argmin(1))
+    return costs.argmin(1)
+
+
+def _smallest(costs: Tensor, count: int) -> Tensor:
+    """Where every row of [n, k] is smallest, [count, n]; overwrites it."""
+    found = [_least(costs)]
+    for _ in range(count - 1):
+        costs.scatter_(1, found[-1][:, None], torch.inf)
+        found.append(_least(costs))
+    return torch.stack(found)
 
 
 def _turn_each(values: Tensor, pulls: Tensor, metric: Tensor) -> None:
@@ -130,14 +154,20 @@ def _make_even(values: Tensor, pulls: Tensor, metric: Tensor) -> None:
 
 def _turn_pair(values: Tensor, pulls: Tensor, metric: Tensor) -> None:
     """Turn the two signs that together lower the cost most, where any do."""
-    a, b = torch.triu_indices(len(values), len(values), 1, device=values.device)
+    d = len(values)
     single = _changes(values, pulls, metric)
-    both = (8 * metric[a, b])[:, None] * values[a] * values[b]
-    both += single[a]
-    both += single[b]
-    least, at = both.min(dim=0)
-    _turn(values, pulls, metric, a[at], least < 0)
-    _turn(values, pulls, metric, b[at], least < 0)
+    gains = torch.empty(d * (d - 1) // 2, values.shape[1], dtype=values.dtype, device=values.device)
+    for a, rows in enumerate(gains.split([*range(d - 1, 0, -1)])):
+        torch.mul(values[a + 1 :], -8 * metric[a, a + 1 :, None], out=rows)
+        rows.mul_(values[a]).sub_(single[a + 1 :]).sub_(single[a])
+    # A gain's last bits say which it is: the greatest is found with its place in one pass.
+    kind = torch.int64 if gains.dtype == torch.float64 else torch.int32
+    last = (1 << (len(gains) - 1).bit_length()) - 1
+    marks = torch.arange(len(gains), dtype=kind, device=gains.device)[:, None]
+    most = gains.clamp_(min=0).view(kind).bitwise_and_(~last).bitwise_or_(marks).amax(0)
+    a, b = torch.triu_indices(d, d, 1, device=values.device)[:, most & last]
+    _turn(values, pulls, metric, a, most > last)
+    _turn(values, pulls, metric, b, most > last)
 
 
 def _changes(values: Tensor, pulls: Tensor, metric: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ F32 = NDArray[np.float32]
 ITERATIONS = 50
 #: The start looks at this many points per codeword; the iterations always use all of them.
 START_POINTS_PER_CODEWORD = 256
+#: Points whose distances to all codewords are held at once.
+_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,16 @@ def assign(points: F32, codebook: F32, weights: F32 | None = None) -> tuple[NDAr
         return indices[:, 0], nearest if weights is None else nearest * weights
     weighted = weights * points
     queries = np.concatenate([weights, weighted], axis=1)
-    keys = np.concatenate([-np.square(codebook), 2 * codebook], axis=1)
-    scores, indices = faiss.knn(queries, keys, 1, metric=faiss.METRIC_INNER_PRODUCT)
+    keys = np.concatenate([np.square(codebook), -2 * codebook], axis=1).T
+    indices = np.empty(len(points), np.int64)
+    least = np.empty(len(points), np.float32)
+    for start in range(0, len(points), _ROWS):
+        scores = queries[start : start + _ROWS] @ keys
+        nearest = scores.argmin(axis=1)
+        indices[start : start + _ROWS] = nearest
+        least[start : start + _ROWS] = scores[np.arange(len(scores)), nearest]
     norms = np.einsum("nd,nd->n", weighted, points)
-    return indices[:, 0], np.maximum(norms - scores[:, 0], 0)
+    return indices, np.maximum(norms + least, 0)
 
 
 def _plus_plus(points: F32, k: int, weights: F32 | None, rng: np.random.Generator) -> F32:
