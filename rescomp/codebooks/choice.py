@@ -98,8 +98,8 @@ class Codewords:
             _make_even(values, pulls, metric)
         else:
             _turn_each(values, pulls, metric)
-        # Pairs, which take longest, are turned of the better half alone where signs are settled.
-        count = len(found) if self.parity else -(-len(found) // 2)
+        # Pairs, which take longest, are turned of the best quarter where single signs are settled.
+        count = len(found) if self.parity else -(-len(found) // 4)
         kept = _smallest(_costs(values, pulls, weight), count)
         at = (kept * outputs + torch.arange(outputs, device=kept.device)).view(-1)
         found = found.view(-1)[at]

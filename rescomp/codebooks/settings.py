@@ -16,7 +16,7 @@ class Fitting:
     Attributes
     ----------
     iterations : int
-        Of k-means, at most.
+        Of k-means, at most: over few sub-vectors first, then over all.
     em : int
         Rounds of expectation-maximisation after it, at most: sub-vectors choose their codewords,
         and codewords are fitted to them, in the exact metric of their columns.
@@ -32,7 +32,7 @@ class Fitting:
         Codewords whose signs are searched, the nearest by the diagonal of the metric.
     """
 
-    iterations: int = 25
+    iterations: int = 8
     em: int = 0
     restarts: int = 1
     again: int = 0

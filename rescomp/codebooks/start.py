@@ -14,6 +14,10 @@ __all__ = ["clustered", "expected"]
 
 #: Sub-vectors per codeword that clustering looks at; what is refitted later sees all.
 _SAMPLE = 256
+#: Those that it starts with: the first iterations have far to go, and few points say where.
+_COARSE = 32
+#: How far codewords move once all are looked at, in units of the way to their points' mean.
+_STEP = 2.0
 
 
 def clustered(
@@ -37,24 +41,21 @@ def clustered(
     groups, outputs = len(goal) // g.d, goal.shape[1]
     generator = torch.Generator().manual_seed(seed)
     count = groups * outputs
-    chosen = torch.arange(count)
-    if count > (limit := max(_SAMPLE * g.k, g.k)):
-        chosen = torch.randperm(count, generator=generator)[:limit]
-    chosen = chosen.to(goal.device)
+    chosen = torch.randperm(count, generator=generator)[: _SAMPLE * g.k].to(goal.device)
     group, output = chosen // outputs, chosen % outputs
     points = goal.view(groups, g.d, outputs)[group, :, output] / unit[output][:, None]
     weights = costs.view(groups, g.d)[group] * unit[output].square()[:, None]
     weights = weights / weights.mean()
     if g.sign_bits:
         points = points.abs()
-    found = kmeans(
-        np.ascontiguousarray(points.float().cpu().numpy()),
-        g.k,
-        weights=np.ascontiguousarray(weights.float().cpu().numpy()),
-        iterations=iterations,
-        seed=seed,
-    )
-    return torch.from_numpy(found.codebook).to(goal)
+    points = np.ascontiguousarray(points.float().cpu().numpy())
+    weights = np.ascontiguousarray(weights.float().cpu().numpy())
+    few = slice(_COARSE * g.k)
+    how = {"iterations": iterations, "seed": seed}
+    book = kmeans(points[few], g.k, weights=weights[few], **how).codebook
+    if len(points) > _COARSE * g.k:
+        book = kmeans(points, g.k, weights=weights, start=book, step=_STEP, **how).codebook
+    return torch.from_numpy(book).to(goal)
 
 
 def expected(

@@ -50,6 +50,8 @@ def kmeans(
     weights: F32 | None = None,
     iterations: int = ITERATIONS,
     seed: int = 0,
+    start: F32 | None = None,
+    step: float = 1.0,
 ) -> Clustering:
     """Cluster ``points`` by Lloyd's algorithm from a k-means++ start.
 
@@ -65,6 +67,11 @@ def kmeans(
     iterations : int
         At most this many; fewer if the assignment stops changing.
     seed : int
+    start : [k, d] float32, optional
+        Codebook to start from, in place of k-means++.
+    step : float
+        How far codewords move, in units of the way to the mean of their points: at 2, a third of
+        the iterations come as far. The last iteration moves them to the mean.
 
     Raises
     ------
@@ -75,11 +82,16 @@ def kmeans(
     if not 1 <= k <= len(points):
         raise ValueError(f"k must be between 1 and the {len(points)} points, not {k}")
     rng = np.random.default_rng(seed)
-    codebook = _plus_plus(points, k, weights, rng)
+    codebook = _plus_plus(points, k, weights, rng) if start is None else start
     indices, distances = assign(points, codebook, weights)
     done, previous = 0, np.full_like(indices, -1)
-    while done < iterations and not np.array_equal(previous, indices):
-        codebook = _centroids(points, weights, indices, distances, codebook)
+    while done < iterations:
+        if np.array_equal(previous, indices):
+            if step == 1:
+                break
+            step = 1.0
+        way = 1.0 if done == iterations - 1 else step
+        codebook = _centroids(points, weights, indices, distances, codebook, way)
         previous = indices
         indices, distances = assign(points, codebook, weights)
         done += 1
@@ -153,8 +165,9 @@ def _centroids(
     indices: NDArray[np.int64],
     distances: F32,
     previous: F32,
+    step: float = 1.0,
 ) -> F32:
-    """Move every codeword to the weighted mean of its points, empty ones to the farthest points."""
+    """Move every codeword towards the weighted mean of its points, empty ones to the farthest."""
     k, d = previous.shape
     count = np.bincount(indices, minlength=k)
     total = np.zeros(k)
@@ -165,7 +178,8 @@ def _centroids(
         sums = np.bincount(indices, x if w is None else x * w, minlength=k)
         mass = count if w is None else np.bincount(indices, w, minlength=k)
         moves = mass > 0
-        codebook[moves, j] = sums[moves] / mass[moves]
+        mean = sums[moves] / mass[moves]
+        codebook[moves, j] = mean if step == 1 else previous[moves, j] * (1 - step) + mean * step
         total += mass
     empty = np.flatnonzero(total == 0)
     if len(empty):

@@ -48,6 +48,31 @@ def test_equal_seeds_give_equal_results_and_other_seeds_others():
     assert not np.array_equal(first.codebook, other.codebook)
 
 
+def test_codewords_that_go_further_are_there_sooner():
+    points = gaussians(20_000, 4)
+    weights = np.random.default_rng(1).random(points.shape).astype(np.float32)
+    start = kmeans(points, 32, weights=weights, iterations=0).codebook
+    arms = [(12, 1.0), (36, 1.0), (12, 2.0)]
+    plain, long, far = (
+        kmeans(points, 32, weights=weights, iterations=n, start=start, step=step)
+        for n, step in arms
+    )
+    assert far.inertia < 0.4 * long.inertia + 0.6 * plain.inertia
+    # The last move is no further than to the mean of what each codeword had.
+    before = kmeans(points, 32, weights=weights, iterations=0, start=far.codebook)
+    assert before.inertia == far.inertia
+    mean = kmeans(points, 32, weights=weights, iterations=1, start=far.codebook).inertia
+    assert 0.995 * far.inertia < mean <= far.inertia
+
+
+def test_a_settled_assignment_ends_at_the_means():
+    points = gaussians(300, 2)
+    found = kmeans(points, 4, iterations=500, step=1.5)
+    moved, _ = reference_step(points, np.ones(300), found.codebook)
+    np.testing.assert_allclose(moved, found.codebook, atol=2e-5)
+    assert found.iterations < 500
+
+
 def test_weights_act_as_repetitions():
     points = gaussians(400, 4)
     counts = np.random.default_rng(1).integers(1, 5, 400)
