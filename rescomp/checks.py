@@ -13,6 +13,7 @@ from vq.container import Geometry
 from vq.errors import ConfigError, UnsupportedLayerError, WeightError
 
 __all__ = [
+    "check_book",
     "check_length",
     "check_method",
     "check_needs",
@@ -49,6 +50,24 @@ def check_values(weight: Tensor, g: Geometry) -> None:
         )
     if not is_finite(weight):
         raise WeightError(f"layer {g.name!r}: weight must be finite, not NaN or infinite")
+
+
+def check_book(book: Tensor, g: Geometry) -> None:
+    """Refuse a codebook in units that is not its layer's; warn of one that reaches few weights."""
+    said = f"layer {g.name!r}: codebook must be"
+    if tuple(book.shape) != (g.k, g.d):
+        raise ConfigError(f"{said} [{g.k}, {g.d}], not {list(book.shape)}")
+    if not is_finite(book):
+        raise ConfigError(f"{said} finite, not NaN or infinite")
+    if g.sign_bits and float(book.min()) < 0:
+        raise ConfigError(f"{said} magnitudes, as signs are stored, not {float(book.min()):g}")
+    reach = float(book.abs().max())
+    if reach < 0.5:
+        warnings.warn(
+            f"layer {g.name!r}: codebook should reach half the root mean square of the weights, 0.5, "
+            f"not {reach:g}; larger weights are lost unless sweeps refit their scales",
+            stacklevel=4,  # quantize_codebook is decorated
+        )
 
 
 def check_statistics(statistics: Statistics, g: Geometry) -> None:

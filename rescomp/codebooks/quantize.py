@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rescomp.checks import check_method, check_needs, check_statistics, check_values
+from rescomp.checks import (
+    check_book,
+    check_method,
+    check_needs,
+    check_statistics,
+    check_values,
+)
 from rescomp.codebooks.problem import Problem
 from rescomp.codebooks.settings import Fitting
 from rescomp.methods import Method
@@ -16,11 +22,14 @@ from rescomp.settings import Settings
 from vq.calibration.statistics import Statistics
 from vq.container import Geometry
 from vq.container.order import split
-from vq.errors import ConfigError, UnsupportedLayerError
+from vq.errors import ConfigError, UnsupportedLayerError, WeightError
 from vq.formats.codebook_weights import CodebookWeight, PlainVQ, SignSplit, Start
 from vq.layers import matrix_of
 
 __all__ = ["Coded", "quantize_codebook"]
+
+#: Greatest weight: its square, times a token's energy and summed over a layer, is a float32.
+_LARGEST = 2.0**40
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +117,11 @@ def quantize_codebook(
     UnsupportedLayerError
         If a layer is no codebook layer of sub-vectors along its inputs.
     WeightError
-        If a weight is not finite.
+        If a weight is not finite, or greater than 2**40.
     ConfigError
-        If a shape does not fit, there are too few sub-vectors, or the statistics are missing,
-        empty, not finite or not those of a positive semi-definite Hessian.
+        If a shape does not fit, there are too few sub-vectors, ``book`` is not finite or none for
+        the layers, or the statistics are missing, empty, not finite or not those of a positive
+        semi-definite Hessian.
     """
     settings, fitting = settings or Settings(), fitting or Fitting()
     check_method(method)
@@ -119,6 +129,8 @@ def quantize_codebook(
     for weight, g in zip(weights, geometries, strict=True):
         _check(weight, g, first)
         check_statistics(statistics, g)
+    if book is not None:
+        check_book(book, first)
     count = sum(g.N for g in geometries)
     if book is None and first.k > count:
         raise ConfigError(
@@ -174,3 +186,8 @@ def _check(weight: Tensor, g: Geometry, first: Geometry) -> None:
             f"{first.d} and k {first.k}, not {g.method} of d {g.d} and k {g.k}"
         )
     check_values(weight, g)
+    largest = float(weight.abs().max())
+    if largest > _LARGEST:
+        raise WeightError(
+            f"layer {g.name!r}: weight must be at most {_LARGEST:g} in magnitude, not {largest:g}"
+        )

@@ -162,6 +162,66 @@ def test_singular_hessians_take_more_damping():
     assert 0 < found.report.damping <= 1 and found.weight.isfinite().all()
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("sweeps", [0, 1])
+def test_odd_inputs_give_finite_weights(kind, sweeps):
+    """All tokens equal, no input ever other than 0, a stream that died, weights of one value."""
+    for change in ("equal", "dead", "stream", "constant", "outputs"):
+        p = problem()
+        if change == "equal":
+            p.x, p.y = (np.repeat(one[:, :1], 400, axis=1) for one in (p.x, p.y))
+        elif change == "constant":
+            p.weight[:] = 1
+        elif change == "outputs":
+            p.weight *= np.logspace(-20, 8, 12)[:, None]
+        else:
+            p.x[:] = 0
+            p.y[:] = 0 if change == "dead" else p.y
+        settings = Settings(measure=False)
+        (found,) = coded(p, kind, QEP(), fitting=Fitting(sweeps=sweeps), settings=settings)
+        for part in (found.weight, found.codebook, found.latent, found.unit):
+            assert part.isfinite().all(), change
+        if change == "equal":  # one direction is all that matters, and it is met
+            assert p.error(found.weight) < 0.05 * p.error(0 * found.weight)
+        if change in ("dead", "stream"):
+            assert found.report.dead_columns == 40
+
+
+@pytest.mark.parametrize("inputs", [3, 33, 39])
+def test_a_ragged_tail_is_filled_and_counted(inputs):
+    p = problem(30, inputs)
+    kind = SSVQ(d=8, k=16, scale="output")
+    (found,) = coded(p, kind, QEP(), fitting=Fitting(sweeps=1))
+    groups = -(-inputs // 8)
+    assert found.indices.shape == (30 * groups,) and found.geometry.N == 30 * groups
+    assert found.weight.shape == found.latent.shape == (30, inputs)
+    assert p.error(found.weight) < 0.5 * p.error(0 * found.weight)
+
+
+def test_a_codebook_that_cannot_reach_the_weights_is_named():
+    p, kind = problem(), SSVQ(d=4, k=16, scale="output")
+    book = torch.rand(16, 4, generator=torch.Generator().manual_seed(0)) * 1e-3
+    match = r"^layer 'layer0': codebook should reach half the root mean square of the weights, 0.5, not "
+    with pytest.warns(UserWarning, match=match):
+        (found,) = coded(p, kind, book=book)
+    with pytest.warns(UserWarning, match=match):
+        (swept,) = coded(p, kind, book=book, fitting=Fitting(sweeps=1))
+    assert p.error(swept.weight) < 0.5 * p.error(found.weight)
+
+
+@pytest.mark.parametrize(
+    ("book", "match"),
+    [
+        (torch.ones(8, 4), r"codebook must be \[16, 4\], not \[8, 4\]$"),
+        (torch.full((16, 4), torch.nan), "codebook must be finite, not NaN or infinite$"),
+        (torch.full((16, 4), -2.0), "codebook must be magnitudes, as signs are stored, not -2$"),
+    ],
+)
+def test_codebooks_that_are_not_the_layers_are_refused(book, match):
+    with pytest.raises(ConfigError, match=f"^layer 'layer0': {match}"):
+        coded(problem(), SSVQ(d=4, k=16, scale="output"), book=book)
+
+
 def test_bad_input_is_refused():
     p, kind = problem(), SSVQ(d=4, k=16)
 
@@ -180,6 +240,10 @@ def test_bad_input_is_refused():
     )  # fmt: skip
     refused(UnsupportedLayerError, ", 0 scales", kind=SSVQ(d=4, k=16, scale="norm"))
     refused(WeightError, "^layer 'layer0': weight must be finite", weights=[p.tensor() / 0])
+    refused(
+        WeightError, "^layer 'layer0': weight must be at most 1.09951e.12 in magnitude, not ",
+        weights=[p.tensor() * 1e30],
+    )  # fmt: skip
     with pytest.raises(ConfigError, match=r"^layer 'layer0': weight must be \[12, 40\], not"):
         quantize_codebook(
             [p.tensor().T], geometries(kind, p.tensor()), GPTQ(), p.statistics(), EXACT
