@@ -64,7 +64,7 @@ def check_book(book: Tensor, g: Geometry) -> None:
     reach = float(book.abs().max())
     if reach < 0.5:
         warnings.warn(
-            f"layer {g.name!r}: codebook should reach half the root mean square of the weights, 0.5, "
+            f"layer {g.name!r}: codebook should reach 0.5, half the root mean square of weights, "
             f"not {reach:g}; larger weights are lost unless sweeps refit their scales",
             stacklevel=4,  # quantize_codebook is decorated
         )

@@ -157,7 +157,7 @@ def _turn_pair(values: Tensor, pulls: Tensor, metric: Tensor) -> None:
     d = len(values)
     single = _changes(values, pulls, metric)
     gains = torch.empty(d * (d - 1) // 2, values.shape[1], dtype=values.dtype, device=values.device)
-    for a, rows in enumerate(gains.split([*range(d - 1, 0, -1)])):
+    for a, rows in enumerate(torch.split(gains, list(range(d - 1, 0, -1)))):
         torch.mul(values[a + 1 :], -8 * metric[a, a + 1 :, None], out=rows)
         rows.mul_(values[a]).sub_(single[a + 1 :]).sub_(single[a])
     # A gain's last bits say which it is: the greatest is found with its place in one pass.

@@ -48,13 +48,17 @@ def clustered(
     weights = weights / weights.mean()
     if g.sign_bits:
         points = points.abs()
-    points = np.ascontiguousarray(points.float().cpu().numpy())
-    weights = np.ascontiguousarray(weights.float().cpu().numpy())
+    all_points, all_weights = (
+        np.ascontiguousarray(x.float().cpu().numpy()) for x in (points, weights)
+    )
     few = slice(_COARSE * g.k)
-    how = {"iterations": iterations, "seed": seed}
-    book = kmeans(points[few], g.k, weights=weights[few], **how).codebook
-    if len(points) > _COARSE * g.k:
-        book = kmeans(points, g.k, weights=weights, start=book, step=_STEP, **how).codebook
+    book = kmeans(
+        all_points[few], g.k, weights=all_weights[few], iterations=iterations, seed=seed
+    ).codebook
+    if len(all_points) > _COARSE * g.k:
+        book = kmeans(
+            all_points, g.k, weights=all_weights, iterations=iterations, start=book, step=_STEP
+        ).codebook
     return torch.from_numpy(book).to(goal)
 
 

@@ -201,7 +201,9 @@ def test_a_ragged_tail_is_filled_and_counted(inputs):
 def test_a_codebook_that_cannot_reach_the_weights_is_named():
     p, kind = problem(), SSVQ(d=4, k=16, scale="output")
     book = torch.rand(16, 4, generator=torch.Generator().manual_seed(0)) * 1e-3
-    match = r"^layer 'layer0': codebook should reach half the root mean square of the weights, 0.5, not "
+    match = (
+        r"^layer 'layer0': codebook should reach 0.5, half the root mean square of weights, not "
+    )
     with pytest.warns(UserWarning, match=match):
         (found,) = coded(p, kind, book=book)
     with pytest.warns(UserWarning, match=match):
