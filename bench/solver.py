@@ -6,6 +6,11 @@ Hessian by two Cholesky factors. Both get the same grid and the same statistics,
 other, on one core, timed by the thread's own clock; ratios are of the same round. ``columns`` is
 the loop over columns with its updates, ``whole`` everything from weight and statistics to codes.
 
+Codebooks (SSVQ d=8, VQ d=4, k=256, a scale per output) against the scalar solver of the same
+method, 3 bits in groups of 64, on the same statistics and in the same round: all layers of a block
+of SmolLM2's shape, those that see the same inputs solved as one, and the large layer. k-means is
+counted; gathering the statistics, which both need, is not.
+
 Besides, what each method makes of the objective on small synthetic layers, which are kinder to
 asymmetric methods than real ones: a linear layer causes all of the difference.
 """
@@ -20,12 +25,24 @@ import torch
 from harness import Bench
 from torch import Tensor
 
-from rescomp import GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN, Clip, Settings, Statistics
+from rescomp import (
+    GPTAQ,
+    GPTAQR,
+    GPTQ,
+    GPTQR,
+    QEP,
+    RTN,
+    Clip,
+    Fitting,
+    Settings,
+    Statistics,
+    quantize_codebook,
+)
 from rescomp.levels import ColumnGrids
 from rescomp.methods import Method
 from rescomp.quantize import quantize_matrix
 from rescomp.solver import solve_columns
-from vq import Int2, Int3, Int4
+from vq import SSVQ, VQ, Int2, Int3, Int4
 from vq.container import Geometry
 from vq.formats.clip import fit_grid
 from vq.formats.grids import Grid
@@ -56,6 +73,17 @@ QUALITY: dict[str, Method] = {
     "QEP, beta 0.5": QEP(0.5),
     "QEP": QEP(),
 }
+CODEBOOKS: dict[str, tuple[Method, SSVQ | VQ, Fitting]] = {
+    f"{name}{'+sweep' * sweeps}": (method, kind, Fitting(sweeps=sweeps))
+    for method in (GPTQ(), GPTAQ(), QEP())
+    for name, kind, sweeps in (
+        (f"{method.name}-ssvq", SSVQ(d=8, k=256, scale="output"), 0),
+        (f"{method.name}-ssvq", SSVQ(d=8, k=256, scale="output"), 1),
+        (f"{method.name}-vq", VQ(d=4, k=256, scale="output"), 0),
+    )
+}
+#: Inputs and outputs of the layers of a block of SmolLM2 that see the same.
+BLOCK_SHAPES = ((576, (576, 192, 192)), (576, (576,)), (576, (1536, 1536)), (1536, (576,)))
 
 
 def data(size: int, seed: int, batches: int) -> tuple[Tensor, Iterator[tuple[Tensor, Tensor]]]:
@@ -202,6 +230,43 @@ def methods(size: int, seed: int) -> dict[str, dict[str, float]]:
 
 
 @cache
+def codebooks(
+    shapes: tuple[tuple[int, tuple[int, ...]], ...], seed: int
+) -> dict[str, dict[str, float]]:
+    """Codebooks on all layers of some shapes, and scalars of the same method beside."""
+    groups = []
+    for inputs, outputs in shapes:
+        _, batches = data(inputs, seed, 4)
+        statistics = Statistics.empty(inputs, cross=True)
+        for x, y in batches:
+            statistics.add(x, y)
+        generator = torch.Generator().manual_seed(seed)
+        weights = [torch.randn(n, inputs, generator=generator) for n in outputs]
+        groups.append((weights, statistics))
+    settings = Settings(damping=DAMPING, measure=False)
+
+    def scalars(method: Method) -> None:
+        for weights, statistics in groups:
+            for weight in weights:
+                g = Int3(group=64).geometry("fc", "linear", tuple(weight.shape))
+                quantize_matrix(weight, g, method, statistics, settings)
+
+    def coded(method: Method, kind: SSVQ | VQ, fitting: Fitting) -> None:
+        for weights, statistics in groups:
+            shaped = [kind.geometry("fc", "linear", tuple(w.shape)) for w in weights]
+            quantize_codebook(weights, shaped, method, statistics, settings, fitting)
+
+    methods = {method.name: method for method, _, _ in CODEBOOKS.values()}
+    times = {name: seconds(partial(scalars, method))[0] for name, method in methods.items()}
+    found = {}
+    for name, how in CODEBOOKS.items():
+        took, _ = seconds(partial(coded, *how))
+        over = {"over scalars": took / times[how[0].name], "over GPTAQ": took / times["gptaq"]}
+        found[name] = {"whole s": took, **over}
+    return found
+
+
+@cache
 def objectives(seed: int, bits: int) -> dict[str, dict[str, float]]:
     """``|W y - Q x|**2`` of each method over GPTQ's, on its tokens and on others."""
     size = 256
@@ -240,6 +305,8 @@ def main() -> None:
             ("float32", "float64"),
         ),
         (f"{size}x{size}: methods", partial(methods, size), (*METHODS, "GPTQ, clipped")),
+        ("block of SmolLM2: codebooks", partial(codebooks, BLOCK_SHAPES), CODEBOOKS),
+        (f"{size}x{size}: codebooks", partial(codebooks, ((size, (size,)),)), CODEBOOKS),
         ("256x256, 3 bits", partial(objectives, bits=3), QUALITY),
         ("256x256, 2 bits", partial(objectives, bits=2), QUALITY),
     ]
@@ -247,7 +314,7 @@ def main() -> None:
         for work, table, arms in tables:
             for arm in arms:
                 bench.measure(work, arm, seed, partial(row, table, seed, arm))
-        for cached in (layer, against_published, methods):
+        for cached in (layer, against_published, methods, codebooks):
             cached.cache_clear()
     bench.finish()
 
