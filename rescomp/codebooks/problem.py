@@ -192,20 +192,24 @@ class Problem:
             yield self._from(self.book, terms)
             return
         for start in range(self.fitting.restarts):
-            weight = terms.goal
+            weight, book, seed = terms.goal, None, self.seed + start
             for _ in range(1 + self.fitting.again):
-                found = self._from(self._start(weight, terms, self.seed + start), terms)
+                found = self._from(self._start(weight, book, terms, seed), terms)
                 yield found
-                weight = found.latent
+                weight, book = found.latent, found.book
 
-    def _start(self, weight: Tensor, terms: "_Terms", seed: int) -> Tensor:
-        """Codebook [k, d] of sub-vectors of a weight."""
+    def _start(self, weight: Tensor, book: Tensor | None, terms: "_Terms", seed: int) -> Tensor:
+        """Codebook [k, d] of sub-vectors of a weight, anew or from the one before."""
+        if book is None or not self.fitting.em:
+            book = self._clustered(weight, terms, seed)
+        words = replace(self._codewords(book), book=book)
+        return expected(weight, terms.unit, terms.metrics, words, self.fitting.em, seed)
+
+    def _clustered(self, weight: Tensor, terms: "_Terms", seed: int) -> Tensor:
         # What is left of an error once the columns behind have made up for it, not the energy of
         # its input: that would spend most codewords on the few inputs that are huge.
         costs = terms.metrics.diagonal(dim1=1, dim2=2).reshape(-1)
-        book = clustered(weight, terms.unit, costs, self.g, self.fitting.iterations, seed)
-        words = replace(self._codewords(book), book=book)
-        return expected(weight, terms.unit, terms.metrics, words, self.fitting.em, seed)
+        return clustered(weight, terms.unit, costs, self.g, self.fitting.iterations, seed)
 
     def _from(self, book: Tensor, terms: "_Terms") -> "_Try":
         """Choose and refit."""

@@ -23,8 +23,8 @@ class Fitting:
     restarts : int
         Starts of k-means; the one whose result has the least objective is kept.
     again : int
-        Times that every start is followed by another, clustered from the weights as they were
-        when their turn came.
+        Times that every start is followed by another for the weights as they were when their turn
+        came: refined from the codebook before by ``em`` rounds, or clustered anew without any.
     sweeps : int
         Times that all groups choose again after the solver, with the whole Hessian, and that
         codebook and scales are refitted. The objective never rises.

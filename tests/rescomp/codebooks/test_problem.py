@@ -81,12 +81,22 @@ def test_starts_from_compensated_weights_never_raise_the_objective(count, given)
     assert kept == pytest.approx(min(costs)) and kept <= costs[0] * (1 + 1e-12)
 
 
-def test_a_start_behind_another_clusters_the_weights_of_their_turns(monkeypatch):
-    seen = []
-    plain = layouts.clustered
-    monkeypatch.setattr(layouts, "clustered", lambda w, *more: seen.append(w) or plain(w, *more))
-    one = layout(problem(12, 40), fitting=Fitting(again=1))
+@pytest.mark.parametrize("em", [0, 2])
+def test_a_start_behind_another_is_for_the_weights_of_their_turns(em, monkeypatch):
+    seen = {"clustered": [], "expected": []}
+
+    def noted(name):
+        plain = getattr(layouts, name)
+        return lambda *given: seen[name].append(given) or plain(*given)
+
+    for name in seen:
+        monkeypatch.setattr(layouts, name, noted(name))
+    one = layout(problem(12, 40), fitting=Fitting(em=em, again=1))
     terms = one._terms(0.01)
     first, _ = one._tries(terms)
-    assert seen[0] is terms.goal and seen[1] is first.latent
     assert not torch.equal(first.latent, terms.goal)
+    assert [given[0] is first.latent for given in seen["expected"]] == [False, True]
+    assert [given[0] is first.latent for given in seen["clustered"]] == (
+        [False] if em else [False, True]
+    )
+    assert not em or seen["expected"][1][3].book is first.book
