@@ -58,7 +58,7 @@ class Work:
     books : dict
         Codebook formats by name.
     wider : dict
-        Those of output projections, where they are others.
+        What VQ has in some of :data:`PARTS` instead, so that it has no fewer bits than SSVQ.
     """
 
     name: str
@@ -147,8 +147,9 @@ class Arm:
     def _format(self, setting: Setting, block: int, part: str) -> Format:
         if self.book is None:
             return SCALARS[self.work.bits](group=setting.group, zeros=setting.zeros)
-        books = self.work.books | (self.work.wider if part == "o" else {})
-        return replace(books[self.book], scale="output", shared=f"{block}.{part}")
+        wider = self.work.wider if self.book == "vq" else {}
+        book = wider.get(part, self.work.books[self.book])
+        return replace(book, scale="output", shared=f"{block}.{part}")
 
 
 def alone(function: Callable[..., T], *given: object) -> T:
