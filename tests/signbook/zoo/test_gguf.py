@@ -97,7 +97,9 @@ def test_a_folder_that_cannot_be_written(small, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", full)
-    with pytest.raises(OutputError, match=r"^.*/f: must take small.gguf as a folder, but cannot "):
+    with pytest.raises(
+        OutputError, match=r"^/.*/f: must be writable, to hold what small\.gguf holds; "
+    ):
         save_gguf(path, tmp_path / "f")
 
 
@@ -108,7 +110,7 @@ def test_damaged_files(small, kept):
     path.write_bytes(raw[: kept if isinstance(kept, int) else int(kept * len(raw))])
     with pytest.raises(
         ConfigError,
-        match=r"^model 'hf:.*small\.gguf': must be a whole GGUF of a language model that "
+        match=r"^/.*/small\.gguf: must be a whole GGUF of a language model that "
         r"transformers knows, but .*; get the file anew, or update transformers$",
     ):
         resolve_model(f"hf:{path}")
@@ -117,7 +119,7 @@ def test_damaged_files(small, kept):
 def test_absent_tensors(small):
     path, _ = small
     path.write_bytes(path.read_bytes().replace(b"ffn_gate.weight", b"ffn_gone.weight"))
-    with pytest.raises(ConfigError, match=r"1 tensors? .*absent, the first is 'model\.layers\.0\."):
+    with pytest.raises(ConfigError, match=r"absent, 'model\.layers\.0\..*' first of 1\)"):
         resolve_model(f"hf:{path}")
 
 
@@ -130,19 +132,21 @@ def test_which_file_a_name_means(tmp_path):
     assert gguf_in(f"{tmp_path}/b.gguf") == tmp_path / "b.gguf"
     with pytest.raises(
         ConfigError,
-        match=rf"^model 'hf:{re.escape(str(tmp_path))}': folder must hold one GGUF, not 2 "
-        rf"\(a\.gguf, b\.gguf\); name one, as in hf:{re.escape(str(tmp_path))}/a\.gguf$",
+        match=rf"^{re.escape(str(tmp_path))}: folder must hold one GGUF, not 2 "
+        rf"\(a\.gguf, b\.gguf\); name one, such as {re.escape(str(tmp_path))}/a\.gguf$",
     ):
         resolve_model(f"hf:{tmp_path}")
     (tmp_path / "model.safetensors").touch()
     assert gguf_in(str(tmp_path)) is None
-    with pytest.raises(ConfigError, match=r"^model 'hf:.*/c\.gguf': must be a file that exists"):
+    with pytest.raises(
+        ConfigError, match=r"^/.*/c\.gguf: must be a GGUF that exists, not absent; "
+    ):
         resolve_model(f"hf:{tmp_path}/c.gguf")
 
 
 def test_parts_are_refused(tmp_path):
     (tmp_path / "m-00001-of-00002.gguf").touch()
-    with pytest.raises(ConfigError, match=r"^model 'hf:.*': must be a whole GGUF, not one of .*; "):
+    with pytest.raises(ConfigError, match=r"^/.*\.gguf: must be a whole GGUF, not one of .*; "):
         resolve_model(f"hf:{tmp_path}")
 
 
@@ -159,7 +163,7 @@ def test_what_must_be_installed(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(
         ConfigError,
-        match=r"^model 'hf:.*/a\.gguf': package 'gguf' must be installed, not absent; "
+        match=r"^/.*/a\.gguf: package 'gguf' must be installed, not absent; "
         r"run: pip install 'signbook\[gguf\]'$",
     ):
         resolve_model(f"hf:{tmp_path}")
