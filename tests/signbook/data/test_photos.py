@@ -211,6 +211,7 @@ def packed(monkeypatch, tmp_path, wide):
 
     def write(offsets=None):
         whole = np.cumsum([0, *map(len, files)])
+        offsets = offsets and [whole[-1] if offset == "end" else offset for offset in offsets]
         np.savez(
             tmp_path / "x/x.npz", jpeg=np.frombuffer(b"".join(files), np.uint8),
             offsets=whole if offsets is None else np.array(offsets), y=np.array([5, 6, 7]),
@@ -228,7 +229,7 @@ def test_packed_images(packed):
         two.decode(1)
 
 
-@pytest.mark.parametrize("offsets", [[0, 1, 2], [0, 5, 3, 9], [0, 1, 2, 3]])
+@pytest.mark.parametrize("offsets", [[0, 1, "end"], [0, 5, 3, "end"], [0, 1, 2, 3]])
 def test_offsets_that_do_not_fit(packed, offsets):
     path = packed(offsets)
     with pytest.raises(

