@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rescomp.methods import FOEM, GPTAQ, GPTAQR, GPTQ, GPTQR, QEP, RTN
     from rescomp.quantize import Quantized, Report, quantize_matrix
     from rescomp.settings import Settings
+    from rescomp.tuning import Tuning
     from rescomp.worker import LayerReport
     from vq.activations.tokens import ActivationQuantizer
     from vq.calibration.rotation import rotate_
@@ -41,6 +42,7 @@ _HOME = {
     "Report": "rescomp.quantize",
     "Settings": "rescomp.settings",
     "Statistics": "vq.calibration.statistics",
+    "Tuning": "rescomp.tuning",
     "default_recipe": "rescomp.calibrate",
     "quantize_": "rescomp.calibrate",
     "quantize_codebook": "rescomp.codebooks.quantize",
@@ -66,6 +68,7 @@ __all__ = [
     "Report",
     "Settings",
     "Statistics",
+    "Tuning",
     "default_recipe",
     "quantize_",
     "quantize_codebook",

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -15,6 +15,7 @@ from rescomp.codebooks.settings import Fitting
 from rescomp.methods import RTN, Method
 from rescomp.resume import fingerprint_of
 from rescomp.settings import Settings
+from rescomp.tuning import Tuning
 from rescomp.worker import LayerReport, LayersDone, Worker, off
 from vq.activations.tokens import ActivationQuantizer
 from vq.calibration.batches import Batch, as_it_was, each, fingerprint, split
@@ -34,6 +35,7 @@ from vq.formats.model import set_provenance
 from vq.formats.scalar import Int2, Int3, Int4, Int8
 from vq.layers import candidates, op_of, weight_id
 from vq.learning.checkpoint import StageCheckpoints
+from vq.learning.fitting import BlockResult
 from vq.recipe.plain import check_bare
 from vq.recipe.planning import check_storable
 from vq.recipe.recipe import Recipe
@@ -47,10 +49,21 @@ _KINDS = {2: Int2, 3: Int3, 4: Int4}
 
 @dataclass(frozen=True)
 class QuantizeResult:
-    """What :func:`quantize_` did, in model order; ``kept`` names the layers left alone."""
+    """What :func:`quantize_` did.
+
+    Attributes
+    ----------
+    layers : list of LayerReport
+        In model order. Their errors are those before tuning.
+    kept : list of str
+        Layers that were left alone.
+    blocks : list of BlockResult
+        Those that were tuned, in the order they run.
+    """
 
     layers: list[LayerReport]
     kept: list[str]
+    blocks: list[BlockResult] = field(default_factory=list)
 
     @property
     def bits_per_weight(self) -> float:
@@ -116,6 +129,7 @@ def quantize_(
     offload: bool = False,
     activations: ActivationQuantizer | None = None,
     norms: bool = True,
+    tuning: Tuning | None = None,
     seed: int = 0,
     progress: LayersDone | None = None,
 ) -> QuantizeResult:
@@ -171,8 +185,13 @@ def quantize_(
         Measure the statistics of batch norms again, after every layer for those behind it and in
         the end for all, in mean over the batches; a warning if there are none. Norms that keep no
         statistics, or with a momentum of 0, stay.
+    tuning : Tuning, optional
+        Train the codebooks, signs, scales, norms and biases of every block against what the
+        unquantised block gives, as soon as its layers are solved; a model without blocks is
+        one. A block whose error on held-out batches does not fall stays as it was.
     seed : int
-        Of the clustering of codebooks; recorded in the file. Nothing else is random.
+        Of the clustering of codebooks, and of the order of batches in tuning; recorded in the file.
+        Nothing else is random.
     progress : callable, optional
         Called with (layers done, layers in all, name of the last one).
 
@@ -186,7 +205,10 @@ def quantize_(
         If a selected weight is not finite.
     ConfigError
         If the data are missing, too long for the model, not finite, or do not reach all layers;
-        if activations are not finite; if there is not enough memory.
+        if activations are not finite; if there is not enough memory; if blocks are to be tuned
+        without a method that compensates, or while activations are rounded.
+    TrainingError
+        If the loss stops being finite while a block is tuned.
     ResumeError
         If the checkpoints belong to another run or are damaged.
     OutputError
@@ -195,6 +217,8 @@ def quantize_(
     method, settings, fitting = method or RTN(), settings or Settings(), fitting or Fitting()
     check_method(method)
     solves = method.correction() is not None
+    _check_tuning(tuning, method, activations)
+    plan = None if tuning is None else tuning.plan(seed)
     given = () if batches is None else batches
     data = list(each(given)) if solves else list(given)
     if resume and checkpoint_dir is None:
@@ -215,7 +239,7 @@ def quantize_(
     store = None
     if checkpoint_dir is not None:
         marks = fingerprint_of(model, calibration, rules, method, settings, fitting, seed)
-        marks |= {"activations": repr(activations), "norms": str(norms)}
+        marks |= {"activations": repr(activations), "norms": str(norms), "tuning": repr(plan)}
         marks["importance"] = fingerprint([weighed]) if weighed else "equal"
         store = StageCheckpoints(checkpoint_dir, marks, resume=resume)
     names = [layer.name for layer in selection.layers]
@@ -235,7 +259,7 @@ def quantize_(
         found = Norms(model) if norms and data else None
         worker = Worker(
             runner, before, selection.layers, method, settings, codebooks, found, activations,
-            progress,
+            plan, progress,
         )  # fmt: skip
         walk(stages, worker, worker.streams, store)
         if found is not None and len(found):
@@ -244,7 +268,24 @@ def quantize_(
             warn_of_norms(model, stacklevel=4)
     set_provenance(model, Provenance(TOOL, canonical_json(rules.to_json()), seed, calibration))
     reports = [worker.reports[layer.name] for layer in selection.layers]
-    return QuantizeResult(reports, selection.kept)
+    return QuantizeResult(reports, selection.kept, worker.blocks)
+
+
+def _check_tuning(
+    tuning: Tuning | None, method: Method, activations: ActivationQuantizer | None
+) -> None:
+    if tuning is None:
+        return
+    if method.correction() is None:
+        raise ConfigError(
+            f"tuning must come with a method that compensates, not {method.name}; use "
+            "vq.compress_ and vq.finetune_blocks_"
+        )
+    if activations is not None:
+        raise ConfigError(
+            "tuning must go without activations that are rounded: no gradient passes them; leave "
+            "one of the two out"
+        )
 
 
 def _check(layers: list[Selected], method: Method) -> None:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
@@ -16,6 +16,7 @@ from rescomp.parts import quantize_parts
 from rescomp.quantize import Quantized, Report
 from rescomp.resume import pack, unpack
 from rescomp.settings import Settings
+from rescomp.tuning import Tuner
 from vq.activations.tokens import ActivationQuantizer
 from vq.calibration.gathering import Gatherer, Group, is_looked_up
 from vq.calibration.norms import Norms
@@ -28,6 +29,7 @@ from vq.container import Geometry
 from vq.distributed import gather, is_main, rank, ranks, require_same, together
 from vq.errors import ConfigError
 from vq.layers import matrix_of, weight_of
+from vq.learning.fitting import BlockResult, Fitting
 from vq.recipe.selection import Selected
 
 __all__ = ["LayerReport", "LayersDone", "Worker", "off"]
@@ -70,6 +72,8 @@ class Worker:
         None if no input matters, so that nothing need run.
     reports : dict of layer name to LayerReport
         Of the layers that are done.
+    blocks : list of BlockResult
+        Of the blocks that are tuned.
     """
 
     def __init__(
@@ -82,9 +86,11 @@ class Worker:
         codebooks: CodebookSolver,
         norms: Norms | None,
         activations: ActivationQuantizer | None,
+        tuning: Fitting | None,
         progress: LayersDone | None,
     ) -> None:
         self.reports: dict[str, LayerReport] = {}
+        self.blocks: list[BlockResult] = []
         self._before = before
         self._layers = {layer.name: layer for layer in layers}
         self._method, self._settings, self._progress = method, settings, progress
@@ -96,9 +102,14 @@ class Worker:
         correction = method.correction()
         self.streams: Streams | None = None
         if runner is not None and (correction is not None or settings.measure):
-            compares = settings.measure or (correction is not None and correction.cross)
+            compares = tuning is not None or settings.measure
+            compares |= correction is not None and correction.cross
             reference = Stream(runner, self._unquantised) if compares else None
             self.streams = Streams(Stream(runner), reference, alike=activations is None)
+        self._tuner: Tuner | None = None
+        if tuning is not None:
+            assert self.streams is not None
+            self._tuner = Tuner(self.streams, layers, tuning)
 
     @contextmanager
     def _unquantised(self, stage: Stage) -> Iterator[None]:
@@ -138,9 +149,21 @@ class Worker:
             assert gatherer is not None
             self._put(stage, self._solve(group.layers, self._gather(gatherer, stage, group)))
         return {
+            "tuned": self._tune(stage),
             "layers": {name: pack(self._found[name]) for name in stage.layers},
             "methods": {name: self.reports[name].method for name in stage.layers},
         }
+
+    def _tune(self, stage: Stage) -> dict[str, Any] | None:
+        """Tune a stage whose layers are solved; what :meth:`use` needs to know of it."""
+        if self._tuner is None or not self._tuner.takes(stage):
+            return None
+        tuned = self._tuner.tune(stage, self._found, self._weights)
+        for name, one in tuned.codes.items():
+            self._employ(name, one)
+        self._measure_norms(stage)
+        self.blocks.append(tuned.result)
+        return {"others": tuned.others, "result": asdict(tuned.result)}
 
     def _gather(self, gatherer: Gatherer, stage: Stage, group: Group) -> list[Statistics] | None:
         """Statistics of layers; None if no token reaches them any more."""
@@ -162,6 +185,11 @@ class Worker:
             if isinstance(one, Coded):
                 self._codebooks.remember(one)
         self._put(stage, found)
+        if (tuned := state["tuned"]) is not None:
+            assert self._tuner is not None
+            self._tuner.use(tuned["others"], self._weights)
+            self._measure_norms(stage)
+            self.blocks.append(BlockResult(**tuned["result"]))
 
     def _solve(
         self, layers: list[Selected], statistics: list[Statistics] | None
@@ -211,14 +239,11 @@ class Worker:
     def _put(self, stage: Stage, found: dict[str, Quantized | Coded]) -> None:
         """Use codes from now on."""
         for name in (name for name in stage.layers if name in found):
-            one, original = found[name], self._weights.original(name)
-            g = one.geometry
-            decoded = weight_of(one.weight, g.shape, g.op, g.axis)
-            self._weights.put(name, decoded.to(original.device, original.dtype).contiguous())
-            self._found[name] = one
+            one = found[name]
+            self._employ(name, one)
             if self._method.correction() is not None and not one.report.tokens:
                 self._warn(self._layers[name])
-            self.reports[name] = LayerReport(g, self._methods[name], one.report)
+            self.reports[name] = LayerReport(one.geometry, self._methods[name], one.report)
             if self._progress is not None and is_main():
                 self._progress(len(self.reports), len(self._layers), name)
         if found:
@@ -235,6 +260,12 @@ class Worker:
         if self._norms.within(part):
             batches = range(len(changed.runner))
             self._norms.measure_(lambda: [changed.run(stage, i) for i in batches], shared=True)
+
+    def _employ(self, name: str, one: Quantized | Coded) -> None:
+        g, original = one.geometry, self._weights.original(name)
+        decoded = weight_of(one.weight, g.shape, g.op, g.axis)
+        self._weights.put(name, decoded.to(original.device, original.dtype).contiguous())
+        self._found[name] = one
 
     def _warn(self, layer: Selected) -> None:
         """Say that a layer was rounded to nearest, unless it is one that always is."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vq.formats.codebook import SSVQ, VQ
     from vq.formats.scalar import Int2, Int3, Int4, Int8
     from vq.learning.blocks import finetune_blocks_
+    from vq.learning.distil import distil_
     from vq.learning.finetune import FinetuneResult, Rates, finetune_
     from vq.learning.objective import Distillation
     from vq.learning.rules.refinement import Refinement
@@ -38,6 +39,7 @@ _HOME = {
     "Refinement": "vq.learning.rules.refinement",
     "allocate": "vq.search",
     "compress_": "vq.compress",
+    "distil_": "vq.learning.distil",
     "finetune_": "vq.learning.finetune",
     "finetune_blocks_": "vq.learning.blocks",
     "load": "vq.storage",
@@ -63,6 +65,7 @@ __all__ = [
     "Refinement",
     "allocate",
     "compress_",
+    "distil_",
     "finetune_",
     "finetune_blocks_",
     "load",

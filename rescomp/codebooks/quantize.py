@@ -24,7 +24,7 @@ from vq.container import Geometry
 from vq.container.order import split
 from vq.errors import ConfigError, UnsupportedLayerError, WeightError
 from vq.formats.codebook_weights import CodebookWeight, PlainVQ, SignSplit, Start
-from vq.layers import matrix_of
+from vq.layers import join_grid, matrix_of
 
 __all__ = ["Coded", "quantize_codebook"]
 
@@ -44,7 +44,7 @@ class Coded:
     indices : [Go * Gi] int64
         In grid order.
     latent : [O, I] float32
-        Compensated weights; with SSVQ, their signs are those that were chosen.
+        Compensated weights, in units; with SSVQ, their signs are those that were chosen.
     unit : [1] or [O] float32
     report : Report
     """
@@ -73,9 +73,25 @@ class Coded:
         """What is trained, by role: the codebook, and latent signs [N, d] in units."""
         g, found = self.geometry, {"codebook": self.codebook.clone()}
         if g.sign_bits:
-            grid = split((self.latent / self.unit[:, None]).cpu().numpy(), g.d, g.axis)
+            grid = split(self.latent.cpu().numpy(), g.d, g.axis)
             found["signs"] = torch.from_numpy(grid.reshape(-1, g.d).copy()).to(self.latent.device)
         return found
+
+    def retrained(self, weight: CodebookWeight, originals: Sequence[Tensor]) -> "Coded":
+        """What training has made of :meth:`compressed`."""
+        g, latent = self.geometry, weight.tensor("signs", originals)
+        book = weight.tensor("codebook", originals)
+        assert book is not None
+        if latent is not None:
+            signed = weight.in_effect(latent.detach())
+            latent = join_grid(signed.reshape(*g.grid, g.d), (g.O, g.I), g.axis)
+        return replace(
+            self,
+            codebook=book.detach(),
+            indices=weight.indices.long(),
+            latent=self.latent if latent is None else latent.contiguous(),
+            unit=weight.unit,
+        )
 
 
 @torch.no_grad()
@@ -158,7 +174,7 @@ def quantize_codebook(
             g,
             book,
             found.indices[:, own].T.reshape(-1),
-            found.latent[: g.I, own].T.float().contiguous(),
+            (found.latent[: g.I, own].T.float() / unit[:, None]).contiguous(),
             unit if g.scales > 1 else unit[:1],
             Report(damping, dead, statistics.tokens),
         )

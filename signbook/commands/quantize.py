@@ -1,9 +1,10 @@
 """``signbook quantize``: a few bits by the compensating solvers, on data, block by block."""
 
+import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -20,6 +21,7 @@ from signbook.commands.printing import (
 )
 from signbook.commands.stopping import resumable
 from signbook.commands.torchrun import first_alone
+from signbook.commands.tuning import tuning_of
 from vq.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ __all__ = ["method_named", "run"]
 _BITS = 4
 _RECIPE = Defaults("rescomp.calibrate", "default_recipe")
 _SOLVER = Defaults("rescomp.settings", "Settings")
+_TUNING = Defaults("rescomp.tuning", "Tuning")
+_DISTILLING = Defaults("vq.learning.distil", "distil_")
 _FITTING = Defaults("rescomp.codebooks.settings", "Fitting")
 #: Sub-vectors and codewords (d, k) of about so many bits.
 _CODEBOOKS = {"ssvq": {2: (8, 256), 3: (4, 256)}, "vq": {2: (4, 256), 3: (2, 64)}}
@@ -123,6 +127,26 @@ def run(
         typer.Option(help="Of codebooks: weigh errors of outputs by 'gradients' of the data."),
     ] = None,
     norms: Norms = True,
+    tune: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PARTS",
+            help="blocks: train each against the original's, once solved; scales: in the end, "
+            "train scales and norms by the original's outputs; or blocks,scales.",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Of --tune; by default {_TUNING.epochs} for blocks, {_DISTILLING.epochs} for "
+            "scales.",
+        ),
+    ] = None,
+    look_ahead: Annotated[
+        int,
+        typer.Option(min=0, help="Of --tune blocks: measure the loss so many blocks later."),
+    ] = _TUNING.look_ahead,
     weights: Weights = None,
     batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 16,
     offload: Annotated[
@@ -171,6 +195,9 @@ def run(
     if data is None and chosen.correction() is not None:
         raise ConfigError(f"--data must be given for {method}, not left out; only rtn needs none")
     layout = _Layout(bits, group, asymmetric, recipe, kind)
+    tuned = tuning_of(
+        tune, epochs, look_ahead, data=data is not None, rounded=activation_bits is not None
+    )
     if batches < 1:
         raise ConfigError(f"--batches must be positive, not {batches}")
     outputs = [("--out", out / name) for name in (FILE_NAME, "quantize.json")]
@@ -183,6 +210,7 @@ def run(
             network = resolve_model(model, weights).to(place)
             if rotate:
                 _rotate(network, seed)
+            original = copy.deepcopy(network) if tuned.scales else None
             rules = layout.recipe_for(network)
             selected = select(network, rules).layers
             if kind is not None and kind not in {layer.format.name for layer in selected}:
@@ -216,8 +244,20 @@ def run(
                 offload=offload,
                 activations=rounded,
                 norms=norms,
+                tuning=tuned.blocks(),
                 seed=seed,
                 progress=lambda done, total, name: advance(note=name),
+            )
+        distilled = None
+        if original is not None and task is not None:
+            distilled = tuned.distil(
+                network,
+                original,
+                calibration or [],
+                task,
+                checkpoint_dir=out / "checkpoints" / "scales",
+                resume=resume,
+                seed=seed,
             )
         if not is_main():
             return {}
@@ -236,11 +276,14 @@ def run(
                     if _has_codebooks(result)
                     else {}
                 ),
+                **({} if tune is None else {"tuning": repr(tuned)}),
                 "rotated": rotate,
                 "activation_bits": activation_bits,
             },
             "layers": _layers(result, {chosen.name: solver}),
             "kept": result.kept,
+            **({"blocks": [asdict(one) for one in result.blocks]} if result.blocks else {}),
+            **({} if distilled is None else {"distilled": distilled}),
             "seconds": time.perf_counter() - start,
         }
         write_json(out / "quantize.json", document)
@@ -424,4 +467,8 @@ def _print(document: dict[str, Any], damping: float) -> None:
         facts.append(("dead inputs", f"{dead:,}: always 0 in the data, their weights are 0 now"))
     if raised := [layer["name"] for layer in rows if layer["damping"] > damping]:
         facts.append(("raised damping", ", ".join(raised)))
+    if blocks := document.get("blocks"):
+        print_table("tuned blocks", ("name", "before", "after"), blocks)
+    if distilled := document.get("distilled"):
+        facts.append(("loss, distilled", f"{distilled['before']:.4g} to {distilled['after']:.4g}"))
     print_rows("total", facts)

@@ -26,6 +26,15 @@ class Weights:
         """Unquantised weight of a layer."""
         return self._original[name]
 
+    def current(self, name: str) -> Tensor:
+        """What is used now of a layer's weight, or of another parameter."""
+        return self._current[name]
+
+    def split(self, name: str, parameter: nn.Parameter) -> None:
+        """Let another parameter differ, too: what it holds from now on is a copy."""
+        self._parameters[name], self._original[name] = parameter, parameter.data
+        self._current[name] = parameter.data = parameter.data.clone()
+
     def put(self, name: str, weight: Tensor) -> None:
         """Make a layer's quantised weight known and used."""
         self._current[name] = self._parameters[name].data = weight

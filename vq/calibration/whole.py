@@ -1,7 +1,7 @@
 """Models that are changed wholly or not at all."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from vq.errors import OutputError
 
-__all__ = ["Before", "whole"]
+__all__ = ["Before", "restored", "whole"]
 
 
 @contextmanager
@@ -41,6 +41,17 @@ def whole(
         except BaseException:
             before.restore()
             raise
+
+
+@contextmanager
+def restored(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """In the end, give modules back the tensors and the parts that they had, and their classes."""
+    before = [_Module(module) for module in dict.fromkeys(modules)]
+    try:
+        yield
+    finally:
+        for module in before:
+            module.restore()
 
 
 class Before:

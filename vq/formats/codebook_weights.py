@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from vq.container import Geometry, Layer
 from vq.container.constants import CODE_MAX
@@ -20,6 +20,10 @@ from vq.formats.weights import FROZEN, Compressed
 from vq.layers import along_outputs, join_grid, weight_of
 
 __all__ = ["CodebookWeight", "PlainVQ", "SignSplit", "Start"]
+
+
+#: Scales fall no further than to this share of what they were.
+_LEAST_GAIN = 1e-3
 
 
 class Start(NamedTuple):
@@ -117,12 +121,18 @@ class CodebookWeight(Compressed):
         ``unit`` times the value of one integer step of the codebook.
     fixed : [k, d] float32, or None
         Integers of a fixed codebook.
+
+    Parameters of torch
+    -------------------
+    gain : shaped like ``unit``, or None
+        Factor of ``unit`` while scales learn.
     """
 
     low: int
     indices: Tensor
     unit: Tensor
     fixed: Tensor | None
+    gain: nn.Parameter | None
 
     def __init__(self, geometry: Geometry, weight: Tensor, start: Start) -> None:
         super().__init__(geometry, weight.dtype)
@@ -132,6 +142,7 @@ class CodebookWeight(Compressed):
         indices = torch.from_numpy(start.indices.astype(np.int32))
         self.register_buffer("indices", indices.to(weight.device))
         self.register_buffer("fixed", book.float().to(weight.device) if given else None)
+        self.register_parameter("gain", None)
         self._start = book
         if given:
             self.roles = tuple(role for role in self.roles if role != "codebook")
@@ -161,7 +172,30 @@ class CodebookWeight(Compressed):
 
     def scale(self, codebook: Tensor | None) -> Tensor:
         """What 1 of the integers is worth in the original weight, [1] or [O] float32."""
-        return self.unit * self.step(codebook)
+        return self.units() * self.step(codebook)
+
+    def units(self) -> Tensor:
+        """What 1 of the units of a codebook is worth in the weight, as ``unit`` is shaped."""
+        return self.unit if self.gain is None else self.unit * self.gain
+
+    def free_scales(self) -> None:
+        if self.geometry.scales:
+            self.gain = nn.Parameter(torch.ones_like(self.unit))
+
+    @torch.no_grad()
+    def fix_scales(self) -> None:
+        if self.gain is not None:
+            self.unit.mul_(self.gain)
+            self.gain = None
+
+    def freed_scales(self) -> Tensor | None:
+        return self.gain
+
+    @torch.no_grad()
+    def clamp_(self, *originals: Tensor) -> None:
+        """Keep scales positive."""
+        if self.gain is not None:
+            self.gain.clamp_(min=_LEAST_GAIN)
 
     def integers(self, codebook: Tensor | None) -> Tensor:
         """Codebook [k, d] as the whole numbers that are stored."""
@@ -232,7 +266,8 @@ class SignSplit(CodebookWeight):
 
     @torch.no_grad()
     def clamp_(self, *originals: Tensor) -> None:
-        """Stop codewords at zero: a negative one would undo the split."""
+        """Stop codewords at zero, too: a negative one would undo the split."""
+        super().clamp_(*originals)
         codebook = self.tensor("codebook", originals)
         if codebook is not None:
             codebook.clamp_(min=0)

@@ -58,6 +58,11 @@ class CompressedLayer:
         return self.weight.tensor("signs", self.originals)
 
     @property
+    def scales(self) -> Tensor | None:
+        """Factors of the scales, while these learn (:func:`vq.learning.rates.learning`)."""
+        return self.weight.freed_scales()
+
+    @property
     def lookup(self) -> CodebookWeight | None:
         """The weight, if it looks codewords up by indices."""
         return self.weight if isinstance(self.weight, CodebookWeight) else None

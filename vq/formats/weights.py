@@ -90,6 +90,18 @@ class Compressed(nn.Module):
         """The one of ``originals``, which torch trains, that has a role; None if there is none."""
         return originals[self.roles.index(role)] if role in self.roles else None
 
+    def free_scales(self) -> None:
+        """Make the scales trainable, where the layer stores some that training can move."""
+        return
+
+    def fix_scales(self) -> None:
+        """Undo :meth:`free_scales`; the weight stays what it is, bit for bit."""
+        return
+
+    def freed_scales(self) -> Tensor | None:
+        """What trains the scales meanwhile: factors that start at 1, [1] or [O] float32."""
+        return None
+
     @torch.no_grad()
     def clamp_(self, *originals: Tensor) -> None:
         """Put ``originals`` back, after a step, where they mean what they should."""

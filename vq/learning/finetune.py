@@ -24,7 +24,7 @@ from vq.learning.checks import check_models
 from vq.learning.loop import Training, TrainingPlan
 from vq.learning.objective import BatchLoss, Distillation
 from vq.learning.randomness import seeded
-from vq.learning.rates import Rates
+from vq.learning.rates import Rates, learning
 from vq.learning.record import FinetuneResult
 from vq.learning.rules.clamping import Clamping
 from vq.learning.rules.refinement import Refinement
@@ -176,6 +176,7 @@ def finetune_(
         if teacher is not None:
             stack.enter_context(as_it_was(teacher))
             teacher.eval()
+        stack.enter_context(learning(model, rates))
         training = Training(
             model, train_loader, plan, objective, checkpoints, tensorboard, settings
         )

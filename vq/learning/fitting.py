@@ -15,13 +15,13 @@ from vq.calibration.batches import tensors_of
 from vq.calibration.stages import Stage, frozen_but, own_parameters
 from vq.calibration.streams import Streams
 from vq.errors import ConfigError, TrainingError, bulleted
-from vq.learning.rates import CosineAdam, Rates, parameter_groups
+from vq.learning.rates import CosineAdam, Rates, learning, parameter_groups
 from vq.learning.rules.clamping import Clamping
 from vq.learning.rules.driver import Rules
 from vq.learning.rules.rule import RuleSettings
 from vq.progress import Advance
 
-__all__ = ["BlockResult", "Fitter", "Fitting"]
+__all__ = ["BlockResult", "Fitter", "Fitting", "Goal", "held_out_of"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Fitting:
     fixed_signs: bool
     rules: tuple[RuleSettings, ...]
     seed: int
+    held_out: float = 0.0
 
     def __post_init__(self) -> None:
         problems = []
@@ -46,6 +47,8 @@ class Fitting:
             problems.append(f"inputs must be 'changed' or 'teacher', not {self.inputs!r}")
         if self.seed < 0:
             problems.append(f"seed must not be negative, not {self.seed!r}")
+        if not 0 <= self.held_out < 1:
+            problems.append(f"held_out must be at least 0 and below 1, not {self.held_out!r}")
         if problems:
             raise ConfigError(bulleted("block-wise training", problems))
 
@@ -59,7 +62,8 @@ class BlockResult:
     name : str
         Of the block; "start" and "end" are what lies around all of them, "model" all there is.
     before, after : float
-        Squared error of the outputs in units of the teacher's mean square, over all batches.
+        Squared error of the outputs in units of the teacher's mean square, over the batches that
+        are held out, or over all.
     """
 
     name: str
@@ -91,7 +95,7 @@ class Fitter:
         self._plan, self._advance = plan, advance
         runner = streams.changed.runner
         self._model, self._chain = runner.model, runner.chain
-        self._learns = {id(p) for p in self._model.parameters() if p.requires_grad}
+        self._taught, self._judged = held_out_of(len(runner), plan.held_out)
 
     def at(self, stage: Stage) -> AbstractContextManager[Any]:
         """Nothing has to be undone behind a stage."""
@@ -99,18 +103,27 @@ class Fitter:
 
     def do(self, stage: Stage) -> dict[str, Any]:
         """Train a stage; the state is that of all its modules."""
-        part = self._part(stage)
-        held = own_parameters(self._model, self._chain, stage).values()
-        own = [parameter for parameter in held if id(parameter) in self._learns]
+        self._report(self.fit(stage, self.goal(stage)))
+        return {"modules": _copy(self.part(stage)), "result": asdict(self.results[-1])}
+
+    def goal(self, stage: Stage) -> "Goal":
+        """What a stage is to give."""
         with distributed.together():
             wanted = self._wanted(stage)
-        goal = _Goal(wanted)
+        return Goal(wanted)
+
+    def fit(self, stage: Stage, goal: "Goal") -> BlockResult:
+        """Train a stage towards a goal; it stays as it was where that does not help."""
+        part, rates = self.part(stage), self._plan.rates
         before = after = self._error(stage, goal)
         start = _copy(part)
         try:
+            with learning(part, rates):
+                held = own_parameters(self._model, self._chain, stage).values()
+                if own := [parameter for parameter in held if parameter.requires_grad]:
+                    with frozen_but(self._model, own), torch.enable_grad():
+                        self._train(stage, part, own, goal)
             if own:
-                with frozen_but(self._model, own), torch.enable_grad():
-                    self._train(stage, part, own, goal)
                 after = self._error(stage, goal)
         except BaseException:
             part.load_state_dict(start)
@@ -118,12 +131,11 @@ class Fitter:
         if not after < before:
             after = before
             part.load_state_dict(start)
-        self._report(BlockResult(stage.name, before, after))
-        return {"modules": _copy(part), "result": asdict(self.results[-1])}
+        return BlockResult(stage.name, before, after)
 
     def use(self, stage: Stage, state: Mapping[str, Any]) -> None:
         """Take what an earlier run has trained."""
-        self._part(stage).load_state_dict(state["modules"])
+        self.part(stage).load_state_dict(state["modules"])
         self._report(BlockResult(**state["result"]))
 
     def _report(self, result: BlockResult) -> None:
@@ -153,19 +165,19 @@ class Fitter:
             return outputs
         return [t[mask] if t.shape[: mask.ndim] == mask.shape else t for t in outputs]
 
-    def _loss(self, stage: Stage, batch: int, goal: "_Goal") -> Tensor:
+    def _loss(self, stage: Stage, batch: int, goal: "Goal") -> Tensor:
         boundary = self._teacher.boundary if self._plan.inputs == "teacher" else None
         found = self._changed.run(stage, batch, ahead=self._plan.look_ahead, boundary=boundary)
         return goal.error(self._counted(found, batch), batch)
 
-    def _error(self, stage: Stage, goal: "_Goal") -> float:
-        """Mean loss over all batches of all processes."""
+    def _error(self, stage: Stage, goal: "Goal") -> float:
+        """Mean loss over the batches that judge, of all processes."""
         with distributed.together():
-            losses = [self._loss(stage, b, goal) for b in range(len(self._changed.runner))]
+            losses = [self._loss(stage, batch, goal) for batch in self._judged]
         return distributed.mean(torch.stack(losses).mean())
 
-    def _train(self, stage: Stage, part: nn.Module, own: list[nn.Parameter], goal: "_Goal") -> None:
-        plan, count = self._plan, len(self._changed.runner)
+    def _train(self, stage: Stage, part: nn.Module, own: list[nn.Parameter], goal: "Goal") -> None:
+        plan, count = self._plan, len(self._taught)
         total = plan.epochs * count
         groups = parameter_groups(part, plan.rates, fixed_signs=plan.fixed_signs)
         if not groups:
@@ -179,7 +191,7 @@ class Fitter:
                 if step % count == 0:
                     order = torch.randperm(count, generator=draw).tolist()
                     rules.start_epoch()
-                loss = self._loss(stage, order[step % count], goal)
+                loss = self._loss(stage, self._taught[order[step % count]], goal)
                 if not loss.requires_grad:
                     break  # the stage's layers do not reach its output
                 mean = distributed.mean(loss)
@@ -198,7 +210,7 @@ class Fitter:
             rules.close()
             part.zero_grad()
 
-    def _part(self, stage: Stage) -> nn.Module:
+    def part(self, stage: Stage) -> nn.Module:
         """The modules of a stage that learn."""
         if self._chain is None:
             return self._model
@@ -207,7 +219,7 @@ class Fitter:
         return nn.ModuleList(self._model.get_submodule(name) for name in stage.layers)
 
 
-class _Goal:
+class Goal:
     """What the teacher gives behind a stage, for every batch, and how far others are from it."""
 
     def __init__(self, wanted: list[list[Tensor]]) -> None:
@@ -226,6 +238,18 @@ class _Goal:
             for one, wanted, size in zip(outputs, self._wanted[batch], self._sizes, strict=True)
         ]
         return torch.stack(errors).mean()
+
+
+def held_out_of(count: int, share: float) -> tuple[list[int], list[int]]:
+    """Which of ``count`` batches teach, on every process equally many, and which judge.
+
+    All do both if none are to be held out, or a process has one alone.
+    """
+    least = min(distributed.gather(count))
+    held_out = max(1, round(share * least)) if share else 0
+    if not 0 < held_out < least:
+        return list(range(least)), list(range(count))
+    return list(range(least - held_out)), list(range(least - held_out, count))
 
 
 def _copy(part: nn.Module) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vq.calibration.batches import Batch, BatchError, call_model, shapes_of, split, to_device
 from vq.errors import ConfigError
 
-__all__ = ["BatchLoss", "Distillation", "soft_cross_entropy"]
+__all__ = ["BatchLoss", "Distillation", "Loss", "soft_cross_entropy"]
 
 Loss = Callable[[Any, Any], Tensor]
 

@@ -1,7 +1,8 @@
 """Which tensor learns how fast."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from vq.errors import ConfigError
 from vq.formats.model import CompressedLayer, compressed_layers
 from vq.formats.weights import FROZEN
 
-__all__ = ["CosineAdam", "Rates", "parameter_groups", "scale_latents_"]
+__all__ = ["CosineAdam", "Rates", "learning", "parameter_groups", "scale_latents_"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Rates:
     decay : float
         Decoupled weight decay of the kept and int8 weights. Norms and biases, codebooks and
         latents never decay: decay drives latents to zero and so manufactures sign flips.
+    scales : float
+        Of the scales that layers in codewords store, in units of each; at 0 they stay.
+    kept : float, optional
+        Of the weights of layers that were kept or are scalar; ``rest`` if not given.
     """
 
     signs: float = 3e-2
@@ -40,11 +45,13 @@ class Rates:
     rest: float = 1e-3
     alpha: float = 1.0
     decay: float = 0.0
+    scales: float = 0.0
+    kept: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("signs", "codebooks", "rest", "decay"):
+        for name in ("signs", "codebooks", "rest", "scales", "kept", "decay"):
             value = getattr(self, name)
-            if not 0 <= value < math.inf:
+            if value is not None and not 0 <= value < math.inf:
                 raise ConfigError(f"rate {name} must be zero or positive, not {value!r}")
         if not 0 < self.alpha < math.inf:
             raise ConfigError(f"alpha must be positive, not {self.alpha!r}")
@@ -66,19 +73,52 @@ def parameter_groups(
     -------
     list of dict
         ``params``, ``lr`` and ``weight_decay``, as torch's optimisers take them; none is empty.
+        What has a rate of 0 is left out, unless that is everything.
     """
+    groups = _sorted(model, rates, fixed_signs=fixed_signs)
+    return [group for group in groups if group["lr"]] or groups
+
+
+@contextmanager
+def learning(model: nn.Module, rates: Rates) -> Iterator[None]:
+    """Let scales learn if they have a rate, and give nothing gradients that has none."""
+    layers = list(compressed_layers(model)) if rates.scales else []
+    try:
+        for layer in layers:
+            layer.weight.free_scales()
+        groups = _sorted(model, rates, fixed_signs=False)
+        still = [p for group in groups if not group["lr"] for p in group["params"]]
+        flags = [(p, p.requires_grad) for p in still]
+        try:
+            if len(still) < sum(len(group["params"]) for group in groups):
+                for parameter in still:
+                    parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+    finally:
+        for layer in layers:
+            layer.weight.fix_scales()
+
+
+def _sorted(model: nn.Module, rates: Rates, *, fixed_signs: bool) -> list[dict[str, Any]]:
+    """Groups of all tensors."""
     layers = list(compressed_layers(model))
     latents = [layer.latent for layer in layers if layer.latent is not None]
     books = {id(x.codebook): x.codebook for x in layers if x.codebook is not None}
     special = {id(p) for p in (*latents, *books.values())}
     biases = _folded_biases(layers)
-    special |= {id(bias) for bias, _ in biases}
+    scales = [layer.scales for layer in layers if layer.scales is not None]
+    special |= {id(tensor) for tensor in (*scales, *(bias for bias, _ in biases))}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in special]
+    kept = rates.rest if rates.kept is None else rates.kept
     groups: list[tuple[list[Tensor], float, float]] = [
         ([] if fixed_signs else latents, rates.signs, 0.0),
         (list(books.values()), rates.codebooks, 0.0),
         ([p for p in rest if p.ndim < 2], rates.rest, 0.0),
-        ([p for p in rest if p.ndim >= 2], rates.rest, rates.decay),
+        ([p for p in rest if p.ndim >= 2], kept, rates.decay),
+        (scales, rates.scales, 0.0),
         *(([bias], rates.rest / unit, 0.0) for bias, unit in biases),
     ]
     return [{"params": p, "lr": lr, "weight_decay": decay} for p, lr, decay in groups if p]

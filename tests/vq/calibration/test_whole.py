@@ -12,7 +12,7 @@ import vq
 from tests.vq.models import Net, batches, unchanged
 from vq import SSVQ, Recipe
 from vq.calibration.batches import on_batch
-from vq.calibration.whole import Before, whole
+from vq.calibration.whole import Before, restored, whole
 from vq.errors import ConfigError, OutputError
 
 RECIPE = Recipe({"fc*": SSVQ(d=4, k=8)})
@@ -40,6 +40,16 @@ def test_what_a_block_did_is_undone_whatever_stopped_it():
         assert not hasattr(model, "note") and model[1].training
         assert isinstance(model[0].weight, nn.Parameter)
         unchanged(model, before)
+
+
+def test_modules_are_given_back_what_they_held():
+    model = nn.Linear(4, 4)
+    weight, kind = model.weight, type(model)
+    with restored([model, model]):
+        parametrize.register_parametrization(model, "weight", Shifted())
+        with torch.no_grad():
+            model.bias.fill_(3)
+    assert model.weight is weight and type(model) is kind and (model.bias == 3).all()
 
 
 def test_trained_tensors_are_copied_and_some_errors_leave_the_model():

@@ -129,3 +129,33 @@ def test_transforms_of_functions_see_the_gradients_of_training(kind):
     both = {name: torch.stack([held[name], other[name]]) for name in held}
     two = torch.func.vmap(loss, (0, None))(both, x)
     torch.testing.assert_close(two, torch.stack([loss(held, x), loss(other, x)]))
+
+
+@pytest.mark.parametrize("scale", ["layer", "output", "norm"])
+@pytest.mark.parametrize("method", [SSVQ, VQ])
+def test_scales_learn_for_a_while_and_stay_what_they_became(method, scale):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 16, bias=False), nn.LayerNorm(16))
+    vq.compress_(model, Recipe({"0": method(d=4, k=8, scale=scale)}))
+    layer = next(compressed_layers(model))
+    before = layer.module.weight.detach()
+    layer.weight.free_scales()
+    if scale == "norm":
+        assert layer.scales is None
+        return
+    assert torch.equal(layer.module.weight, before) and torch.equal(
+        layer.scales, torch.ones(16 if scale == "output" else 1)
+    )
+    grad = torch.randn(16, 32)
+    layer.module.weight.backward(grad)
+    products = before * grad
+    wanted = products.sum(1) if scale == "output" else products.sum().reshape(1)
+    torch.testing.assert_close(layer.scales.grad, wanted, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        layer.scales.copy_(torch.linspace(-1, 2, len(layer.scales)) + 0.1)
+    layer.clamp_()
+    assert (layer.scales > 0).all()
+    learned, stored = layer.module.weight.detach(), layer.to_layer().scale
+    layer.weight.fix_scales()
+    assert layer.scales is None and torch.equal(layer.module.weight, learned)
+    assert (layer.to_layer().scale == stored).all() and "gain" not in str(model.state_dict().keys())

@@ -208,11 +208,12 @@ def test_padding_does_not_count():
 
 def test_impossible_settings_are_all_named():
     with pytest.raises(ConfigError) as caught:
-        Fitting(0, Rates(), -1, "all", False, (), -2)
+        Fitting(0, Rates(), -1, "all", False, (), -2, 1.0)
     assert str(caught.value) == (
-        "block-wise training has 4 problems:\n- epochs must be positive, not 0\n"
+        "block-wise training has 5 problems:\n- epochs must be positive, not 0\n"
         "- look_ahead must not be negative, not -1\n"
         "- inputs must be 'changed' or 'teacher', not 'all'\n- seed must not be negative, not -2"
+        "\n- held_out must be at least 0 and below 1, not 1.0"
     )
 
 

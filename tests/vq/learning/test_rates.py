@@ -9,7 +9,7 @@ from tests.vq.models import Net, batches
 from vq.errors import ConfigError
 from vq.formats.model import compressed_layers
 from vq.formats.weights import FROZEN
-from vq.learning.rates import Rates, parameter_groups, scale_latents_
+from vq.learning.rates import Rates, learning, parameter_groups, scale_latents_
 
 
 def test_groups_hold_every_tensor_once_with_its_rate():
@@ -26,6 +26,39 @@ def test_groups_hold_every_tensor_once_with_its_rate():
     assert found[id(model.head.weight)] == (3.0, 4.0)
     part = parameter_groups(model.fc1, rates, fixed_signs=True)
     assert [(g["lr"], len(g["params"])) for g in part] == [(2.0, 1), (3.0, 1)]
+
+
+def test_what_has_no_rate_is_left_out_unless_that_is_everything():
+    model = Net()
+    vq.compress_(model, RECIPE)
+    groups = parameter_groups(model, Rates(signs=0, codebooks=2.0, rest=3.0, kept=0))
+    assert {group["lr"] for group in groups} == {2.0, 3.0}
+    assert all(p.ndim < 2 for group in groups[1:] for p in group["params"])
+    assert len(parameter_groups(model, Rates(0, 0, 0))) == 4
+
+
+def test_scales_learn_and_what_has_no_rate_has_no_gradient():
+    model = Net()
+    vq.compress_(model, RECIPE)
+    model.norm.bias.requires_grad_(False)
+    flags = {name: p.requires_grad for name, p in model.named_parameters()}
+    names = list(model.state_dict())
+    layers = [x for x in compressed_layers(model) if x.weight.geometry.scales and x.lookup]
+    with learning(model, Rates(signs=0, codebooks=0, rest=3.0, scales=1.0, kept=0)):
+        scales = [layer.scales for layer in layers]
+        groups = parameter_groups(model, Rates(signs=0, codebooks=0, rest=3.0, scales=1.0, kept=0))
+        assert layers and {id(p) for p in scales} == {id(p) for p in groups[-1]["params"]}
+        assert {(g["lr"], g["weight_decay"]) for g in groups} == {(3.0, 0.0), (1.0, 0.0)}
+        assert not layers[0].latent.requires_grad and not model.head.weight.requires_grad
+        assert model.norm.weight.requires_grad and not model.norm.bias.requires_grad
+        with torch.no_grad():
+            scales[0].mul_(2)
+        doubled = layers[0].module.weight.detach()
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
+    assert list(model.state_dict()) == names and layers[0].scales is None
+    assert torch.equal(layers[0].module.weight, doubled)
+    with learning(model, Rates(0, 0, 0)):  # a run may also only measure
+        assert layers[0].latent.requires_grad
 
 
 def test_alpha_only_divides_the_rate_of_the_signs():
@@ -66,6 +99,8 @@ def test_decay_shrinks_kept_weights_only():
     ("make", "message"),
     [
         (lambda: Rates(signs=-1), "rate signs must be zero or positive, not -1"),
+        (lambda: Rates(scales=-1), "rate scales must be zero or positive, not -1"),
+        (lambda: Rates(kept=-1), "rate kept must be zero or positive, not -1"),
         (lambda: Rates(alpha=0), "alpha must be positive, not 0"),
     ],
 )

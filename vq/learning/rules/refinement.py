@@ -201,5 +201,5 @@ def _unit(layer: CompressedLayer) -> Tensor:
     weight = layer.lookup
     assert weight is not None
     g = weight.geometry
-    unit = weight.unit if g.scales else 1 / weight.step(layer.codebook)
+    unit = weight.units() if g.scales else 1 / weight.step(layer.codebook)
     return along_outputs(unit, g.op, len(g.shape))

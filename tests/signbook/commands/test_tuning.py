@@ -1,0 +1,83 @@
+"""``signbook quantize --tune``: the document and the file, resuming, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import vq
+from signbook.commands.tuning import tuning_of
+from signbook.tasks import Classification
+from tests.signbook.runner import refused, run
+from vq.errors import ConfigError
+
+HERE = "tests.signbook.commands.test_tuning"
+MODEL, DATA = f"py:{HERE}:network", f"py:{HERE}:rows"
+RECIPE = '"*": {method: ssvq, d: 4, k: 6, scale: output}\n'
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5))
+
+
+def rows():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(8, 32, 4, generator=generator) @ torch.randn(4, 16, generator=generator)
+    return Classification([(batch, batch[:, :5].argmax(1)) for batch in x])
+
+
+def test_blocks_and_scales_are_tuned_and_the_run_can_go_on(tmp_path):
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    recipe.write_text(RECIPE)
+    options = ("--method", "qep", "--recipe", recipe, "--epochs", 8)
+    command = ("quantize", MODEL, "--data", DATA, "--out", out, *options)
+    done = run(*command, "--tune", "blocks,scales")
+    assert done.returncode == 0, done.stderr
+    assert "tuned blocks" in done.stdout and "loss, distilled" in done.stdout
+    document = json.loads((out / "quantize.json").read_text())
+    assert [block["name"] for block in document["blocks"]] == ["0", "2"]
+    assert all(block["after"] <= block["before"] for block in document["blocks"])
+    assert document["blocks"][0]["after"] < document["blocks"][0]["before"]
+    assert document["distilled"]["after"] < document["distilled"]["before"]
+    assert (
+        document["settings"]["tuning"] == "Tune(parts=['blocks', 'scales'], epochs=8, look_ahead=0)"
+    )
+    assert not list(out.rglob("step-*"))
+    tuned, x = vq.load(out / "model.vq.safetensors", into=network()), rows().batches[-1][0]
+    logits = (model(x).detach().log_softmax(-1) for model in (tuned, network()))
+    divergence = nn.functional.kl_div(*logits, log_target=True, reduction="batchmean")
+    assert float(divergence) == pytest.approx(document["distilled"]["after"], rel=1e-4)
+
+
+def test_options_that_do_not_fit_are_refused(tmp_path):
+    for match, (tune, epochs, look_ahead, data, rounded) in {
+        r"^--tune must be blocks, scales or blocks,scales, not 'all'$": (
+            "all",
+            None,
+            0,
+            True,
+            False,
+        ),
+        r"^--look-ahead must come with --tune blocks, not without$": (
+            "scales",
+            None,
+            1,
+            True,
+            False,
+        ),
+        r"^--epochs must come with --tune, not without$": (None, 2, 0, True, False),
+        r"^--tune must come with --data, not without$": ("blocks", None, 0, False, False),
+        r"^--tune must stand without --activation-bits: no gradient": (
+            "scales",
+            None,
+            0,
+            True,
+            True,
+        ),
+    }.items():
+        with pytest.raises(ConfigError, match=match):
+            tuning_of(tune, epochs, look_ahead, data=data, rounded=rounded)
+    command = ("quantize", MODEL, "--data", DATA, "--out", tmp_path / "out", "--tune", "block")
+    assert "error: ConfigError: --tune must be blocks, scales or" in refused(*command)
