@@ -45,7 +45,7 @@ class Tuning:
         Of signs; None lets all move to the end.
     """
 
-    epochs: int = 4
+    epochs: int = 8
     rates: Rates = Rates(signs=1e-2, codebooks=3e-3, rest=1e-3, scales=3e-3)  # noqa: RUF009
     look_ahead: int = 0
     held_out: float = 0.125

@@ -66,7 +66,8 @@ class Coded:
     def compressed(self, like: Tensor) -> CodebookWeight:
         """The weight as it is trained, for a module whose weight is ``like``."""
         kind = SignSplit if self.geometry.sign_bits else PlainVQ
-        start = Start(self.codebook.cpu().numpy(), self.indices.cpu().numpy(), self.unit)
+        indices, unit = self.indices.cpu().numpy(), self.unit.clone()  # scales may learn in place
+        start = Start(self.codebook.cpu().numpy(), indices, unit)
         return kind(self.geometry, like, start)
 
     def trained(self) -> dict[str, Tensor]:
