@@ -5,7 +5,7 @@ and depthwise convolutions are int8. Arms ``vq ssvq`` are clustered, weighed by 
 of inputs, and their norms measured again on the 1,000 images of imagenet_sample, one of each class,
 of 224 pixels. ``fixed-signs`` is ``ssvq`` until it trains. ``+trained`` (2.3 bits alone) learns
 from fp32's logits on most of imagenet_sample, imagenette160 and caltech101: 128 pixels, augmented,
-batches of 32, in bf16; then norms are measured as before. No arm sees labels. The rate of codebooks
+batches of 32; then norms are measured as before. No arm sees labels. The rate of codebooks
 is chosen for every arm by the rule of ``harness.py``, after a third of a pass, by the distance to
 fp32 on 200 images of imagenet_sample that no training sees; signs have thrice that rate, all else
 1e-3.
@@ -17,7 +17,7 @@ began.
 
 --quick: 2.3 bits, clustered, one seed, norms on 200 images.
 
-A trained arm and seed takes about half an hour of one core, a choice 10 minutes. Pieces: ``--works
+A trained arm and seed takes about 20 minutes of one core, a choice as long. Pieces: ``--works
 lite0@2.3 --arms ssvq+trained --seeds 1``, and so on; training that was stopped goes on from its
 checkpoint in out/bench/real_vision. In the end, run it without ``--works`` and ``--arms``. glibc
 gives memory back too early for large convolutions: MALLOC_MMAP_THRESHOLD_=4000000000 and
@@ -188,7 +188,6 @@ class Vision:
             teacher=self.model,
             distillation=TEACHER,
             fixed_signs=fixed_signs,
-            amp="bf16",
             checkpoint_dir=folder,
             checkpoint_steps=50,
             resume=True,
