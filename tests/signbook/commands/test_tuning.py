@@ -39,7 +39,6 @@ def test_blocks_and_scales_are_tuned_and_the_run_can_go_on(tmp_path):
     document = json.loads((out / "quantize.json").read_text())
     assert [block["name"] for block in document["blocks"]] == ["0", "2"]
     assert all(block["after"] <= block["before"] for block in document["blocks"])
-    assert document["blocks"][0]["after"] < document["blocks"][0]["before"]
     assert document["distilled"]["after"] < document["distilled"]["before"]
     assert (
         document["settings"]["tuning"] == "Tune(parts=['blocks', 'scales'], epochs=8, look_ahead=0)"
