@@ -9,13 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 import vq
-from rescomp import Clip, Fitting, Settings, quantize_
+from rescomp import Clip, Fitting, Settings, Tuning, quantize_
 from rescomp.methods import Method
 from signbook.commands.quantize import method_named
 from signbook.data.factories import tinyshakespeare, wikitext2
@@ -99,15 +100,25 @@ class Setting:
 
 @dataclass(frozen=True)
 class Arm:
-    """An arm of a work by its name, as ``qep-ssvq``, ``exa@0.5`` or ``vq``."""
+    """An arm of a work by its name, as ``qep-ssvq+blocks``, ``exa@0.5`` or ``vq``."""
 
     work: Work
     name: str
 
     @property
+    def untuned(self) -> "Arm":
+        """The same before anything of it is tuned."""
+        return replace(self, name=self.name.partition("+")[0])
+
+    @property
+    def tuned(self) -> list[str]:
+        """What is tuned behind the solver: "blocks", "scales"."""
+        return self.name.split("+")[1:]
+
+    @property
     def book(self) -> str | None:
         """Name of its codebook format; None has scalars."""
-        kind = self.name.rpartition("-")[2]
+        kind = self.untuned.name.rpartition("-")[2]
         return kind if kind in self.work.books else None
 
     @property
@@ -115,7 +126,7 @@ class Arm:
         """The method that chooses codes; empty for fp32, and where codebooks are clustered."""
         if self.name == "fp32":
             return ""
-        name = self.name if self.book is None else self.name.rpartition("-")[0]
+        name = self.name if self.book is None else self.untuned.name.rpartition("-")[0]
         return name.partition("@")[0]
 
     @property
@@ -164,16 +175,19 @@ def bits_of(model: nn.Module, recipe: vq.Recipe) -> float:
     return 8 * sum(a.total_bytes for a in counted) / sum(a.geometry.weights for a in counted)
 
 
-def measured(arm: Arm, setting: Setting, seed: int, rows: int, judged: int) -> dict[str, float]:
+def measured(
+    arm: Arm, setting: Setting, seed: int, rows: int, judged: int, folder: Path | None = None
+) -> dict[str, float]:
     """Quantise on ``rows`` rows that ``seed`` draws; judge on ``judged`` others, and a second text.
 
     Seconds are the processor's, of everything between model and quantised model, with the passes
-    of both models over the calibration text; memory is all that the process held until then.
+    of both models over the calibration text; memory is all that the process held until then. Blocks
+    that are in ``folder`` are taken from there, and put there when they are done.
     """
     model, facts = smollm2(), {}
     if arm.name != "fp32":
         start = time.process_time()
-        facts["bits_per_weight"] = _quantise(model, arm, setting, seed, rows)
+        facts["bits_per_weight"] = _quantise(model, arm, setting, seed, rows, folder)
         facts["solver_seconds"] = time.process_time() - start
         facts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGA
     text, other = _wikitext2("judge", judged), tinyshakespeare(limit=judged // 2, **TEXT)
@@ -189,7 +203,9 @@ def held_out(arm: Arm, setting: Setting, seed: int, rows: int) -> float:
     return evaluate(model, _wikitext2("choose", rows), progress=False).metrics["nats_per_token"]
 
 
-def _quantise(model: nn.Module, arm: Arm, setting: Setting, seed: int, rows: int) -> float:
+def _quantise(
+    model: nn.Module, arm: Arm, setting: Setting, seed: int, rows: int, folder: Path | None = None
+) -> float:
     """Quantise in place; bits per weight."""
     recipe = arm.recipe(setting)
     data = [{"input_ids": tokens} for tokens, _ in _wikitext2("calibrate", rows, seed).batches]
@@ -197,15 +213,21 @@ def _quantise(model: nn.Module, arm: Arm, setting: Setting, seed: int, rows: int
         return vq.compress_(
             model, recipe, calibration=data, importance="inputs", progress=False, seed=seed
         ).bits_per_weight
-    return quantize_(
+    bits = quantize_(
         model,
         data,
         recipe,
         arm.method(setting),
         settings=Settings(clip=Clip(), measure=False),
         fitting=Fitting(sweeps=setting.sweeps),
+        tuning=Tuning() if "blocks" in arm.tuned else None,
+        checkpoint_dir=folder,
+        resume=folder is not None,
         seed=seed,
     ).bits_per_weight
+    if "scales" in arm.tuned:
+        vq.distil_(model, data, smollm2(), seed=seed, progress=False)
+    return bits
 
 
 def _wikitext2(part: str, rows: int, seed: int | None = None) -> LanguageModelling:

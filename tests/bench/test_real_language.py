@@ -12,7 +12,7 @@ from bench.harness import Bench
 from bench.real_language import Arm, Setting, Work
 from rescomp import GPTAQ, GPTAQR, GPTQ, QEP, RTN
 from signbook.tasks import LanguageModelling
-from vq.errors import ConfigError
+from vq.errors import ConfigError, ResumeError
 
 TWO, THREE, FOUR = real_language.WORKS.values()
 #: As the script finds it, beside itself.
@@ -107,6 +107,7 @@ def test_settings_are_chosen_one_after_another(start, monkeypatch):
     book = Setting(share=0.75, sweeps=1)
     assert real_language.chosen(start(), Arm(FOUR, "qep-ssvq")) == book
     assert {name for name, _ in asked[6:]} == {THREE.name} and len(asked) == 8
+    assert real_language.chosen(start(), Arm(THREE, "qep-ssvq+blocks")) == book
     for arm, first in (("fp32", Setting()), ("ssvq", Setting()), ("gptq-ssvq", Setting(sweeps=1))):
         assert real_language.chosen(start(), Arm(TWO, arm)) == first and len(asked) == 8
 
@@ -116,8 +117,8 @@ def test_pieces_are_planned_seed_by_seed(start):
         return [(a.work.name, a.name, seed) for a, seed in real_language.planned(start(*arguments))]
 
     whole = plan()
-    assert len(whole) == len(set(whole)) == 2 * (14 + 12) + 14
-    assert [seed for work, _, seed in whole if work == TWO.name] == [0] * 14 + [1] * 12
+    assert len(whole) == len(set(whole)) == (16 + 14) + (16 + 12) + 14
+    assert [seed for work, _, seed in whole if work == TWO.name] == [0] * 16 + [1] * 14
     assert {seed for work, _, seed in whole if work == FOUR.name} == {0}
     piece = plan("--works", "smollm2@3.1", "--arms", "qep-vq", "rtn")
     assert piece == [(THREE.name, "qep-vq", 0), (THREE.name, "rtn", 0), (THREE.name, "qep-vq", 1)]
@@ -177,6 +178,26 @@ def test_an_arm_is_quantised_on_its_seed_and_judged_on_other_text(small):
     assert found["vq"]["bits_per_weight"] == quantised.bits_of(quantised.smollm2(), recipe)
     again = quantised.measured(Arm(work, "qep-ssvq"), Setting(sweeps=1), 6, 6, 4)
     assert again["logit_kl"] != found["qep-ssvq"]["logit_kl"]
+
+
+def test_tuned_arms_go_on_from_each_other(small, tmp_path, monkeypatch):
+    work, _ = small
+    steps, distil = [], vq.distil_
+
+    def noted(model, data, teacher, **options):
+        steps.append(len(data))
+        return distil(model, data, teacher, **options)
+
+    monkeypatch.setattr(vq, "distil_", noted)
+    found, stamps = [], []
+    for parts in ("+blocks", "+blocks+scales"):
+        arm = Arm(work, f"qep-ssvq{parts}")
+        found.append(quantised.measured(arm, Setting(), 5, 6, 4, tmp_path))
+        stamps.append({p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()})
+    assert stamps[0] and stamps[0] == stamps[1], "blocks are tuned again"
+    assert steps == [6] and found[0]["bits_per_weight"] == found[1]["bits_per_weight"]
+    with pytest.raises(ResumeError, match="checkpoint"):
+        quantised.measured(Arm(work, "qep-ssvq"), Setting(), 5, 6, 4, tmp_path)
 
 
 def test_choices_are_judged_on_text_for_choosing_alone(small):
