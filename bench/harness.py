@@ -119,20 +119,23 @@ class Bench:
         run: Callable[[], Mapping[str, float | NDArray[np.bool_]]],
         *,
         setting: str = "",
+        shown: bool = True,
     ) -> dict[str, float]:
         """Return the metrics of one measurement, from the journal if it is there already.
 
         ``run`` returns metrics by name; ``bits_per_weight`` among them becomes its own column.
         An array says which images were right: its mean is the metric, and arms can be compared
         image by image (:meth:`difference`). ``setting`` is whatever was chosen for the arm: a
-        measurement with another one is not taken from the journal.
+        measurement with another one is not taken from the journal. Of several settings that are
+        tried, only the one that is measured again is ``shown`` in the end.
         """
         key = _Key(work, arm, seed, "quick" if self.quick else "full", setting)
         if self._lacks(key):
             found = run()
             images = {name: v for name, v in found.items() if isinstance(v, np.ndarray)}
             self._keep(key, {name: float(np.mean(v)) for name, v in found.items()}, images)
-        self._used[key] = self._done[key]
+        if shown:
+            self._used[key] = self._done[key]
         return self._done[key]
 
     def choose(self, work: str, arm: str, loss: Callable[[float], float]) -> float:

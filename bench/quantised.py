@@ -27,7 +27,7 @@ from vq.container import account
 from vq.formats.format import Format
 from vq.recipe.selection import select
 
-__all__ = ["SHARES", "Arm", "Setting", "Work", "alone", "bits_of", "held_out", "measured"]
+__all__ = ["SHARES", "Arm", "Setting", "Work", "alone", "bits_of", "measured"]
 
 T = TypeVar("T")
 Codebook = vq.SSVQ | vq.VQ
@@ -180,6 +180,8 @@ def measured(
 ) -> dict[str, float]:
     """Quantise on ``rows`` rows that ``seed`` draws; judge on ``judged`` others, and a second text.
 
+    ``held_out`` is what settings are chosen by: nats per token of text that no calibration sees.
+
     Seconds are the processor's, of everything between model and quantised model, with the passes
     of both models over the calibration text; memory is all that the process held until then. Blocks
     that are in ``folder`` are taken from there, and put there when they are done.
@@ -191,16 +193,11 @@ def measured(
         facts["solver_seconds"] = time.process_time() - start
         facts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGA
     text, other = _wikitext2("judge", judged), tinyshakespeare(limit=judged // 2, **TEXT)
+    choice = _wikitext2("choose", judged // 2)
     found = evaluate(model, text, reference=smollm2(), progress=False).metrics
+    facts["held_out"] = evaluate(model, choice, progress=False).metrics["nats_per_token"]
     facts["shakespeare"] = evaluate(model, other, progress=False).metrics["perplexity"]
     return {name: found[name] for name in METRICS} | facts
-
-
-def held_out(arm: Arm, setting: Setting, seed: int, rows: int) -> float:
-    """Nats per token on as many rows for choosing, quantised on ``rows`` calibration rows."""
-    model = smollm2()
-    _quantise(model, arm, setting, seed, rows)
-    return evaluate(model, _wikitext2("choose", rows), progress=False).metrics["nats_per_token"]
 
 
 def _quantise(

@@ -13,10 +13,10 @@ than both.
 
 Calibration: 32 rows of 512 tokens (16,384) of WikiText-2's validation text, written as it was
 before it was cut into words, from its first two thirds; a seed draws the rows and starts the
-clustering. The last eighth of these two thirds is in no calibration: 8 rows of it choose settings,
-after a calibration on 8 others, by one rule for all arms: what is to be chosen in turn, every
-value, the best is kept (groups of scalars, and the method's own share). At 4.1
-bits settings are those of 3.1. Judged by 16 rows of the last third (8,176 predicted tokens; fp32
+clustering. The last eighth of these two thirds is in no calibration: 8 rows of it (``held_out``,
+nats per token) choose settings with the first seed, by one rule for all arms: what is to be chosen
+in turn, every value, the best is kept (groups of scalars, and the method's own share). At 4.1 bits
+settings are those of 3.1. Judged by 16 rows of the last third (8,176 predicted tokens; fp32
 27.25), and by 8 rows of Shakespeare: perplexity, and KL to fp32 in nats. Weights of "fp32" are
 dequantised from 4 bits in groups of 32: 4.1 bits flatter whatever meets those grids.
 lm-evaluation-harness is not run: none of its data were at hand. Seconds are the processor's, from
@@ -25,12 +25,12 @@ model to quantised model; memory is the most that the process held until then.
 --quick: 2.1 bits, 2,048 calibration and 4,096 judged tokens, arms fp32 gptaq exa qep-vq qep-ssvq,
 no sweeps, nothing chosen.
 
-The whole takes about 20 hours of one core, an arm and seed 5 to 15 minutes, a choice half an hour
-for an arm. Tuned arms take 25 to 40 minutes more; blocks that are done are kept in
-out/bench/real_language, and ``+scales`` goes on from those of ``+blocks``: its seconds are what it
-takes beyond them. Pieces of an hour: ``--works smollm2@2.1 --arms qep-ssvq qep-vq --seeds 1``, and
-so on; what is finished is kept, and processes with other works or arms may run side by side in one
-folder. In the end, run it without ``--works`` and ``--arms``: nothing is measured twice.
+The whole takes about 20 hours of one core, an arm, setting and seed 5 to 15 minutes. Tuned arms
+take 25 to 40 minutes more; blocks that are done are kept in out/bench/real_language, and
+``+scales`` goes on from those of ``+blocks``: its seconds are what it takes beyond them. Pieces of
+an hour: ``--works smollm2@2.1 --arms qep-ssvq qep-vq --seeds 1``, and so on; what is finished is
+kept, and processes with other works or arms may run side by side in one folder. In the end, run it
+without ``--works`` and ``--arms``: nothing is measured twice.
 """
 
 from collections import ChainMap
@@ -43,7 +43,7 @@ from typing import Any
 import torch
 from harness import Bench
 from plan import llama_135m
-from quantised import Arm, Setting, Work, alone, bits_of, held_out, measured
+from quantised import Arm, Setting, Work, alone, bits_of, measured
 
 import vq
 from vq.errors import ConfigError
@@ -83,8 +83,7 @@ GROUPS: Options = (
     {"group": 144, "zeros": False},
 )
 SWEEPS: Options = ({"sweeps": 1},)
-SHARES = {"gptaq": (0.25, 1.0), "gptaq-r": (0.25, 0.1, 1.0), "exa": (1.0, 0.75), "qep": (1.0, 0.75)}
-CHOICE_SEED, CHOICE_ROWS = 1000, 8
+SHARES = {"gptaq": (0.25, 0.5), "gptaq-r": (0.25, 0.1), "exa": (0.75, 1.0), "qep": (0.75, 0.5, 1.0)}
 QUICK_WORK, QUICK_ARMS = "smollm2@2.1", ("fp32", "gptaq", "exa", "qep-vq", "qep-ssvq")
 
 
@@ -103,31 +102,33 @@ def first(arm: Arm) -> Setting:
     return Setting(**ChainMap(*(options[0] for options in options_of(arm))))
 
 
-def chosen(bench: Bench, arm: Arm) -> Setting:
-    """The setting that is best on held-out calibration text; at 4.1 bits that of 3.1.
+def measure(
+    bench: Bench, arm: Arm, setting: Setting, seed: int, *, shown: bool = True
+) -> dict[str, float]:
+    """Measure an arm in a process of its own."""
+    rows, judged = (4, 8) if bench.quick else (32, 16)
+    folder = Path("out/bench") / bench.name / f"{arm.work.name}-{seed}" if arm.tuned else None
+    run = partial(alone, measured, arm, setting, seed, rows, judged, folder)
+    found = bench.measure(arm.work.name, arm.name, seed, run, setting=str(setting), shown=shown)
+    if folder is not None and "scales" in arm.tuned:
+        clear(folder)
+    return found
 
-    What is tuned has the setting of what is not.
+
+def chosen(bench: Bench, arm: Arm) -> Setting:
+    """The setting that is best on held-out calibration text with the first seed.
+
+    That of 3.1 bits serves at 4.1; what is tuned has the setting of what is not.
     """
-    if arm.tuned:
-        return chosen(bench, arm.untuned)
-    if arm.work.name == ONE_SEED:
-        return chosen(bench, replace(arm, work=WORKS[LIKE]))
+    arm = replace(arm.untuned, work=WORKS[LIKE] if arm.work.name == ONE_SEED else arm.work)
     setting = first(arm)
     for options in options_of(arm):
-        if len(options) == 1:
-            continue
-        tries = [replace(setting, **fields) for fields in options]
-        losses = [
-            bench.tried(arm.work.name, arm.name, str(one), partial(held_out_alone, arm, one))
-            for one in tries
-        ]
-        setting = tries[losses.index(min(losses))]
+        if len(options) > 1:
+            tries = [replace(setting, **fields) for fields in options]
+            found = [measure(bench, arm, one, bench.seeds[0], shown=False) for one in tries]
+            losses = [metrics["held_out"] for metrics in found]
+            setting = tries[losses.index(min(losses))]
     return setting
-
-
-def held_out_alone(arm: Arm, setting: Setting) -> float:
-    """Loss of a setting, found in a process of its own."""
-    return alone(held_out, arm, setting, CHOICE_SEED, CHOICE_ROWS)
 
 
 def check_bits(work: Work) -> None:
@@ -161,14 +162,9 @@ def main() -> None:
     bench = Bench("real_language", __doc__, seeds=3, works=tuple(WORKS), arms=ARMS)
     for name in bench.works:
         check_bits(WORKS[name])
-    rows, judged = (4, 8) if bench.quick else (32, 16)
     for arm, seed in planned(bench):
         setting = replace(first(arm), sweeps=0) if bench.quick else chosen(bench, arm)
-        folder = Path("out/bench") / bench.name / f"{arm.work.name}-{seed}" if arm.tuned else None
-        run = partial(alone, measured, arm, setting, seed, rows, judged, folder)
-        bench.measure(arm.work.name, arm.name, seed, run, setting=str(setting))
-        if folder is not None and "scales" in arm.tuned:
-            clear(folder)
+        measure(bench, arm, setting, seed)
     bench.finish()
 
 
