@@ -2,7 +2,7 @@
 
 Works are those of ``real_language.py`` and ``real_vision.py``. An arm is a format, not a method:
 who chose the codes makes no difference. Of scalars, arms are the groups that may be chosen there,
-``scalar g192``, with zeros ``scalar g288z``. SmolLM2 decodes one word, so that every linear has one
+``scalar g144``, with zeros ``scalar g192z``. SmolLM2 decodes one word, so that every linear has one
 row; its head, which is its embedding, is int8 in all arms, and read once. Lite0 sees one image; its
 1x1 convolutions and classifier have one codebook, stem and depthwise layers are int8 in all arms.
 
@@ -28,13 +28,17 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import real_vision
 from accuracy_plot import accuracy_against_bytes
 from harness import Bench
+from quantised import Arm, Setting
+from real_language import GROUPS
+from real_language import WORKS as LANGUAGE
+from real_vision import CODEBOOKS as VISION
 
 import vq
 from hwsim import estimate_workload, simulate
@@ -45,10 +49,9 @@ from rtl import AcceleratorConfig
 from signbook.data.factories import wikitext2
 from signbook.files import write_text
 from signbook.zoo.smollm2 import smollm2
-from vq import SSVQ, VQ, Int2, Int3, Int4, Int8, Recipe
+from vq import Int8, Recipe
 from vq.container import account
 from vq.errors import ConfigError
-from vq.formats.format import Format
 from vq.text.files import read_text
 
 CONFIG = AcceleratorConfig(input_bytes=1 << 18, output_bytes=1 << 18, d_min=2, index_bits_max=9)
@@ -57,66 +60,24 @@ EMBEDDING = "model.embed_tokens"
 INT8 = Recipe({"*": Int8()})
 
 
-def _groups(kind: type[Int2 | Int3 | Int4]) -> dict[str, dict[str, Format]]:
-    grids = ((192, False), (288, True), (128, True))
-    return {f"scalar g{g}{'z' * z}": {"*": kind(group=g, zeros=z)} for g, z in grids}
-
-
-BLOCKS = 30
-#: Linears of a block that share a codebook.
-PARTS = {
-    "qkv": "self_attn.[qkv]_proj",
-    "o": "self_attn.o_proj",
-    "gate-up": "mlp.[gu]*_proj",
-    "down": "mlp.down_proj",
-}
-#: Formats of the blocks' linears, by part where they differ; of Lite0's 1x1 layers.
-LANGUAGE: dict[str, dict[str, dict[str, Format]]] = {
-    "smollm2@2.1": {
-        "ssvq": {"*": SSVQ(d=8, k=256)},
-        "vq": {"*": VQ(d=4, k=256), "o": VQ(d=4, k=512)},
-        **_groups(Int2),
-    },
-    "smollm2@3.1": {
-        "ssvq": {"*": SSVQ(d=4, k=256)},
-        "vq": {"*": VQ(d=3, k=512)},
-        **_groups(Int3),
-    },
-    "smollm2@4.1": {
-        "ssvq": {"*": SSVQ(d=2, k=64)},
-        "vq": {"*": VQ(d=2, k=256)},
-        **_groups(Int4),
-    },
-}
-VISION = {
-    "lite0@2.3": {"ssvq": SSVQ(d=8, k=256), "vq": VQ(d=4, k=256)},
-    "lite0@3.3": {"ssvq": SSVQ(d=4, k=256), "vq": VQ(d=2, k=64)},
-}
 QUICK = ("int8", "ssvq")
 
 
 def recipes_of(work: str) -> dict[str, Recipe]:
     """Arms of a work: what every layer is stored in."""
-    rules: dict[str, dict[str, Format]]
     if work in VISION:
-        others = {"stem": Int8(), "*.depthwise": Int8()}
-        rules = {arm: {"*": replace(book, shared="1x1")} for arm, book in VISION[work].items()}
+        found = {arm: real_vision.recipe(book) for arm, book in VISION[work].items()}
     else:
-        others = {EMBEDDING: Int8()}
-        rules = {arm: _of_blocks(kinds, BLOCKS) for arm, kinds in LANGUAGE[work].items()}
-    return {"int8": INT8} | {arm: Recipe({**of, **others}) for arm, of in rules.items()}
+        found = {arm: _beside_head(Arm(LANGUAGE[work], arm)) for arm in ("ssvq", "vq")}
+        for groups in GROUPS:
+            arm = f"scalar g{groups['group']}{'z' * groups['zeros']}"
+            found[arm] = _beside_head(Arm(LANGUAGE[work], "gptq"), **groups)
+    return {"int8": INT8} | found
 
 
-def _of_blocks(kinds: Mapping[str, Format], blocks: int) -> dict[str, Format]:
-    """Rules of the first blocks."""
-    rules = {}
-    for block in range(blocks):
-        for part, names in PARTS.items():
-            kind = kinds.get(part, kinds["*"])
-            if isinstance(kind, SSVQ | VQ):
-                kind = replace(kind, scale="output", shared=f"{block}.{part}")
-            rules[f"model.layers.{block}.{names}"] = kind
-    return rules
+def _beside_head(arm: Arm, **groups: Any) -> Recipe:
+    """What an arm stores SmolLM2's blocks in, and its embedding in int8."""
+    return Recipe({**arm.recipe(Setting(**groups)).rules, EMBEDDING: Int8()})
 
 
 def shapes_of(work: str) -> str:
@@ -184,7 +145,8 @@ def _run(network: Workload, recipe: Recipe, memory: str) -> tuple[dict[str, Any]
 def _block() -> dict[str, Any]:
     """The document of one trained block in RTL."""
     model = smollm2()
-    recipe = Recipe(_of_blocks(LANGUAGE["smollm2@2.1"]["ssvq"], 1))
+    rules = Arm(LANGUAGE["smollm2@2.1"], "ssvq").recipe(Setting()).rules
+    recipe = Recipe({name: kind for name, kind in rules.items() if ".layers.0." in name})
     text = wikitext2(part="calibrate", limit=4, length=512, tokenizer="smollm2", detokenize=True)
     data = [{"input_ids": tokens} for tokens, _ in text.batches]
     quantize_(model, data, recipe, QEP(), fitting=Fitting(sweeps=1))

@@ -39,8 +39,11 @@ _SOLVER = Defaults("rescomp.settings", "Settings")
 _TUNING = Defaults("rescomp.tuning", "Tuning")
 _DISTILLING = Defaults("vq.learning.distil", "distil_")
 _FITTING = Defaults("rescomp.codebooks.settings", "Fitting")
-#: Sub-vectors and codewords (d, k) of about so many bits.
-_CODEBOOKS = {"ssvq": {2: (8, 256), 3: (4, 256)}, "vq": {2: (4, 256), 3: (2, 64)}}
+#: Codebooks of about so many bits. A sign of every sub-vector pays for twice the codewords.
+_CODEBOOKS: dict[str, dict[int, dict[str, Any]]] = {
+    "ssvq": {2: {"d": 8, "k": 512, "parity": True}, 3: {"d": 4, "k": 512, "parity": True}},
+    "vq": {2: {"d": 4, "k": 256}, 3: {"d": 2, "k": 64}},
+}
 
 
 def run(
@@ -355,9 +358,9 @@ class _Layout:
         if self.recipe is not None:
             return vq.Recipe.from_yaml(self.recipe)
         if self.codebooks is not None:
-            d, k = _CODEBOOKS[self.codebooks][self.bits or 2]
-            made = {"ssvq": vq.SSVQ, "vq": vq.VQ}[self.codebooks](d=d, k=k, scale="output")
-            return rescomp.default_recipe(network, made)
+            kind = {"ssvq": vq.SSVQ, "vq": vq.VQ}[self.codebooks]
+            book = kind(scale="output", **_CODEBOOKS[self.codebooks][self.bits or 2])
+            return rescomp.default_recipe(network, book)
         given = {} if self.group is None else {"group": self.group}
         bits = _BITS if self.bits is None else self.bits
         return rescomp.default_recipe(network, bits, zeros=self.asymmetric, **given)

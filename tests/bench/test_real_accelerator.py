@@ -25,7 +25,7 @@ def tiny():
 @pytest.mark.parametrize("work", bench.LANGUAGE)
 def test_smollm2_is_stored_as_its_bench_does(work):
     arms = bench.recipes_of(work)
-    assert list(arms) == ["int8", "ssvq", "vq", "scalar g192", "scalar g288z", "scalar g128z"]
+    assert list(arms) == ["int8", "ssvq", "vq", "scalar g192z", "scalar g144"]
     layers = [
         layer.name
         for layer in workload(bench.shapes_of(work)).expanded().layers
@@ -35,7 +35,7 @@ def test_smollm2_is_stored_as_its_bench_does(work):
         chosen = recipe.resolve(layers)
         assert chosen[bench.EMBEDDING] == Int8() and None not in chosen.values()
     assert chosen[NAMES[0]].to_json() == {
-        "method": f"int{work[-3]}", "group": 128, "zeros": True, "tile_outputs": 16,
+        "method": f"int{work[-3]}", "group": 144, "zeros": False, "tile_outputs": 16,
     }  # fmt: skip
     books, block = arms["ssvq"].resolve(layers), "model.layers.3"
     attention = [books[f"{block}.self_attn.{x}_proj"].shared for x in "qkvo"]
@@ -45,10 +45,12 @@ def test_smollm2_is_stored_as_its_bench_does(work):
 
 def test_lite0_has_one_codebook_and_int8_where_it_must():
     for work in bench.VISION:
-        names = ("stem", "blocks.3.depthwise", "blocks.3.expand", "fc")
+        asked = ("stem", "blocks.3.depthwise", "blocks.3.expand", "fc")
+        names = ["stem", "blocks.3.expand", "blocks.3.depthwise", "blocks.3.project", "head", "fc"]
         for arm, recipe in bench.recipes_of(work).items():
-            stem, depthwise, expand, head = recipe.resolve(names).values()
-            assert stem == depthwise == Int8() and expand == head
+            chosen = recipe.resolve(names)
+            stem, depthwise, expand, fc = (chosen[name] for name in asked)
+            assert stem == depthwise == Int8() and expand == fc and None not in chosen.values()
             assert expand.name == arm and (arm == "int8" or expand.shared)
 
 
