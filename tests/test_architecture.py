@@ -19,7 +19,7 @@ COMMON = {
     "vq/container": "vq/errors",
     "vq/text": "vq/errors",
     "vq/native": "vq/errors",
-    "rescomp": "vq/errors vq/version vq/progress vq/layers vq/distributed",
+    "rescomp": "vq/errors vq/version vq/progress vq/layers vq/distributed vq/native",
     "rtl": "rtl/config rtl/accelerator_config rtl/descriptor rtl/program rtl/rom rtl/settings "
     "vq/container",
     "hwsim": "hwsim/defaults vq/text vq/errors vq/version vq/native",

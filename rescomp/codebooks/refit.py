@@ -130,7 +130,7 @@ def sweep_(fit: Fit) -> None:
         away = torch.linalg.solve(metric, fit.hessian[own] @ rest)
         wanted = now + away
         choice = fit.codewords.choose(wanted, metric, fit.unit)
-        found = fit.codewords.decode(choice, fit.unit)
+        found = choice.values
         better = cost_of(wanted - found, metric) < cost_of(away, metric)
         rest[own] = torch.where(better, fit.target[own] - found, rest[own])
         fit.indices[group] = torch.where(better, choice.indices, fit.indices[group])

@@ -114,8 +114,7 @@ class _Solver(Recursion):
             weight = self.current[own]
             choice = self.codewords.choose(weight, self.metrics[at // d], self.unit)
             self.choices.append(choice)
-            rounded = self.codewords.decode(choice, self.unit)
-            torch.sub(weight, rounded, out=self.errors[own])
+            torch.sub(weight, choice.values, out=self.errors[own])
             if drift:
                 self.errors[own].add_(self.original[own] - weight, alpha=drift)
             if self.cross is not None:

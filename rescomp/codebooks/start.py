@@ -96,7 +96,7 @@ def expected(
         curves, pulls, cost = goal.new_zeros(k, d * d), goal.new_zeros(k, d), 0.0
         for weight, metric in zip(goal.view(len(metrics), d, -1), metrics, strict=True):
             choice = words.choose(weight, metric, unit)
-            cost += float(cost_of(weight - words.decode(choice, unit), metric).sum())
+            cost += float(cost_of(weight - choice.values, metric).sum())
             signs = unit.expand_as(weight)
             if choice.negative is not None:
                 signs = torch.where(choice.negative, -signs, signs)

@@ -1,14 +1,22 @@
 """Weighted k-means: the nearest-codeword search is faiss, the rest is here.
 
+Weights per coordinate, which faiss does not know, have kernels in C (``source/``); without a
+compiler, numpy computes the same in several times the time.
+
 faiss has its own k-means, but it draws a random start, has no weights per coordinate, and splits
 the largest cluster when one runs empty; all cost accuracy at the small k of a codebook.
 """
 
+import ctypes
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from vq.native import kernels
 
 __all__ = ["ITERATIONS", "START_POINTS_PER_CODEWORD", "Clustering", "assign", "kmeans"]
 
@@ -20,6 +28,7 @@ ITERATIONS = 50
 START_POINTS_PER_CODEWORD = 256
 #: Points whose distances to all codewords are held at once.
 _ROWS = 1024
+_SOURCE = Path(__file__).parent / "source" / "kmeans.c"
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,8 @@ def kmeans(
         If ``k`` is not between 1 and N.
     """
     points = np.ascontiguousarray(points, np.float32)
+    if weights is not None:
+        weights = np.ascontiguousarray(weights, np.float32)
     if not 1 <= k <= len(points):
         raise ValueError(f"k must be between 1 and the {len(points)} points, not {k}")
     rng = np.random.default_rng(seed)
@@ -112,21 +123,39 @@ def assign(points: F32, codebook: F32, weights: F32 | None = None) -> tuple[NDAr
     """
     codebook = np.ascontiguousarray(codebook, np.float32)
     if weights is None or weights.ndim == 1:
-        distances, indices = faiss.knn(points, codebook, 1)
-        nearest = distances[:, 0]
-        return indices[:, 0], nearest if weights is None else nearest * weights
-    weighted = weights * points
-    queries = np.concatenate([weights, weighted], axis=1)
-    keys = np.concatenate([np.square(codebook), -2 * codebook], axis=1).T
+        distances, found = faiss.knn(points, codebook, 1)
+        least = distances[:, 0]
+        return found[:, 0], least if weights is None else least * weights
+    points, weights = (np.ascontiguousarray(x, np.float32) for x in (points, weights))
     indices = np.empty(len(points), np.int64)
     least = np.empty(len(points), np.float32)
+    squares = np.square(codebook)
+    sizes = (*points.shape, len(codebook))
+    if _ran("nearest", *sizes, points, weights, codebook, squares, indices, least):
+        return indices, least
+    weighted = weights * points
+    queries = np.concatenate([weights, weighted], axis=1)
+    keys = np.concatenate([squares, -2 * codebook], axis=1).T
     for start in range(0, len(points), _ROWS):
         scores = queries[start : start + _ROWS] @ keys
-        nearest = scores.argmin(axis=1)
-        indices[start : start + _ROWS] = nearest
-        least[start : start + _ROWS] = scores[np.arange(len(scores)), nearest]
+        found = scores.argmin(axis=1)
+        indices[start : start + _ROWS] = found
+        least[start : start + _ROWS] = scores[np.arange(len(scores)), found]
     norms = np.einsum("nd,nd->n", weighted, points)
     return indices, np.maximum(norms + least, 0)
+
+
+def _ran(name: str, *given: int | NDArray[Any]) -> bool:
+    """Run a function of ``kmeans.c``; False where there is no compiler."""
+    loaded = kernels("kmeans", _SOURCE)
+    if loaded is None:
+        return False
+    arguments = (
+        ctypes.c_int64(x) if isinstance(x, int) else ctypes.c_void_p(x.ctypes.data) for x in given
+    )
+    if getattr(loaded, f"signbook_{name}")(*arguments):
+        raise MemoryError("there is no memory for a few points")
+    return True
 
 
 def _plus_plus(points: F32, k: int, weights: F32 | None, rng: np.random.Generator) -> F32:
@@ -149,12 +178,13 @@ def _plus_plus(points: F32, k: int, weights: F32 | None, rng: np.random.Generato
             cumulative = np.arange(1.0, len(points) + 1)
         at = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
         codebook[j] = points[min(int(at), len(points) - 1)]
-        difference = points - codebook[j]
         if per_coordinate is None:
-            distance = np.einsum("nd,nd->n", difference, difference)
-        else:
+            difference = points - codebook[j]
+            np.minimum(nearest, np.einsum("nd,nd->n", difference, difference), out=nearest)
+        elif not _ran("approach", *points.shape, points, per_coordinate, codebook[j], nearest):
+            difference = points - codebook[j]
             distance = np.einsum("nd,nd,nd->n", per_coordinate, difference, difference)
-        np.minimum(nearest, distance, out=nearest)
+            np.minimum(nearest, distance, out=nearest)
         probability = mass * nearest if per_coordinate is None else nearest.astype(np.float64)
     return codebook
 
@@ -168,22 +198,30 @@ def _centroids(
     step: float = 1.0,
 ) -> F32:
     """Move every codeword towards the weighted mean of its points, empty ones to the farthest."""
-    k, d = previous.shape
-    count = np.bincount(indices, minlength=k)
-    total = np.zeros(k)
-    codebook = previous.copy()
-    for j in range(d):
-        w = None if weights is None else weights if weights.ndim == 1 else weights[:, j]
-        x = points[:, j]
-        sums = np.bincount(indices, x if w is None else x * w, minlength=k)
-        mass = count if w is None else np.bincount(indices, w, minlength=k)
-        moves = mass > 0
-        mean = sums[moves] / mass[moves]
-        codebook[moves, j] = mean if step == 1 else previous[moves, j] * (1 - step) + mean * step
-        total += mass
-    empty = np.flatnonzero(total == 0)
+    sums, masses = _sums(points, weights, indices, len(previous))
+    codebook, moves = previous.copy(), masses > 0
+    mean = sums[moves] / masses[moves]
+    codebook[moves] = mean if step == 1 else previous[moves] * (1 - step) + mean * step
+    empty = np.flatnonzero(masses.sum(axis=1) == 0)
     if len(empty):
         farthest = np.argsort(-distances, kind="stable")[: len(empty)]
         useful = distances[farthest] > 0
         codebook[empty[useful]] = points[farthest[useful]]
     return codebook
+
+
+def _sums(
+    points: F32, weights: F32 | None, indices: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums of weighted points and of weights, by codeword; [k, d] each."""
+    shape = k, points.shape[1]
+    sums, masses = np.zeros(shape), np.zeros(shape)
+    each = None if weights is None or weights.ndim == 1 else weights
+    if each is not None and _ran("sums", *points.shape, points, each, indices, sums, masses):
+        return sums, masses
+    for j in range(shape[1]):
+        w = weights if each is None else each[:, j]
+        x = points[:, j]
+        sums[:, j] = np.bincount(indices, x if w is None else x * w, minlength=k)
+        masses[:, j] = np.bincount(indices, w, minlength=k)
+    return sums, masses

@@ -36,7 +36,7 @@ def least(weight, metric, unit, values):
 
 def cost(words, weight, metric, unit):
     choice = words.choose(weight, metric, unit)
-    return cost_of(weight - words.decode(choice, unit), metric), choice
+    return cost_of(weight - choice.values, metric), choice
 
 
 @pytest.mark.parametrize("d", [1, 2, 4])

@@ -39,7 +39,7 @@ def solved(p, method, words, *, leaf=32):
     choices = solve_groups(
         current, original, feedback, metrics, cross, words, unit, method.correction(), leaf=leaf
     )
-    return torch.cat([words.decode(choice, unit) for choice in choices]), current
+    return torch.cat([choice.values for choice in choices]), current
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
@@ -86,7 +86,7 @@ def test_groups_are_least_squares_solved_again(method, signed):
         w = weight[:, own].copy()
         metric = np.linalg.inv(np.linalg.inv(h[free, free])[:d, :d])
         tensors = torch.from_numpy(w.T.copy()), torch.from_numpy(metric)
-        out[:, own] = words.decode(words.choose(*tensors, unit), unit).numpy().T
+        out[:, own] = words.choose(*tensors, unit).values.numpy().T
         drift = correction.drift * (original[:, own] - w)
         inverse = np.linalg.inv(h[free, free])
         move = np.linalg.solve(inverse[:d, :d], inverse[:d, d:])

@@ -69,7 +69,7 @@ def cost(goal, unit, metrics, words, book):
     words = Codewords(book, words.signed, candidates=len(book))
     total = 0.0
     for weight, metric in zip(goal.view(len(metrics), -1, goal.shape[1]), metrics, strict=True):
-        rest = weight - words.decode(words.choose(weight, metric, unit), unit)
+        rest = weight - words.choose(weight, metric, unit).values
         total += float(cost_of(rest, metric).sum())
     return total
 

@@ -162,3 +162,17 @@ def test_coordinates_of_weight_zero_do_not_matter():
     a, b = (kmeans(p, 8, weights=weights, seed=1) for p in (points, noisy))
     np.testing.assert_array_equal(a.indices, b.indices)
     np.testing.assert_allclose(a.codebook[:, :2], b.codebook[:, :2], atol=1e-5)
+
+
+@pytest.mark.parametrize("d", [1, 3, 4, 8])
+def test_kernels_compute_what_numpy_does(d, monkeypatch):
+    points, start = gaussians(1001, d), gaussians(30, d, 1)
+    weights = np.random.default_rng(1).random(points.shape).astype(np.float32)
+    mine = assign(points, start, weights), kmeans(points, 30, weights=weights, iterations=3)
+    monkeypatch.setattr(module, "kernels", lambda name, main: None)
+    theirs = assign(points, start, weights), kmeans(points, 30, weights=weights, iterations=3)
+    assert (mine[0][0] == theirs[0][0]).mean() > 0.998  # ties within rounding
+    np.testing.assert_allclose(mine[0][1], theirs[0][1], atol=1e-5)
+    np.testing.assert_allclose(mine[1].codebook, theirs[1].codebook, atol=1e-5)
+    want = (weights * (points - start[mine[0][0]]) ** 2).sum(1)
+    np.testing.assert_allclose(mine[0][1], want, atol=1e-5)

@@ -7,7 +7,7 @@ import pytest
 
 from vq.errors import OutputError, SimulationError
 from vq.native import library
-from vq.native.library import compiled
+from vq.native.library import compiled, kernels
 
 
 @pytest.fixture
@@ -31,6 +31,34 @@ def test_each_version_is_built_once(source, tmp_path, monkeypatch) -> None:
     (source.parent / "one.h").write_text("#define ONE 10\n")
     assert compiled("sum", source).sum(2) == 12
     assert len(list((tmp_path / "cache").glob("sum-*/sum.so"))) == 2
+
+
+def test_kernels_are_built_for_a_processor(source, tmp_path, monkeypatch) -> None:
+    assert compiled("sum", source).sum(2) == 3
+    for processor in ("one", "other", "one"):
+        monkeypatch.setattr(library, "_processor", lambda processor=processor: processor)
+        kernels.cache_clear()
+        found = kernels("sum", source)
+        assert found is not None and found.sum(2) == 3
+        assert compiled("sum", source).sum(2) == 3
+    assert len(list((tmp_path / "cache").glob("sum-*/sum.so"))) == 3
+    kernels.cache_clear()
+
+
+def test_this_processor_is_told_by_the_system() -> None:
+    assert len(library._processor()) > len(library.platform.machine()) + 1
+
+
+def test_without_a_compiler_there_are_no_kernels(source, monkeypatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    message = (
+        r"^sum is computed without C, with equal results in several times the time: "
+        r"no-such-compiler must be on PATH, but .*; install one, or set CC"
+    )
+    with pytest.warns(UserWarning, match=message):
+        assert kernels("sum", source) is None
+    assert kernels("sum", source) is None  # said once
+    kernels.cache_clear()
 
 
 def test_compilers_with_words_of_their_own(source, tmp_path, monkeypatch) -> None:
