@@ -1,4 +1,4 @@
-"""The choice in C, several times as fast: ``source/``, compiled when it is first used."""
+"""Choice and refit in C, several times as fast: ``source/``, compiled when they are first used."""
 
 import ctypes
 from pathlib import Path
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vq.native import kernels
 
-__all__ = ["choose", "library"]
+__all__ = ["choose", "decode", "gather", "library"]
 
 _SOURCE = Path(__file__).parent / "source"
 _TYPES = {torch.float32: "float32", torch.float64: "float64"}
@@ -18,7 +18,7 @@ def library(like: Tensor) -> ctypes.CDLL | None:
     """Functions for tensors like one; None if there are none: torch does it then."""
     if like.device.type != "cpu" or like.dtype not in _TYPES:
         return None
-    return kernels("choice", _SOURCE / "choice.c")
+    return kernels("codebooks", _SOURCE / "codebooks.c")
 
 
 def choose(
@@ -55,6 +55,51 @@ def choose(
     if failed:
         raise MemoryError("there is no memory for the scores of a few outputs")
     return indices, negative if signed else None, values
+
+
+def decode(
+    functions: ctypes.CDLL, book: Tensor, indices: Tensor, negative: Tensor | None, unit: Tensor
+) -> Tensor:
+    """Weights [I, O] of codewords [k, d] by indices [I / d, O], signs [I, O] and unit [O]."""
+    (groups, outputs), d = indices.shape, book.shape[1]
+    values = book.new_empty(groups * d, outputs)
+    _codes(functions, "decode", d, book, indices, negative, unit, values)
+    return values
+
+
+def gather(
+    functions: ctypes.CDLL,
+    values: Tensor,
+    indices: Tensor,
+    negative: Tensor | None,
+    unit: Tensor,
+    k: int,
+) -> Tensor:
+    """Sums [k, d] of values [I, O], times sign and unit, by codeword: :func:`decode` transposed."""
+    d = len(values) // len(indices)
+    sums = values.new_zeros(k, d)
+    _codes(functions, "gather", d, values, indices, negative, unit, sums)
+    return sums
+
+
+def _codes(
+    functions: ctypes.CDLL,
+    name: str,
+    d: int,
+    given: Tensor,
+    indices: Tensor,
+    negative: Tensor | None,
+    unit: Tensor,
+    out: Tensor,
+) -> None:
+    given, indices, unit = (x.contiguous() for x in (given, indices, unit))
+    negative = None if negative is None else negative.contiguous()
+    getattr(functions, f"signbook_{name}_{_TYPES[out.dtype]}")(
+        *map(ctypes.c_int64, (d, *indices.shape)),
+        *map(_at, (given, indices)),
+        None if negative is None else _at(negative),
+        *map(_at, (unit, out)),
+    )
 
 
 def _at(tensor: Tensor) -> ctypes.c_void_p:

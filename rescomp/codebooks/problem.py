@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from rescomp.codebooks.choice import Codewords
-from rescomp.codebooks.refit import Fit, objective, refit_book, refit_unit, sweep_
+from rescomp.codebooks.refit import Fit, objective, refit_book, refit_unit, swept
 from rescomp.codebooks.settings import Fitting
 from rescomp.codebooks.solver import group_cross_, group_feedback, solve_groups
 from rescomp.codebooks.start import clustered, expected
@@ -233,7 +233,7 @@ class Problem:
         fit = Fit(terms.goal, terms.hessian, codewords, terms.unit, indices, negative)
         for sweep in range(self.fitting.sweeps + 1 if self.fitting.sweeps else 0):
             if sweep:
-                sweep_(fit)
+                fit = swept(fit, self.settings.leaf)
             book, fit = self._refitted(book, fit)
         return _Try(book, fit, current)
 

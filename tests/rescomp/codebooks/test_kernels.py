@@ -1,4 +1,6 @@
-"""The choice in C against torch's, which does the same in the same order."""
+"""Choice and refit in C against torch's, which do the same in the same order."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ import torch
 from rescomp.codebooks import kernels
 from rescomp.codebooks.choice import Codewords, cost_of
 from tests.rescomp.codebooks.test_choice import given
+from tests.rescomp.codebooks.test_refit import fit
 
 
 @pytest.fixture
@@ -66,6 +69,25 @@ def test_an_outputs_choice_is_its_own():
         found = words.choose(weight[:, own], metric, unit[own])
         assert torch.equal(found.indices, want.indices[own])
         assert torch.equal(found.values, want.values[:, own])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("signed", [False, True])
+def test_both_decode_and_gather_the_same(signed, dtype, monkeypatch):
+    one = fit(signed=signed, outputs=77)
+    one = replace(
+        one,
+        codewords=replace(one.codewords, book=one.codewords.book.to(dtype)),
+        unit=one.unit.to(dtype),
+    )
+    other = torch.randn_like(one.codewords.book)
+    values = torch.randn(24, 77, dtype=dtype)
+    mine = one.decode(), one.decode(other), one.gather(values)
+    monkeypatch.setattr(kernels, "library", lambda like: None)
+    theirs = one.decode(), one.decode(other), one.gather(values)
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close((other * mine[2]).sum(), (mine[1] * values).sum())
 
 
 def test_what_torch_does_alone():

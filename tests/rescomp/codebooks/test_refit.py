@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from rescomp.codebooks.choice import Codewords
-from rescomp.codebooks.refit import Fit, objective, refit_book, refit_unit, sweep_
+from rescomp.codebooks.choice import Codewords, cost_of
+from rescomp.codebooks.refit import Fit, objective, refit_book, refit_unit, swept
 
 
 def fit(*, signed=True, parity=False, inputs=24, outputs=30, d=4, k=6, seed=0):
@@ -45,10 +45,9 @@ def test_codebook_is_that_of_least_squares(signed):
     matrix, right = designed(one)
     want = torch.linalg.lstsq(matrix, right[:, None]).solution.view(one.codewords.book.shape)
     found = refit_book(one)
-    torch.testing.assert_close(found, want, rtol=0, atol=5e-3)
     lower = objective(replace(one, codewords=replace(one.codewords, book=found)))
     best = objective(replace(one, codewords=replace(one.codewords, book=want)))
-    assert best <= lower < best + 1e-6 * objective(one)
+    assert best <= lower < best + 1e-3 * (objective(one) - best)
 
 
 def test_codewords_that_nobody_chose_stay():
@@ -82,7 +81,7 @@ def test_sweeps_never_raise_the_objective(signed, parity):
     one = fit(signed=signed, parity=parity)
     values = [objective(one)]
     for _ in range(3):
-        sweep_(one)
+        one = swept(one)
         values.append(objective(one))
         one = replace(one, codewords=replace(one.codewords, book=_refitted(one)))
         values.append(objective(one))
@@ -92,12 +91,36 @@ def test_sweeps_never_raise_the_objective(signed, parity):
         assert (one.negative.view(-1, 4, 30).sum(1) % 2 == 0).all()
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_sweep_is_every_group_by_itself_however_it_is_cut(signed):
+    one = fit(signed=signed)
+    before = one.indices.clone()
+    found = [swept(one, leaf) for leaf in (1, 8, 1000)]
+    assert torch.equal(one.indices, before)
+    for group in range(len(one.indices)):
+        own = slice(4 * group, 4 * group + 4)
+        metric = one.hessian[own, own]
+        codes = one.decode()
+        pull = one.hessian[own] @ (one.target - codes)
+        wanted = codes[own] + torch.linalg.solve(metric, pull)
+        choice = one.codewords.choose(wanted, metric, one.unit)
+        better = cost_of(wanted - choice.values, metric) < cost_of(wanted - codes[own], metric)
+        one.indices[group] = torch.where(better, choice.indices, one.indices[group])
+        if signed:
+            one.negative[own] = torch.where(better, choice.negative, one.negative[own])
+    assert not torch.equal(one.indices, before)
+    for other in found:
+        assert torch.equal(other.indices, one.indices)
+        if signed:
+            assert torch.equal(other.negative, one.negative)
+
+
 def test_a_choice_is_kept_where_a_poorer_search_finds_none_as_good():
     one = fit()
     for _ in range(8):  # all codewords are candidates
-        sweep_(replace(one, codewords=replace(one.codewords, candidates=6)))
+        one = swept(replace(one, codewords=replace(one.codewords, candidates=6)))
     settled = objective(one)
-    sweep_(replace(one, codewords=replace(one.codewords, candidates=1)))
+    one = swept(replace(one, codewords=replace(one.codewords, candidates=1)))
     assert objective(one) <= settled * (1 + 1e-12)
 
 

@@ -1,4 +1,4 @@
-/* Codewords and signs of a group of columns: rescomp/codebooks/choice.py, in blocks of outputs.
+/* Codewords and signs: what is chosen, and what is refitted to it, in blocks of outputs.
 
    Outputs are the inner loop everywhere, so that compilers vectorise across them and every output
    is computed in the same order whatever stands beside it. Scores of a block stay in a core's own
@@ -24,6 +24,7 @@ typedef int64_t num;
 #define NAME(name) name##_float32
 #define COPYSIGN copysignf
 #include "choice.h"
+#include "refit.h"
 #undef real
 #undef mask
 #undef NAME
@@ -34,3 +35,4 @@ typedef int64_t num;
 #define NAME(name) name##_float64
 #define COPYSIGN copysign
 #include "choice.h"
+#include "refit.h"
