@@ -2,8 +2,9 @@
 
 That is, of float32: the weights of two blocks, H and D of the widest layer, and the hidden states
 of all calibration tokens in two models. The rest of a peak is the solver's: the factor of H in
-float64 and then float32 takes three times the bytes of H; or it is one batch inside a block. Codebook
-layers have latents of four bytes a weight, so that a model of them grows as it is quantised.
+float64 and then float32 takes three times the bytes of H; or it is one batch inside a block.
+Layers in codewords hold latents of four bytes a weight beside both weights until their block is
+done, and int32 indices from then on.
 
 Scalars have 3 bits in groups of 128, SSVQ has d=8, k=256, a scale per output and one sweep.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -56,9 +57,10 @@ class Problem:
     g : Geometry
         Of one of the layers: d, k, signs, and whether every output has a scale.
     original : [I, O]
-        Columns as rows, in order; I is filled up to a multiple of d. Dead ones are 0.
+        Columns as rows, in the order of solving; I is filled up to a multiple of d. Dead ones are
+        0.
     hessian, cross : [I, I]
-        In order.
+        In their own order: those of the statistics themselves, where nothing is filled or dead.
     groups : [I / d] int64
         Original place of every group.
     outputs : list of int
@@ -102,10 +104,14 @@ class Problem:
         ``importance`` [O] is that of the outputs of all of them.
         """
         device, fill = weights[0].device, -g.I % g.d
-        hessian = pad(statistics.hessian.to(device, settings.dtype), (0, fill, 0, fill))
-        cross = None
+
+        def local(matrix: Tensor) -> Tensor:
+            matrix = matrix.to(device, settings.dtype)
+            return pad(matrix, (0, fill, 0, fill)) if fill else matrix
+
+        hessian, cross = local(statistics.hessian), None
         if correction.cross and statistics.cross is not None:
-            cross = pad(statistics.cross.to(device, settings.dtype), (0, fill, 0, fill))
+            cross = local(statistics.cross)
         original = torch.cat([weight.to(settings.dtype) for weight in weights]).T
         energy = hessian.diagonal().clone()
         dead = energy == 0
@@ -114,17 +120,17 @@ class Problem:
         groups = torch.arange(len(energy) // g.d, device=device)
         if settings.activation_order:
             groups = torch.argsort(energy.view(-1, g.d).sum(1), descending=True, stable=True)
-        order = (groups[:, None] * g.d + torch.arange(g.d, device=device)).reshape(-1)
-        hessian.diagonal()[dead] = energy[~dead].mean() if bool((~dead).any()) else 1.0
-        hessian = hessian[order][:, order]
+        if bool(dead.any()):
+            hessian = hessian.clone()
+            hessian.diagonal()[dead] = energy[~dead].mean() if bool((~dead).any()) else 1.0
         return cls(
             g,
             correction,
             settings,
             fitting,
-            original[order],
+            original[_columns(groups, g.d)],
             hessian,
-            None if cross is None else cross[order][:, order],
+            cross,
             groups,
             [len(weight) for weight in weights],
             roots,
@@ -156,24 +162,29 @@ class Problem:
 
     def _terms(self, damping: float) -> "_Terms | None":
         """What all starts share; None if the Hessian needs more damping."""
-        factor = inverse_factor(self.hessian, damping)
+        factor = inverse_factor(self.hessian, damping, _columns(self.groups, self.g.d))
         if factor is None:
             return None
-        goal = self._goal(factor)
-        hessian = self.hessian.clone()
-        hessian.diagonal().add_(damping * hessian.diagonal().mean())
+        cross = None if self.cross is None else self.ordered(self.cross)
+        goal = self._goal(factor, cross)
+        if self.correction.asymmetry or self.correction.drift:
+            cross = None if cross is None else group_cross_(cross, factor, self.g.d)
+        else:
+            cross = None
         feedback, metrics = group_feedback(factor, self.g.d)
-        cross = None
-        if self.cross is not None and (self.correction.asymmetry or self.correction.drift):
-            cross = group_cross_(self.cross.clone(), factor, self.g.d)
-        return _Terms(goal, self._unit(goal), hessian, feedback, metrics, cross)
+        return _Terms(self, damping, goal, self._unit(goal), metrics, feedback, cross)
 
-    def _goal(self, factor: Tensor) -> Tensor:
+    def ordered(self, matrix: Tensor) -> Tensor:
+        """Copy [I, I] in the order of solving."""
+        order = _columns(self.groups, self.g.d)
+        return matrix[order[:, None], order]
+
+    def _goal(self, factor: Tensor, cross: Tensor | None) -> Tensor:
         """The weight [I, O] whose outputs are nearest to those wanted, before any rounding."""
         share = self.correction.exact or self.correction.asymmetry
-        if self.cross is None or not share:
+        if cross is None or not share:
             return self.original
-        shift = factor @ (self.cross.T @ self.original)
+        shift = factor @ (cross.T @ self.original)
         return torch.add(self.original, transposed_times(factor, shift), alpha=share)
 
     def _unit(self, goal: Tensor) -> Tensor:
@@ -189,12 +200,13 @@ class Problem:
     def _tries(self, terms: "_Terms") -> Iterator["_Try"]:
         """Solutions from one codebook after the other."""
         if self.book is not None:
-            yield self._from(self.book, terms)
+            yield self._from(self.book, terms, last=True)
             return
         for start in range(self.fitting.restarts):
             weight, book, seed = terms.goal, None, self.seed + start
-            for _ in range(1 + self.fitting.again):
-                found = self._from(self._start(weight, book, terms, seed), terms)
+            for again in range(1 + self.fitting.again):
+                last = (start + 1, again) == (self.fitting.restarts, self.fitting.again)
+                found = self._from(self._start(weight, book, terms, seed), terms, last=last)
                 yield found
                 weight, book = found.latent, found.book
 
@@ -211,8 +223,8 @@ class Problem:
         costs = terms.metrics.diagonal(dim1=1, dim2=2).reshape(-1)
         return clustered(weight, terms.unit, costs, self.g, self.fitting.iterations, seed)
 
-    def _from(self, book: Tensor, terms: "_Terms") -> "_Try":
-        """Choose and refit."""
+    def _from(self, book: Tensor, terms: "_Terms", *, last: bool) -> "_Try":
+        """Choose and refit; the last one lets go of what the solver alone needs."""
         correction, signed = self.correction, bool(self.g.sign_bits)
         codewords = self._codewords(book)
         current = (terms.goal if correction.exact else self.original).clone()
@@ -227,6 +239,8 @@ class Problem:
             correction,
             leaf=self.settings.leaf,
         )
+        if last:
+            del terms.feedback, terms.cross
         indices = torch.stack([choice.indices for choice in choices])
         signs = [choice.negative for choice in choices if choice.negative is not None]
         negative = torch.cat(signs) if signed else None
@@ -252,16 +266,24 @@ class Problem:
         return Codewords(_stored(book, g), bool(g.sign_bits), parity, self.fitting.candidates)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Terms:
     """What all starts of a problem share: see :func:`solve_groups` and :class:`Fit`."""
 
+    problem: Problem
+    damping: float
     goal: Tensor
     unit: Tensor
-    hessian: Tensor
-    feedback: Tensor
     metrics: Tensor
+    feedback: Tensor
     cross: Tensor | None
+
+    @cached_property
+    def hessian(self) -> Tensor:
+        """Damped and in the order of solving; nobody needs it before the first fit."""
+        hessian = self.problem.ordered(self.problem.hessian)
+        hessian.diagonal().add_(self.damping * hessian.diagonal().mean())
+        return hessian
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,6 +293,11 @@ class _Try:
     book: Tensor
     fit: Fit
     latent: Tensor
+
+
+def _columns(groups: Tensor, d: int) -> Tensor:
+    """Columns [I] of groups [I / d]."""
+    return (groups[:, None] * d + torch.arange(d, device=groups.device)).reshape(-1)
 
 
 def _roots(importance: Tensor | None, original: Tensor) -> Tensor:

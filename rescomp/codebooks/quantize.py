@@ -41,7 +41,7 @@ class Coded:
     geometry : Geometry
     codebook : [k, d] float32
         In units, as it is trained; layers that share it hold the same tensor.
-    indices : [Go * Gi] int64
+    indices : [Go * Gi] int32
         In grid order.
     latent : [O, I] float32
         Compensated weights, in units; with SSVQ, their signs are those that were chosen.
@@ -89,7 +89,7 @@ class Coded:
         return replace(
             self,
             codebook=book.detach(),
-            indices=weight.indices.long(),
+            indices=weight.indices,
             latent=self.latent if latent is None else latent.contiguous(),
             unit=weight.unit,
         )
@@ -174,7 +174,7 @@ def quantize_codebook(
         coded = Coded(
             g,
             book,
-            found.indices[:, own].T.reshape(-1),
+            found.indices[:, own].T.int().reshape(-1),
             (found.latent[: g.I, own].T.float() / unit[:, None]).contiguous(),
             unit if g.scales > 1 else unit[:1],
             Report(damping, dead, statistics.tokens),

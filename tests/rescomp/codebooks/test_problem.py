@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rescomp import GPTAQ, GPTQ, QEP, Fitting, Settings
+from bench.live_tensors import LiveTensors
+from rescomp import GPTAQ, GPTAQR, GPTQ, QEP, Fitting, Settings, Statistics
 from rescomp.codebooks import problem as layouts
 from rescomp.codebooks.problem import Problem
 from rescomp.codebooks.refit import objective
@@ -28,7 +29,8 @@ def test_groups_come_in_the_order_of_their_energy_and_go_back():
     assert one.groups.tolist() == np.argsort(-energy, kind="stable").tolist()
     order = (one.groups[:, None] * 4 + torch.arange(4)).reshape(-1)
     assert torch.equal(one.original, p.tensor().T[order])
-    torch.testing.assert_close(one.hessian, torch.from_numpy(p.hessian)[order][:, order])
+    hessian = torch.from_numpy(p.hessian)
+    torch.testing.assert_close(one.ordered(one.hessian), hessian[order][:, order])
     found = one.solve(0.01)
     # What is left of the first group, which nothing was passed on to, is the weight as it was.
     first = slice(4 * int(one.groups[0]), 4 * int(one.groups[0]) + 4)
@@ -40,7 +42,7 @@ def test_groups_come_in_the_order_of_their_energy_and_go_back():
 def test_goal_is_the_weight_that_the_method_wants(method, share):
     p = problem(12, 40)
     one = layout(p, method, order=False)
-    goal = one._goal(inverse_factor(one.hessian, DAMPING))
+    goal = one._goal(inverse_factor(one.hessian, DAMPING), one.cross)
     want = p.weight + share * p.weight @ p.cross @ np.linalg.inv(damped(p.hessian))
     np.testing.assert_allclose(goal.T.numpy(), want, rtol=1e-9, atol=1e-12)
 
@@ -100,3 +102,30 @@ def test_a_start_behind_another_is_for_the_weights_of_their_turns(em, monkeypatc
         [False] if em else [False, True]
     )
     assert not em or seen["expected"][1][3].book is first.book
+
+
+@pytest.mark.parametrize(("tries", "solving"), [(1, 2), (2, 3)])
+def test_few_matrices_of_all_inputs_are_alive_beside_the_statistics(tries, solving, monkeypatch):
+    """Three for the factor; then what passes errors on, which the last fit has no more."""
+    x = torch.randn(1536, 768, generator=torch.Generator().manual_seed(0))
+    sums = Statistics.empty(768, cross=True)
+    sums.add(x, x + x.roll(1, 0))
+    live = LiveTensors([], [sums.hessian, sums.cross, x])
+    counts = {"solve_groups": [], "refit_book": []}
+
+    def noted(name):
+        plain = getattr(layouts, name)
+        return lambda *given, **more: (
+            counts[name].append(live.now / sums.hessian.nbytes) or plain(*given, **more)
+        )
+
+    for name in counts:
+        monkeypatch.setattr(layouts, name, noted(name))
+    g = SSVQ(d=8, k=4, scale="output").geometry("a", "linear", (4, 768))
+    fitting = Fitting(iterations=1, again=tries - 1, sweeps=1)
+    with live:
+        given = (g, GPTAQR().correction(), sums, Settings(), fitting, None, 0)
+        assert Problem.of([x[:4]], *given).solve(0.01) is not None
+    assert live.peak < 3.5 * sums.hessian.nbytes
+    found = counts["solve_groups"][-1], counts["refit_book"][-1]
+    assert found == pytest.approx((solving, 1), abs=0.25)
