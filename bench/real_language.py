@@ -83,7 +83,7 @@ GROUPS: Options = (
     {"group": 144, "zeros": False},
 )
 SWEEPS: Options = ({"sweeps": 1},)
-SHARES = {"gptaq": (0.25, 0.5), "gptaq-r": (0.25, 0.1), "exa": (0.75, 1.0), "qep": (0.75, 0.5, 1.0)}
+SHARES = {"gptaq": (0.25, 0.5), "gptaq-r": (0.25, 0.1), "exa": (0.75, 0.5), "qep": (0.75, 0.5)}
 QUICK_WORK, QUICK_ARMS = "smollm2@2.1", ("fp32", "gptaq", "exa", "qep-vq", "qep-ssvq")
 
 

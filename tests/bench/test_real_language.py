@@ -109,10 +109,10 @@ def test_settings_are_chosen_one_after_another(start, monkeypatch):
     assert len(asked) == 5, "the share of a name is not chosen"
     book = Setting(share=0.5, sweeps=1)
     assert real_language.chosen(start(), Arm(FOUR, "qep-ssvq")) == book
-    assert {name for name, _ in asked[5:]} == {THREE.name} and len(asked) == 8
+    assert {name for name, _ in asked[5:]} == {THREE.name} and len(asked) == 7
     assert real_language.chosen(start(), Arm(THREE, "qep-ssvq+blocks")) == book
     for arm, first in (("fp32", Setting()), ("ssvq", Setting()), ("gptq-ssvq", Setting(sweeps=1))):
-        assert real_language.chosen(start(), Arm(TWO, arm)) == first and len(asked) == 8
+        assert real_language.chosen(start(), Arm(TWO, arm)) == first and len(asked) == 7
 
 
 def test_pieces_are_planned_seed_by_seed(start):
