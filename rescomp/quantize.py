@@ -26,7 +26,8 @@ class Report:
     damping : float
         What was used, in units of the Hessian's mean diagonal; 0 for RTN.
     dead_columns : int
-        Inputs that calibration never saw other than 0; their weights are 0 now. RTN keeps them.
+        Inputs that calibration never saw other than 0. Scalar weights there are 0 now, but RTN
+        keeps them; in codewords they are whatever the chosen ones hold.
     tokens : int
         Tokens of the calibration.
     error, asymmetric_error : float or None

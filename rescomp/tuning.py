@@ -19,7 +19,7 @@ from vq.calibration.weights import Weights
 from vq.calibration.whole import restored
 from vq.errors import ConfigError
 from vq.formats.model import compressed_layers
-from vq.learning.fitting import BlockResult, Fitter, Fitting
+from vq.learning.fitting import BlockPlan, BlockResult, Fitter
 from vq.learning.rates import Rates, parameter_groups
 from vq.learning.rules.signs import Freezing
 from vq.recipe.selection import Selected
@@ -56,11 +56,11 @@ class Tuning:
         if not any((plan.rates.signs, plan.rates.codebooks, plan.rates.rest, plan.rates.scales)):
             raise ConfigError("tuning must have a rate above 0, not none")
 
-    def plan(self, seed: int) -> Fitting:
+    def plan(self, seed: int) -> BlockPlan:
         """The same in the trainer's terms; ``seed`` is that of the order of batches."""
         rates = replace(self.rates, alpha=1.0, kept=0.0)
         rules = () if self.freezing is None else (self.freezing,)
-        return Fitting(
+        return BlockPlan(
             self.epochs, rates, self.look_ahead, "changed", False, rules, seed, self.held_out
         )
 
@@ -91,10 +91,10 @@ class Tuner:
         With a reference.
     layers : sequence of Selected
         All of the model. A codebook that several stages share stays.
-    plan : Fitting
+    plan : BlockPlan
     """
 
-    def __init__(self, streams: Streams, layers: Sequence[Selected], plan: Fitting) -> None:
+    def __init__(self, streams: Streams, layers: Sequence[Selected], plan: BlockPlan) -> None:
         runner = streams.changed.runner
         self._model, self._chain, self._rates = runner.model, runner.chain, plan.rates
         self._fitter = Fitter(streams, plan, lambda *args, **more: None)

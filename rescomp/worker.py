@@ -29,7 +29,7 @@ from vq.container import Geometry
 from vq.distributed import gather, is_main, rank, ranks, require_same, together
 from vq.errors import ConfigError
 from vq.layers import matrix_of, weight_of
-from vq.learning.fitting import BlockResult, Fitting
+from vq.learning.fitting import BlockPlan, BlockResult
 from vq.recipe.selection import Selected
 
 __all__ = ["LayerReport", "LayersDone", "Worker", "off"]
@@ -86,7 +86,7 @@ class Worker:
         codebooks: CodebookSolver,
         norms: Norms | None,
         activations: ActivationQuantizer | None,
-        tuning: Fitting | None,
+        tuning: BlockPlan | None,
         progress: LayersDone | None,
     ) -> None:
         self.reports: dict[str, LayerReport] = {}

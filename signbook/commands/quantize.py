@@ -220,6 +220,13 @@ def run(
                 raise ConfigError(
                     f"{recipe}: a layer must be {kind} with --method {method}, not none"
                 )
+            if not any(layer.geometry.k for layer in selected) and (
+                importance is not None or fitting != rescomp.Fitting()
+            ):
+                raise ConfigError(
+                    "--sweeps, --restarts, --em, --again and --importance must come with layers in "
+                    "ssvq or vq, not without; put -ssvq or -vq behind --method, or give a --recipe"
+                )
             layers = [layer.name for layer in selected]
             task = None if data is None else resolve_data(data)
             calibration = None if task is None else calibration_of(task, batches)
@@ -467,7 +474,7 @@ def _print(document: dict[str, Any], damping: float) -> None:
     totals = ("file", "file_bytes", "bits_per_weight", "seconds")
     facts = [(key, text(document[key])) for key in totals]
     if dead := sum(layer["dead_columns"] for layer in rows):
-        facts.append(("dead inputs", f"{dead:,}: always 0 in the data, their weights are 0 now"))
+        facts.append(("dead inputs", f"{dead:,}: always 0 in the data: no weight there matters"))
     if raised := [layer["name"] for layer in rows if layer["damping"] > damping]:
         facts.append(("raised damping", ", ".join(raised)))
     if blocks := document.get("blocks"):

@@ -28,7 +28,7 @@ from vq.errors import ConfigError, TrainingError, bulleted
 from vq.formats.model import compressed_layers
 from vq.learning.checkpoint import StageCheckpoints, digest_of, marks_of
 from vq.learning.checks import check_models
-from vq.learning.fitting import BlockResult, Fitter, Fitting
+from vq.learning.fitting import BlockPlan, BlockResult, Fitter
 from vq.learning.rates import Rates
 from vq.learning.rules.rule import RuleSettings
 from vq.progress import bar
@@ -137,7 +137,7 @@ def finetune_blocks_(
         If a checkpoint cannot be written.
     """
     rates = replace(rates or Rates(), alpha=1.0)  # nobody scales latents here
-    plan = Fitting(epochs, rates, look_ahead, inputs, fixed_signs, tuple(rules), seed)
+    plan = BlockPlan(epochs, rates, look_ahead, inputs, fixed_signs, tuple(rules), seed)
     check_models(model, teacher)
     if resume and checkpoint_dir is None:
         raise ConfigError("checkpoint_dir must be given to resume, not None")

@@ -21,11 +21,11 @@ from vq.learning.rules.driver import Rules
 from vq.learning.rules.rule import RuleSettings
 from vq.progress import Advance
 
-__all__ = ["BlockResult", "Fitter", "Fitting", "Goal", "held_out_of"]
+__all__ = ["BlockPlan", "BlockResult", "Fitter", "Goal", "held_out_of"]
 
 
 @dataclass(frozen=True)
-class Fitting:
+class BlockPlan:
     """Settings of a run; :func:`vq.finetune_blocks_` explains them."""
 
     epochs: int
@@ -78,7 +78,7 @@ class Fitter:
     ----------
     streams : Streams
         The model that learns and, as reference, the teacher.
-    plan : Fitting
+    plan : BlockPlan
     advance : Advance
         Of a progress bar that counts stages.
 
@@ -88,7 +88,7 @@ class Fitter:
         Of the stages that are done.
     """
 
-    def __init__(self, streams: Streams, plan: Fitting, advance: Advance) -> None:
+    def __init__(self, streams: Streams, plan: BlockPlan, advance: Advance) -> None:
         assert streams.reference is not None
         self.results: list[BlockResult] = []
         self._changed, self._teacher = streams.changed, streams.reference

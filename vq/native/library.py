@@ -30,7 +30,8 @@ def kernels(name: str, main: Path) -> ctypes.CDLL | None:
         return compiled(name, main, *_KERNEL_FLAGS)
     except (SimulationError, OutputError) as error:
         warnings.warn(
-            f"{name} is computed without C, with equal results in several times the time: {error}",
+            f"{name} is computed without C, in several times the time, with results that differ by "
+            f"rounding: {error}",
             stacklevel=2,
         )
         return None

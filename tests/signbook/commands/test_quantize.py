@@ -37,7 +37,7 @@ def network():
 
 
 def wide():
-    """Linears with sub-vectors enough for 256 codewords."""
+    """Linears with sub-vectors enough for 512 codewords."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64))
 
@@ -153,9 +153,10 @@ def test_codebooks_by_the_name_of_the_method(tmp_path):
         found = {layer["name"]: layer for layer in document["layers"]}
         assert [found[name]["method"] for name in ("0", "2")] == [kind] * 2
         assert {layer["solver"] for layer in found.values()} == {method.removesuffix(f"-{kind}")}
-        fitting = rescomp.Fitting(restarts=2, sweeps=1, em=len(more) // 6, again=len(more) // 6)
+        asked = {"em": 1, "again": 1} if more else {}
+        fitting = rescomp.Fitting(restarts=2, sweeps=1, **asked)
         assert document["settings"]["codebooks"] == repr(fitting)
-        assert document["settings"]["importance"] == (more[1] if more else None)
+        assert document["settings"]["importance"] == ("gradients" if more else None)
         loaded = vq.load(out / "model.vq.safetensors", into=wide())
         assert all(layer["error"] > 0 for layer in document["layers"])
         assert torch.isfinite(loaded(rows().batches[0][0])).all()
@@ -224,7 +225,7 @@ def test_what_calibration_could_not_settle_is_shown(tmp_path):
     layers = document["layers"]
     assert {layer["error"] for layer in layers} == {None}
     assert layers[0]["damping"] > 0 and layers[0]["dead_columns"] == 9
-    assert "│ dead inputs     │ 9: always 0 in the data" in done.stdout
+    assert "│ dead inputs     │ 9: always 0 in the data: no weight there matters " in done.stdout
     names = [layer["name"] for layer in layers if layer["damping"] > 0]
     assert f"│ raised damping  │ {', '.join(names)} " in done.stdout
 
@@ -313,6 +314,12 @@ def test_bad_input_is_one_error(tmp_path):
     assert "group must be positive, not 0" in error(group=0)
     assert "is not built like Llama" in error(rotate=True)
     assert "activation bits must be 2 to 8, not 1" in error(activation_bits=1)
+    for only_codebooks in ({"sweeps": 1}, {"em": 1}, {"importance": "gradients"}):
+        assert re.match(
+            r"--sweeps, --restarts, --em, --again and --importance must come with layers in ssvq "
+            r"or vq, not without; put -ssvq or -vq behind --method, or give a --recipe",
+            error(**only_codebooks),
+        )
     assert not (tmp_path / "x" / "model.vq.safetensors").exists()
 
 

@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 import vq
+from signbook.commands import quantize
 from signbook.commands.tuning import tuning_of
 from signbook.tasks import Classification
 from tests.signbook.runner import refused, run
 from vq.errors import ConfigError
+from vq.learning import distil
 
 HERE = "tests.signbook.commands.test_tuning"
 MODEL, DATA = f"py:{HERE}:network", f"py:{HERE}:rows"
@@ -28,7 +30,7 @@ def rows():
     return Classification([(batch, batch[:, :5].argmax(1)) for batch in x])
 
 
-def test_blocks_and_scales_are_tuned_and_the_run_can_go_on(tmp_path):
+def test_blocks_and_scales_are_tuned(tmp_path):
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
     recipe.write_text(RECIPE)
     options = ("--method", "qep", "--recipe", recipe, "--epochs", 8)
@@ -48,6 +50,37 @@ def test_blocks_and_scales_are_tuned_and_the_run_can_go_on(tmp_path):
     logits = (model(x).detach().log_softmax(-1) for model in (tuned, network()))
     divergence = nn.functional.kl_div(*logits, log_target=True, reduction="batchmean")
     assert float(divergence) == pytest.approx(document["distilled"]["after"], rel=1e-4)
+
+
+def test_a_run_that_stops_while_scales_learn_goes_on(tmp_path, monkeypatch):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    given = {"data": DATA, "method": "qep", "recipe": recipe, "tune": "blocks,scales", "epochs": 2}
+    want = quantize.run(MODEL, out=tmp_path / "whole", **given)
+    losses, mean_loss = [], distil._mean_loss
+
+    def stop(*args):
+        losses.append(mean_loss(*args))
+        if len(losses) == 2:  # all is learnt, and not judged yet
+            raise KeyboardInterrupt
+        return losses[-1]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(distil, "_mean_loss", stop)
+        quantize.run(MODEL, out=tmp_path / "out", **given)
+    assert losses == list(want["distilled"].values())
+    with pytest.raises(ConfigError, match="checkpoint_dir must be free of checkpoints"):
+        quantize.run(MODEL, out=tmp_path / "out", **given)
+
+    def fail(*args):
+        raise AssertionError("blocks and scales are learnt already")
+
+    monkeypatch.setattr("torch.optim.AdamW.step", fail)
+    monkeypatch.setattr("torch.optim.Adam.step", fail)
+    found = quantize.run(MODEL, out=tmp_path / "out", resume=True, **given)
+    assert (found["blocks"], found["distilled"]) == (want["blocks"], want["distilled"])
+    files = [tmp_path / one / "model.vq.safetensors" for one in ("whole", "out")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_options_that_do_not_fit_are_refused(tmp_path):

@@ -11,7 +11,7 @@ import vq
 from tests.rescomp.models import Keywords, Shared, chain, llama, tokens, vectors
 from vq.errors import ConfigError, TrainingError
 from vq.formats.model import compressed_layers
-from vq.learning.fitting import Fitting
+from vq.learning.fitting import BlockPlan
 from vq.learning.rates import CosineAdam, Rates, parameter_groups
 from vq.learning.rules.rule import Rule
 
@@ -208,7 +208,7 @@ def test_padding_does_not_count():
 
 def test_impossible_settings_are_all_named():
     with pytest.raises(ConfigError) as caught:
-        Fitting(0, Rates(), -1, "all", False, (), -2, 1.0)
+        BlockPlan(0, Rates(), -1, "all", False, (), -2, 1.0)
     assert str(caught.value) == (
         "block-wise training has 5 problems:\n- epochs must be positive, not 0\n"
         "- look_ahead must not be negative, not -1\n"

@@ -52,8 +52,8 @@ def test_this_processor_is_told_by_the_system() -> None:
 def test_without_a_compiler_there_are_no_kernels(source, monkeypatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     message = (
-        r"^sum is computed without C, with equal results in several times the time: "
-        r"no-such-compiler must be on PATH, but .*; install one, or set CC"
+        r"^sum is computed without C, in several times the time, with results that differ by "
+        r"rounding: no-such-compiler must be on PATH, but .*; install one, or set CC"
     )
     with pytest.warns(UserWarning, match=message):
         assert kernels("sum", source) is None
