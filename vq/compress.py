@@ -141,11 +141,10 @@ def compress_(
             if layer.norm is not None and scale is not None:
                 fold_(layer.modules[0], layer.norm, scale)
             _replace(layer, compressed, codebooks)
-        if not norms:
-            pass
-        elif calibration is None:
-            warn_of_norms(model)
-        else:
+        if calibration is None:
+            if norms:
+                warn_of_norms(model)
+        elif norms:
             with bar("measuring batch norms", None, enabled=progress):
                 reestimate_norms_(model, calibration)
         set_provenance(model, Provenance(TOOL, canonical_json(recipe.to_json()), seed, data_hash))

@@ -35,11 +35,11 @@ def test_signs_and_units_are_left_out():
     assert {tuple(row) for row in book.tolist()} == {(1, 2), (3, 1), (1, -2), (3, -1)}
 
 
-def test_inputs_weigh_by_their_energy():
+def test_inputs_weigh_by_what_an_error_there_costs():
     goal = torch.tensor([1.0, 0, 2, 0, 10, 0])[:, None].expand(6, 2).contiguous()
-    energy = torch.tensor([3.0, 1, 1, 1, 1, 1])
+    costs = torch.tensor([3.0, 1, 1, 1, 1, 1])
     g = VQ(d=2, k=2).geometry("a", "linear", (2, 6))
-    book = clustered(goal, torch.ones(2), energy, g, 25, 0)
+    book = clustered(goal, torch.ones(2), costs, g, 25, 0)
     torch.testing.assert_close(sorted_rows(book), torch.tensor([[1.25, 0.0], [10.0, 0.0]]))
 
 
