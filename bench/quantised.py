@@ -27,7 +27,7 @@ from vq.container import account
 from vq.formats.format import Format
 from vq.recipe.selection import select
 
-__all__ = ["SHARES", "Arm", "Setting", "Work", "alone", "bits_of", "measured"]
+__all__ = ["Arm", "Setting", "Work", "alone", "bits_of", "measured"]
 
 T = TypeVar("T")
 Codebook = vq.SSVQ | vq.VQ
@@ -41,7 +41,7 @@ PARTS = {
 }
 SCALARS = {2: vq.Int2, 3: vq.Int3, 4: vq.Int4}
 #: What each method calls the share of its own term.
-SHARES = {"gptaq": "alpha", "gptaq-r": "alpha2", "exa": "beta", "qep": "beta"}
+SHARE_OF = {"gptaq": "alpha", "gptaq-r": "alpha2", "exa": "beta", "qep": "beta"}
 METRICS = ("perplexity", "logit_kl", "logit_kl_median", "logit_kl_p99")
 #: Rows of text, one at a time.
 TEXT: dict[str, Any] = {"length": 512, "batch": 1, "tokenizer": "smollm2"}
@@ -138,8 +138,8 @@ class Arm:
     def method(self, setting: Setting) -> Method:
         """What chooses the codes; scalars of 2 bits have ResComp's mode "org", as its authors'."""
         options: dict[str, float | str | None] = {}
-        if self.solver in SHARES:
-            options[SHARES[self.solver]] = setting.share if self.share is None else self.share
+        if self.solver in SHARE_OF:
+            options[SHARE_OF[self.solver]] = setting.share if self.share is None else self.share
         if self.book is None and self.work.bits == 2 and self.solver.endswith("-r"):
             options["mode"] = "org"
         return method_named(self.solver, **options)

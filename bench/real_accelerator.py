@@ -58,8 +58,6 @@ CONFIG = AcceleratorConfig(input_bytes=1 << 18, output_bytes=1 << 18, d_min=2, i
 IDEAL, DRAM = "ideal:bytes_per_cycle=16,latency=20", "lpddr4-3200"
 EMBEDDING = "model.embed_tokens"
 INT8 = Recipe({"*": Int8()})
-
-
 QUICK = ("int8", "ssvq")
 
 

@@ -20,8 +20,8 @@ began.
 A trained arm and seed takes about 20 minutes of one core, a choice as long. Pieces: ``--works
 lite0@2.3 --arms ssvq+trained --seeds 1``, and so on; training that was stopped goes on from its
 checkpoint in out/bench/real_vision. In the end, run it without ``--works`` and ``--arms``. glibc
-gives memory back too early for large convolutions: MALLOC_MMAP_THRESHOLD_=4000000000 and
-MALLOC_TRIM_THRESHOLD_=4000000000 save up to half of the time.
+gives memory back too early for large convolutions: MALLOC_MMAP_THRESHOLD_=4294967296 and
+MALLOC_TRIM_THRESHOLD_=4294967296 save up to half of the time.
 """
 
 import copy

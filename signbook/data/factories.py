@@ -259,7 +259,7 @@ def tinyshakespeare(
     part: str = "all",
     seed: int | None = None,
 ) -> LanguageModelling:
-    """Plays of Shakespeare in rows; options as those of :func:`wikitext2`."""
+    """Plays of Shakespeare in rows; options are those of :func:`wikitext2` but ``detokenize``."""
     text = data_file("tinyshakespeare/input.txt").read_text(encoding="utf-8")
     return _rows_of("tinyshakespeare", text, tokenizer, part, length, limit, batch, seed)
 
@@ -277,11 +277,19 @@ def _rows_of(
     """Rows of one long text, as :func:`wikitext2` describes them."""
     if part not in _PARTS:
         raise ConfigError(f"part must be one of {', '.join(_PARTS)}, not {part!r}")
+    for option, value, least in (("length", length, 2), ("limit", limit, 1), ("seed", seed, 0)):
+        if value is not None and (type(value) is not int or value < least):
+            raise ConfigError(f"{option} must be a whole number of {least} or more, not {value!r}")
     tokens = _encoder(tokenizer)(text)
     first, end = (len(tokens) * twelfths // 12 for twelfths in _PARTS[part])
     rows = [tokens[i : min(i + length, end)] for i in range(first, end, length)]
     if seed is not None:
         whole = [row for row in rows if len(row) == length]
+        if not whole:
+            raise ConfigError(
+                f"length must be {end - first} tokens at most, as many as this text has, to draw "
+                f"rows of it, not {length}"
+            )
         order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
         rows = [whole[i] for i in order.tolist()]
         name += f", drawn with seed {seed}"

@@ -64,6 +64,8 @@ class Passes(ABC):
     def __init__(self, count: int, *, batch: int, shuffle: bool, seed: int) -> None:
         if not 1 <= batch <= count:
             raise ConfigError(f"batch must be 1 to {count} images, not {batch}")
+        if seed < 0:
+            raise ConfigError(f"seed must be 0 or more, not {seed}")
         self._count = count
         self._batch = batch
         self._shuffle = shuffle

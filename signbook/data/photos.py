@@ -120,7 +120,7 @@ class PhotoBatches(Passes):
         seed: int = 0,
     ) -> None:
         super().__init__(len(photos), batch=batch, shuffle=shuffle, seed=seed)
-        if not isinstance(size, int) or size < 1:
+        if type(size) is not int or size < 1:
             raise ConfigError(f"size must be a positive whole number of pixels, not {size!r}")
         if crop is not None and (isinstance(crop, str) or not 0 < crop <= 1):
             raise ConfigError(
@@ -227,12 +227,13 @@ def load_photo_folder(
     Raises
     ------
     ConfigError
-        If there are none, or a folder is not among ``classes``.
+        If there are none, a folder is not among ``classes``, or these have a name twice.
     """
     top = str(root)
     try:
         found = sorted(e.name for e in os.scandir(top) if e.is_dir() and e.name[0] != ".")
-        labels = {name: label for label, name in enumerate(_names(classes) or found)}
+        names = found if classes is None else _names(classes)
+        labels = {name: label for label, name in enumerate(names)}
         if strange := [name for name in found if name not in labels]:
             raise ConfigError(
                 f"{root}: folder {strange[0]!r} must be a class of {classes}, but is not; add or "
@@ -261,9 +262,8 @@ def load_photo_folder(
     )
 
 
-def _names(classes: str | Path | None) -> list[str]:
-    if classes is None:
-        return []
+def _names(classes: str | Path) -> list[str]:
+    """First words of the lines of a file."""
     try:
         lines = Path(str(classes)).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -271,4 +271,9 @@ def _names(classes: str | Path | None) -> list[str]:
         raise ConfigError(
             f"{classes}: classes must be a text file with a folder's name a line, but {reason}"
         ) from error
-    return [line.split()[0] for line in lines if line.strip()]
+    names = [line.split()[0] for line in lines if line.strip()]
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise ConfigError(
+            f"{classes}: classes must be a folder's name a line, each once, not {twice[0]!r} twice"
+        )
+    return names

@@ -55,7 +55,9 @@ def smollm2_folder() -> Path:
 
 
 def smollm2() -> nn.Module:
-    """Load the model, 134,515,008 parameters in float32: perplexity 27.26 on WikiText-2.
+    """Load the model, 134,515,008 parameters in float32.
+
+    Perplexity 27.26 on 16 rows of 512 tokens of WikiText-2's last third, detokenised.
 
     Raises
     ------

@@ -110,6 +110,8 @@ def test_one_batch_is_decoded_at_a_time(wide):
     ("options", "said"),
     [
         ({"size": 0}, "^size must be a positive whole number of pixels, not 0$"),
+        ({"size": True}, "^size must be a positive whole number of pixels, not True$"),
+        ({"seed": -1}, "^seed must be 0 or more, not -1$"),
         ({"size": 9.5}, "^size must be a positive whole number of pixels, not 9.5$"),
         ({"crop": 1.5}, "^crop must be a share of the shorter side, above 0 and up to 1, or none "
                         "for the whole image, not 1.5$"),
@@ -147,6 +149,16 @@ def test_labels_by_a_list_of_classes(folder, tmp_path):
         ConfigError,
         match=f"^{folder}: folder 'b' must be a class of {tmp_path}/classes, but is not; "
         "add or move it$",
+    ):
+        load_photo_folder(folder, tmp_path / "classes")
+    (tmp_path / "classes").write_text("\n")
+    with pytest.raises(ConfigError, match=f"^{folder}: folder 'a' must be a class of "):
+        load_photo_folder(folder, tmp_path / "classes")
+    (tmp_path / "classes").write_text("a ant\nb bee\na again\n")
+    with pytest.raises(
+        ConfigError,
+        match=f"^{tmp_path}/classes: classes must be a folder's name a line, each once, not 'a' "
+        "twice$",
     ):
         load_photo_folder(folder, tmp_path / "classes")
 

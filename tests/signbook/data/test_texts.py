@@ -145,6 +145,25 @@ def test_parts_of_a_text_share_nothing(counted):
         tinyshakespeare(part="test")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"length": 0}, "^length must be a whole number of 2 or more, not 0$"),
+        ({"limit": -3}, "^limit must be a whole number of 1 or more, not -3$"),
+        ({"limit": "few"}, "^limit must be a whole number of 1 or more, not 'few'$"),
+        ({"seed": -1}, "^seed must be a whole number of 0 or more, not -1$"),
+        (
+            {"part": "choose", "length": 11, "seed": 0},
+            "^length must be 10 tokens at most, as many as this text has, to draw rows of it, not "
+            "11$",
+        ),
+    ],
+)
+def test_impossible_rows(counted, options, said):
+    with pytest.raises(ConfigError, match=said):
+        tinyshakespeare(**options)
+
+
 def test_a_seed_draws_whole_rows(counted):
     drawn = rows(part="calibrate", seed=1)
     assert sorted(drawn) == [[*range(i, i + 8)] for i in range(0, 64, 8)]
