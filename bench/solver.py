@@ -6,10 +6,11 @@ Hessian by two Cholesky factors. Both get the same grid and the same statistics,
 other, on one core, timed by the thread's own clock; ratios are of the same round. ``columns`` is
 the loop over columns with its updates, ``whole`` everything from weight and statistics to codes.
 
-Codebooks (SSVQ d=8, VQ d=4, k=256, a scale per output) against the scalar solver of the same
-method, 3 bits in groups of 64, on the same statistics and in the same round: all layers of a block
-of SmolLM2's shape, those that see the same inputs solved as one, and the large layer. k-means is
-counted; gathering the statistics, which both need, is not.
+Codebooks (SSVQ d=8, VQ d=4, k=256, a scale per output; ``parity`` is SSVQ as ``signbook quantize``
+stores it, k=512 and parity signs) against the scalar solver of the same method, 3 bits in groups of
+64, on the same statistics and in the same round: all layers of a block of SmolLM2's shape, those
+that see the same inputs solved as one, and the large layer. k-means is counted; gathering the
+statistics, which both need, is not.
 
 Besides, what each method makes of the objective on small synthetic layers, which are kinder to
 asymmetric methods than real ones: a linear layer causes all of the difference.
@@ -79,6 +80,8 @@ CODEBOOKS: dict[str, tuple[Method, SSVQ | VQ, Fitting]] = {
     for name, kind, sweeps in (
         (f"{method.name}-ssvq", SSVQ(d=8, k=256, scale="output"), 0),
         (f"{method.name}-ssvq", SSVQ(d=8, k=256, scale="output"), 1),
+        (f"{method.name}-parity", SSVQ(d=8, k=512, parity=True, scale="output"), 0),
+        (f"{method.name}-parity", SSVQ(d=8, k=512, parity=True, scale="output"), 1),
         (f"{method.name}-vq", VQ(d=4, k=256, scale="output"), 0),
     )
 }
