@@ -53,7 +53,7 @@ test-slow: $(VENV)/.warm $(VENV)/.extras
 coverage: $(VENV)/.warm $(VENV)/.extras
 	$(BIN)/python -m tests.coverage
 
-# Every script in bench/ whose data are there; the others say what they lack. Takes hours.
+# Every script in bench/ whose data are there; the others say what they lack. Takes days.
 bench: $(VENV)/.warm $(VENV)/.extras
 	$(BIN)/python bench/all.py
 

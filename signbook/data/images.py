@@ -62,8 +62,9 @@ class Passes(ABC):
     """
 
     def __init__(self, count: int, *, batch: int, shuffle: bool, seed: int) -> None:
-        if not 1 <= batch <= count:
-            raise ConfigError(f"batch must be 1 to {count} images, not {batch}")
+        if batch < 1 or (shuffle and batch > count):  # shuffled, it would leave all of them out
+            most = f"1 to {count} images" if shuffle else "positive"
+            raise ConfigError(f"batch must be {most}, not {batch}")
         if seed < 0:
             raise ConfigError(f"seed must be 0 or more, not {seed}")
         self._count = count

@@ -75,10 +75,17 @@ def test_all_channels_move_together(images):
     assert torch.equal(moved[:, 0], moved[:, 2])
 
 
-@pytest.mark.parametrize("batch", [0, 11])
-def test_impossible_batches(images, batch):
-    with pytest.raises(ConfigError, match=f"batch must be 1 to 10 images, not {batch}"):
-        ImageBatches(images, batch=batch)
+def test_impossible_batches(images):
+    with pytest.raises(ConfigError, match="^batch must be positive, not 0"):
+        ImageBatches(images, batch=0)
+    for batch in (0, 11):
+        with pytest.raises(ConfigError, match=f"^batch must be 1 to 10 images, not {batch}"):
+            ImageBatches(images, batch=batch, shuffle=True)
+
+
+def test_fewer_images_than_a_batch_are_one(images):
+    ((some, _),) = ImageBatches(images, batch=11)
+    assert len(some) == 10
 
 
 @pytest.mark.parametrize(("split", "count"), [("test", 761), ("train", 3805)])
