@@ -76,7 +76,7 @@ def test_all_channels_move_together(images):
 
 
 def test_impossible_batches(images):
-    with pytest.raises(ConfigError, match="^batch must be positive, not 0"):
+    with pytest.raises(ConfigError, match=r"^batch must be positive, not 0"):
         ImageBatches(images, batch=0)
     for batch in (0, 11):
         with pytest.raises(ConfigError, match=f"^batch must be 1 to 10 images, not {batch}"):
