@@ -206,7 +206,7 @@ def run(
     outputs = [("--out", out / name) for name in (FILE_NAME, "quantize.json")]
     named = [model, weights, recipe, data]
     folder = first_alone(output_folder(out, [*outputs, ("--json", json)], named))
-    with folder, resumable(out, "block"), warnings_in_short(), _of_use(out / "checkpoints"):
+    with folder, resumable(out, "block"), warnings_in_short():
         torch.manual_seed(seed)
         with together():
             place = choose_device(device)
@@ -240,7 +240,7 @@ def run(
             rounded = _rounded(network, layers, activation_bits)
         if task is not None and calibration is not None:
             calibration = part_of(calibration, task)
-        with bar("quantising", len(layers)) as advance:
+        with _of_use(out / "checkpoints"), bar("quantising", len(layers)) as advance:
             result = rescomp.quantize_(
                 network,
                 calibration,
@@ -287,6 +287,7 @@ def run(
                     else {}
                 ),
                 **({} if tune is None else {"tuning": repr(tuned)}),
+                **({} if norms else {"norms": False}),
                 "rotated": rotate,
                 "activation_bits": activation_bits,
             },

@@ -478,3 +478,23 @@ def test_data_of_a_wrong_form_are_one_error_that_names_the_batch(kind, tmp_path)
         "compress", *options, "--recipe", recipe, "--importance", "gradients"
     )
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def normed():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8))
+
+
+def pairs():
+    generator = torch.Generator().manual_seed(1)
+    return Classification([(torch.rand(32, 16, generator=generator), torch.zeros(32).long())])
+
+
+def test_norms_are_measured_unless_they_are_to_stay(tmp_path):
+    model, data = f"py:{HERE}:normed", f"py:{HERE}:pairs"
+    for norms in (True, False):
+        out = tmp_path / str(norms)
+        found = quantize.run(model, out=out, data=data, bits=8, norms=norms)
+        assert found["settings"].get("norms") == (None if norms else False)
+        mean = vq.load(out / "model.vq.safetensors", into=normed())[1].running_mean
+        assert bool(mean.any()) == norms

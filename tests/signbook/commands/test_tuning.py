@@ -52,7 +52,8 @@ def test_blocks_and_scales_are_tuned(tmp_path):
     assert float(divergence) == pytest.approx(document["distilled"]["after"], rel=1e-4)
 
 
-def test_a_run_that_stops_while_scales_learn_goes_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ConfigError("data must be others")])
+def test_a_run_that_stops_while_scales_learn_goes_on(tmp_path, monkeypatch, error):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE)
     given = {"data": DATA, "method": "qep", "recipe": recipe, "tune": "blocks,scales", "epochs": 2}
@@ -62,10 +63,10 @@ def test_a_run_that_stops_while_scales_learn_goes_on(tmp_path, monkeypatch):
     def stop(*args):
         losses.append(mean_loss(*args))
         if len(losses) == 2:  # all is learnt, and not judged yet
-            raise KeyboardInterrupt
+            raise error
         return losses[-1]
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
         patch.setattr(distil, "_mean_loss", stop)
         quantize.run(MODEL, out=tmp_path / "out", **given)
     assert losses == list(want["distilled"].values())
