@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from rescomp.codebooks import start
 from rescomp.codebooks.choice import Codewords, cost_of
 from rescomp.codebooks.start import clustered, expected
 from vq import SSVQ, VQ
@@ -118,3 +119,16 @@ def test_codewords_that_nobody_chooses_stay():
     far = torch.cat([words.book, torch.full((1, 4), 1e6, dtype=torch.float64)])
     found = expected(goal, unit, metrics, Codewords(far, signed=False), 3, 0)
     assert torch.equal(found[-1], far[-1]) and not torch.equal(found[:-1], far[:-1])
+
+
+def test_a_round_that_raises_the_cost_is_the_last_and_is_undone(monkeypatch):
+    goal, unit, metrics, words = coupled(signed=False)
+    rounds = []
+
+    def worse(curves, pulls, book):
+        rounds.append(book)
+        return 100 * book
+
+    monkeypatch.setattr(start, "_fitted", worse)
+    assert torch.equal(expected(goal, unit, metrics, words, 5, 0), words.book)
+    assert len(rounds) == 1
