@@ -44,9 +44,8 @@ def make_folder(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".signbook-write-test"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path):  # a name of its own: other processes try, too
+            pass
     except OSError as error:
         raise OutputError(
             f"{path}: must be a folder that can be written, but {error.strerror}; "

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,11 @@ def test_folders(tmp_path):
     message = r"file/inside: must be a folder that can be written, but Not a directory; choose "
     with pytest.raises(OutputError, match=message):
         make_folder(tmp_path / "file" / "inside")
+
+
+def test_a_folder_is_made_by_many_at_once(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(make_folder, [tmp_path / "shared"] * 400)) == {tmp_path / "shared"}
 
 
 def _linked(tmp_path, monkeypatch):
