@@ -199,7 +199,12 @@ def run(
         raise ConfigError(f"--data must be given for {method}, not left out; only rtn needs none")
     layout = _Layout(bits, group, asymmetric, recipe, kind)
     tuned = tuning_of(
-        tune, epochs, look_ahead, data=data is not None, rounded=activation_bits is not None
+        tune,
+        epochs,
+        look_ahead,
+        data=data is not None,
+        compensates=chosen.correction() is not None,
+        rounded=activation_bits is not None,
     )
     if batches < 1:
         raise ConfigError(f"--batches must be positive, not {batches}")

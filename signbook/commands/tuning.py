@@ -78,7 +78,13 @@ class Tune:
 
 
 def tuning_of(
-    tune: str | None, epochs: int | None, look_ahead: int, *, data: bool, rounded: bool
+    tune: str | None,
+    epochs: int | None,
+    look_ahead: int,
+    *,
+    data: bool,
+    compensates: bool,
+    rounded: bool,
 ) -> Tune:
     """Read the options.
 
@@ -86,8 +92,8 @@ def tuning_of(
     ----------
     tune : str or None
         Parts, with commas between them.
-    data, rounded : bool
-        Whether there are data, and whether activations are rounded meanwhile.
+    data, compensates, rounded : bool
+        Whether there are data, the method compensates, and activations are rounded meanwhile.
 
     Raises
     ------
@@ -102,6 +108,8 @@ def tuning_of(
         raise ConfigError("--epochs must come with --tune, not without")
     if parts and not data:
         raise ConfigError("--tune must come with --data, not without")
+    if "blocks" in parts and not compensates:
+        raise ConfigError("--tune blocks must come with a method that compensates, not with rtn")
     if parts and rounded:
         raise ConfigError(
             "--tune must stand without --activation-bits: no gradient passes activations that are "

@@ -14,7 +14,7 @@ from vq.learning.checks import check_models
 from vq.learning.finetune import finetune_
 from vq.learning.fitting import held_out_of
 from vq.learning.objective import BatchLoss, Distillation, Loss
-from vq.learning.rates import Rates
+from vq.learning.rates import Rates, learning, parameter_groups
 from vq.learning.record import FinetuneResult
 from vq.learning.rules.signs import Freezing
 
@@ -81,13 +81,18 @@ def distil_(
     Raises
     ------
     ConfigError
-        If ``held_out`` is impossible; and as :func:`vq.finetune_`, which raises the others, too.
+        If ``held_out`` is impossible, or nothing in the model has a rate; and as
+        :func:`vq.finetune_`, which raises the others, too.
     """
     if not 0 <= held_out < 1:
         raise ConfigError(
             bulleted("distillation", [f"held_out must be at least 0 and below 1, not {held_out!r}"])
         )
     check_models(model, teacher)
+    with learning(model, rates):
+        if not any(group["lr"] for group in parameter_groups(model, rates)):
+            wanted = "scales, norms or biases" if rates == SCALES else "what has a rate above 0"
+            raise ConfigError(bulleted("distillation", [f"model must hold {wanted}, not none"]))
     data = list(each(batches))
     taught, judged = held_out_of(len(data), held_out)
     distillation = Distillation(weight=1.0, temperature=1.0, loss=loss)

@@ -85,32 +85,22 @@ def test_a_run_that_stops_while_scales_learn_goes_on(tmp_path, monkeypatch, erro
 
 
 def test_options_that_do_not_fit_are_refused(tmp_path):
-    for match, (tune, epochs, look_ahead, data, rounded) in {
-        r"^--tune must be blocks, scales or blocks,scales, not 'all'$": (
-            "all",
-            None,
-            0,
-            True,
-            False,
+    fits = {"data": True, "compensates": True, "rounded": False}
+    for match, (given, facts) in {
+        "be blocks, scales or blocks,scales, not 'all'$": (("all", None, 0), {}),
+        "^--look-ahead must come with --tune blocks, not without$": (("scales", None, 1), {}),
+        "^--epochs must come with --tune, not without$": ((None, 2, 0), {}),
+        "^--tune must come with --data, not without$": (("blocks", None, 0), {"data": False}),
+        "with a method that compensates, not with rtn$": (
+            ("blocks", None, 0),
+            {"compensates": False},
         ),
-        r"^--look-ahead must come with --tune blocks, not without$": (
-            "scales",
-            None,
-            1,
-            True,
-            False,
-        ),
-        r"^--epochs must come with --tune, not without$": (None, 2, 0, True, False),
-        r"^--tune must come with --data, not without$": ("blocks", None, 0, False, False),
-        r"^--tune must stand without --activation-bits: no gradient": (
-            "scales",
-            None,
-            0,
-            True,
-            True,
+        "^--tune must stand without --activation-bits: no gradient": (
+            ("scales", None, 0),
+            {"rounded": True},
         ),
     }.items():
         with pytest.raises(ConfigError, match=match):
-            tuning_of(tune, epochs, look_ahead, data=data, rounded=rounded)
+            tuning_of(*given, **(fits | facts))
     command = ("quantize", MODEL, "--data", DATA, "--out", tmp_path / "out", "--tune", "block")
     assert "error: ConfigError: --tune must be blocks, scales or" in refused(*command)

@@ -94,3 +94,14 @@ def test_impossible_settings_are_refused():
         vq.distil_(model, vectors(2), teacher, held_out=1)
     with pytest.raises(ConfigError, match=r"^model must hold a compressed layer, not none"):
         vq.distil_(chain(), vectors(2), teacher)
+
+
+def test_what_cannot_learn_is_refused():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 4, bias=False))
+    teacher = copy.deepcopy(model)
+    vq.compress_(model, vq.Recipe({"0": vq.Int8()}))
+    with pytest.raises(ConfigError, match="model must hold scales, norms or biases, not none"):
+        vq.distil_(model, vectors(2), teacher)
+    with pytest.raises(ConfigError, match="model must hold what has a rate above 0, not none"):
+        vq.distil_(model, vectors(2), teacher, rates=Rates(signs=1, codebooks=1, rest=0))
