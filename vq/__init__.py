@@ -27,6 +27,7 @@ _HOME = {
     "VQ": "vq.formats.codebook",
     "CompressResult": "vq.compress",
     "Distillation": "vq.learning.objective",
+    "Candidates": "vq.learning.rules.candidates",
     "FinetuneResult": "vq.learning.finetune",
     "Freezing": "vq.learning.rules.signs",
     "Int2": "vq.formats.scalar",
@@ -51,6 +52,7 @@ _HOME = {
 __all__ = [
     "SSVQ",
     "VQ",
+    "Candidates",
     "CompressResult",
     "Distillation",
     "FinetuneResult",

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from vq.container import Geometry, Layer
 from vq.container.constants import CODE_MAX
 from vq.container.order import to_stream
+from vq.errors import ConfigError
 from vq.formats.integers import applied, book_step, codebook_step, reuse, round_through
+from vq.formats.mixture import Mixture, signed
 from vq.formats.points import sub_vectors
 from vq.formats.weights import FROZEN, Compressed
 from vq.layers import along_outputs, join_grid, weight_of
@@ -126,6 +128,11 @@ class CodebookWeight(Compressed):
     -------------------
     gain : shaped like ``unit``, or None
         Factor of ``unit`` while scales learn.
+
+    Attributes
+    ----------
+    mixture : Mixture or None
+        Of sub-vectors that have not decided; the indices are those of all others.
     """
 
     low: int
@@ -143,6 +150,7 @@ class CodebookWeight(Compressed):
         self.register_buffer("indices", indices.to(weight.device))
         self.register_buffer("fixed", book.float().to(weight.device) if given else None)
         self.register_parameter("gain", None)
+        self.mixture: Mixture | None = None
         self._start = book
         if given:
             self.roles = tuple(role for role in self.roles if role != "codebook")
@@ -216,11 +224,21 @@ class CodebookWeight(Compressed):
         # With one scale, multiplying the k codewords equals multiplying all weights, bit for bit.
         book = integers * scale if g.scales == 1 else integers
         signs = None if latent is None else self.in_effect(latent)
-        values: Tensor = applied(_Gather, book, signs, self.indices)
-        matrix = join_grid(values.reshape(*g.grid, g.d), (g.O, g.I), g.axis)
+        matrix = join_grid(self._values(book, signs).reshape(*g.grid, g.d), (g.O, g.I), g.axis)
         if g.scales > 1:
             matrix = matrix * scale[:, None]
         return weight_of(matrix, g.shape, g.op, g.axis).to(self.dtype)
+
+    def _values(self, book: Tensor, signs: Tensor | None) -> Tensor:
+        """Sub-vectors [N, d] of the codewords of ``book``, with the signs of latents if given."""
+        if self.mixture is None:
+            found: Tensor = applied(_Gather, book, signs, self.indices)
+            return found
+        if self.mixture.covers(self.indices):
+            values = self.mixture.values(book)
+        else:
+            values = self.mixture.among(applied(_Gather, book, None, self.indices), book)
+        return values if signs is None else signed(values, signs)
 
     def in_effect(self, latent: Tensor) -> Tensor:
         """Latents [N, d] whose sign bits are the signs of the weights, also where they are 0."""
@@ -232,6 +250,12 @@ class CodebookWeight(Compressed):
     def stored(self, name: str, codebook: Tensor | None) -> dict[str, Any]:
         """Arguments that both kinds of container layers take."""
         g = self.geometry
+        if self.mixture is not None:
+            raise ConfigError(
+                f"layer {name!r}: all of its sub-vectors must have chosen a codeword to be stored, "
+                f"not {len(self.indices) - len(self.mixture.rows):,} of {len(self.indices):,}; end "
+                "the training first (Rules.close)"
+            )
         own = g.codebook == f"{g.name}.codebook"
         return {
             "codebook": self.integers(codebook).detach().cpu().numpy().astype(np.int8),

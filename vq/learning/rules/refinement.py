@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from vq.errors import ConfigError
 from vq.formats.model import CompressedLayer
-from vq.formats.points import sub_vectors
 from vq.formats.weights import FROZEN
 from vq.layers import along_outputs
 from vq.learning.rates import Rates
+from vq.learning.rules.points import cut, real
 from vq.learning.rules.rule import Rule, Run
 
 __all__ = ["Refinement", "Refiner"]
@@ -176,24 +176,13 @@ class Refiner(Rule):
 
     def _points(self, layer: CompressedLayer) -> tuple[Tensor, Tensor]:
         """Where training wants the sub-vectors, and which coordinates count; both [N, d]."""
-        g, weight = layer.weight.geometry, layer.module.weight
-        assert isinstance(weight, Tensor)
-        real = torch.ones(())
-        if g.N * g.d != g.weights:  # the filling of ragged sub-vectors is no weight of the model
-            real = self._cut(torch.ones_like(weight), layer)
+        counts = real(layer)
         if layer.latent is None:
-            points = self._cut(self._copies[id(layer)], layer)
-            return points, real.to(points).expand_as(points)
+            points = cut(self._copies[id(layer)], layer)
+            return points, counts.expand_as(points)
         free = layer.latent.abs() < FROZEN
         points = torch.where(free, layer.latent.abs() / self._rates.alpha, 0)
-        return points, free * real.to(points)
-
-    @staticmethod
-    def _cut(weight: Tensor, layer: CompressedLayer) -> Tensor:
-        """Cut a tensor shaped like the weight into sub-vectors [N, d]."""
-        g = layer.weight.geometry
-        unit = torch.ones(1, device=weight.device)
-        return torch.from_numpy(sub_vectors(weight, g, unit)).to(weight.device)
+        return points, free * counts
 
 
 def _unit(layer: CompressedLayer) -> Tensor:
