@@ -40,6 +40,7 @@ ARROWS = {
     "vq/activations": "vq/calibration vq/container",
     "vq/learning": "vq/calibration vq/activations vq/formats vq/clustering vq/recipe vq/container",
     "vq/learning/rules": "vq/learning/rates vq/formats vq/clustering vq/container",
+    "vq/methods": "vq/learning vq/calibration vq/formats",
     "vq/integer": "vq/storage vq/calibration vq/formats vq/container",
     "vq/export": "vq/calibration vq/integer vq/container",
     "vq/hf": "vq/storage vq/formats vq/inference vq/integer vq/container",

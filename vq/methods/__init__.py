@@ -1,0 +1,1 @@
+"""Methods by the names of their papers, each a composition of what training has."""
