@@ -30,6 +30,11 @@ class Seen(NamedTuple):
     outputs: Any
     blocks: list[list[Tensor]]
 
+    @property
+    def result(self) -> Any:
+        """The outputs' logits if they have any, or the outputs."""
+        return getattr(self.outputs, "logits", self.outputs)
+
 
 class Observed(nn.Module):
     """A model that gives :class:`Seen`.

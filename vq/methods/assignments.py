@@ -91,5 +91,4 @@ class _OfOutputs:
         self._loss = loss
 
     def __call__(self, seen: Seen, targets: Any) -> Tensor:
-        outputs = getattr(seen.outputs, "logits", seen.outputs)
-        return self._loss(outputs, targets)
+        return self._loss(seen.result, targets)

@@ -11,7 +11,7 @@ from typing import Unpack
 from torch import Tensor, nn
 
 from vq.calibration.batches import Batch
-from vq.learning.objective import soft_cross_entropy
+from vq.learning.objective import Loss, soft_cross_entropy
 from vq.learning.observed import Seen, block_error
 from vq.learning.rates import Rates
 from vq.learning.record import FinetuneResult
@@ -35,6 +35,7 @@ def vim_vq_(
     forced: tuple[float, float] | None = (0.5, 0.85),
     threshold: float = 0.99,
     penalty: float = 0.0,
+    loss: Loss | None = None,
     rates: Rates = RATES,
     epochs: int = 20,
     blocks: Sequence[str] | None = None,
@@ -61,6 +62,8 @@ def vim_vq_(
     n, replace_steps, towards, forced, threshold, penalty
         Of :class:`vq.Candidates`. Without ``forced`` and with ``threshold=1``, all are rounded once
         in the end.
+    loss : callable, optional
+        ``loss(outputs, teacher's outputs)``; if not given, the divergence of logits.
     rates : Rates
     epochs : int
     blocks : sequence of str, optional
@@ -78,11 +81,20 @@ def vim_vq_(
         penalty=penalty,
     )
     return learn(
-        model, images, teacher, candidates, _distance, rates,
+        model, images, teacher, candidates, _Distance(loss or _divergence), rates,
         blocks=blocks, epochs=epochs, training=training,
     )  # fmt: skip
 
 
-def _distance(seen: Seen, wanted: Seen) -> Tensor:
-    logits = soft_cross_entropy(seen.outputs, wanted.outputs, 1.0)
-    return block_error(seen, wanted, relative=True) + logits
+class _Distance:
+    """Of blocks and outputs."""
+
+    def __init__(self, loss: Loss) -> None:
+        self._loss = loss
+
+    def __call__(self, seen: Seen, wanted: Seen) -> Tensor:
+        return block_error(seen, wanted, relative=True) + self._loss(seen.result, wanted.result)
+
+
+def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    return soft_cross_entropy(student, teacher, 1.0)

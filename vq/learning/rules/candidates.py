@@ -152,12 +152,10 @@ class Candidates:
         return Competition(races, run.total_steps, self)
 
     def _original_of(self, name: str) -> Tensor | None:
-        """The weight of a layer before compression, if it is known."""
-        try:
-            module = None if self.original is None else self.original.get_submodule(name)
-        except AttributeError:
-            return None
-        weight = getattr(module, "weight", None)
+        """The weight of a layer before compression, if it is known, in whatever wraps it."""
+        modules = () if self.original is None else self.original.named_modules()
+        found = [module for path, module in modules if f".{path}".endswith(f".{name}")]
+        weight = getattr(found[0], "weight", None) if len(found) == 1 else None
         return weight.detach() if isinstance(weight, Tensor) else None
 
 
