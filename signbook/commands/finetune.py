@@ -6,6 +6,7 @@ import typer
 
 from signbook.commands.compress import layer_rows
 from signbook.commands.defaults import Defaults
+from signbook.commands.methods import learning_of
 from signbook.commands.options import (
     DEVICE,
     SEED,
@@ -53,13 +54,28 @@ def run(
             help="Before (with --epochs 0, instead), fit each block to the original's output.",
         ),
     ] = False,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Learn assignments, too, from the original's blocks: vq4dit, vim-vq or vq4all."
+        ),
+    ] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of --method: codewords that compete for every sub-vector."),
+    ] = None,
     rate_signs: Annotated[
-        float, typer.Option(help="Of signs, in mean weights per step.")
-    ] = _RATES.signs,
+        float | None,
+        typer.Option(help=f"Of signs, in mean weights per step; {_RATES.signs} without --method."),
+    ] = None,
     rate_codebooks: Annotated[
-        float, typer.Option(help="Of codebooks, likewise.")
-    ] = _RATES.codebooks,
-    rate_rest: Annotated[float, typer.Option(help="Of norms, biases, kept layers.")] = _RATES.rest,
+        float | None,
+        typer.Option(help=f"Of codebooks, likewise; {_RATES.codebooks} without --method."),
+    ] = None,
+    rate_rest: Annotated[
+        float | None,
+        typer.Option(help=f"Of norms, biases, kept layers; {_RATES.rest} without --method."),
+    ] = None,
     teacher: Annotated[
         bool, typer.Option("--teacher", help="Learn from the original model's outputs too.")
     ] = False,
@@ -98,6 +114,12 @@ def run(
 
     if epochs < 1 and not blockwise:
         raise ConfigError(f"--epochs must be positive without --blockwise, not {epochs}")
+    learning = learning_of(
+        method,
+        candidates,
+        {"signs": rate_signs, "codebooks": rate_codebooks, "rest": rate_rest},
+        teacher=teacher,
+    )
     outputs = [*(("--out", out / name) for name in (FILE_NAME, "run.json")), ("--json", json)]
     folder = first_alone(output_folder(out, outputs, [model, weights, recipe, data]))
     with folder, resumable(out, "checkpoint"), warnings_in_short():
@@ -107,18 +129,19 @@ def run(
             rules = vq.Recipe.from_yaml(recipe)
             refuse_inputs(outputs, rules.files)
             objective = objective_of(resolve_data(data))
-            if objective.needs_teacher and not teacher and epochs:
+            if objective.needs_teacher and not teacher and epochs and method in (None, "vq4all"):
                 raise ConfigError(f"data {data} hold no targets, so --teacher must be given")
             if epochs:
                 objective.require_length()
             network = resolve_model(model, weights).to(place)
-            original = resolve_model(model, weights).to(place) if teacher or blockwise else None
-            if original is not None:
+            original = None
+            if teacher or blockwise or method is not None:
+                original = resolve_model(model, weights).to(place)
                 original.load_state_dict(network.state_dict())
-        taught, taught_by = network, original if teacher else None
+        taught, taught_by = network, original if teacher or method is not None else None
         if taught_by is not None and objective.needs_teacher:
             taught, taught_by = Embedded(network), Embedded(taught_by)
-        distillation = objective.distillation() if teacher else None
+        distillation = None if taught_by is None else objective.distillation()
         calibration = objective.calibration()
         with together():
             if epochs:
@@ -133,7 +156,7 @@ def run(
                 seed=seed,
             )
         mine = objective.mine(seed)
-        rates = vq.Rates(rate_signs, rate_codebooks, rate_rest)
+        rates = learning.rates(fixed_signs=fixed_signs)
         blocks = None
         if blockwise and original is not None:
             blocks = vq.finetune_blocks_(
@@ -147,22 +170,27 @@ def run(
                 seed=seed,
             )
         record = vq.FinetuneResult()
-        if epochs:
+        settings: dict[str, Any] = {
+            "epochs": epochs,
+            "rates": rates,
+            "amp": amp,
+            "accumulate": accumulate,
+            "checkpoint_dir": out / "checkpoints",
+            "resume": resume,
+            "tensorboard": out / "tensorboard" if tensorboard else None,
+            "seed": seed,
+        }
+        if epochs and method is not None and taught_by is not None:
+            record = learning.train(taught, taught_by, mine, **settings)
+        elif epochs:
             record = vq.finetune_(
                 taught,
                 mine.batches,
-                epochs=epochs,
-                rates=rates,
                 loss=objective.loss,
                 teacher=taught_by,
                 distillation=distillation,
                 fixed_signs=fixed_signs,
-                amp=amp,
-                accumulate=accumulate,
-                checkpoint_dir=out / "checkpoints",
-                resume=resume,
-                tensorboard=out / "tensorboard" if tensorboard else None,
-                seed=seed,
+                **settings,
             )
         if not is_main():
             return {}
@@ -172,6 +200,7 @@ def run(
             "file": str(out / FILE_NAME),
             "file_bytes": file.file_bytes,
             "bits_per_weight": result.bits_per_weight,
+            **({} if method is None else {"method": method}),
             "layers": layer_rows(result),
             "run": record.to_json(),
         }
