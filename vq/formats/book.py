@@ -49,10 +49,16 @@ class Book:
             return cls(text)
         path = text.removeprefix("rom:")
         file = folder / path
-        integers = read_rom(file)
+        return cls.of(read_rom(file), rom=path != text, file=file)
+
+    @classmethod
+    def of(
+        cls, integers: NDArray[np.int8], *, rom: bool = False, file: Path | None = None
+    ) -> "Book":
+        """The book of integers [k, d], which files store, or (``rom``) only name."""
         k, d = integers.shape
         name = rom_name(integers)
-        if path == text:
+        if not rom:
             name = f"sha256:{name.removeprefix('rom:')}"
         return cls(name, (k, d), integers.tobytes(), file)
 

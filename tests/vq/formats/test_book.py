@@ -35,6 +35,7 @@ def test_names_say_what_is_inside(folder):
     only_named = Book.named(NAME, folder)
     assert only_named == rom and only_named.integers is None and only_named.shape is None
     assert stored != rom
+    assert Book.of(BOOK) == stored and Book.of(BOOK, rom=True) == rom
 
 
 def test_files_that_hold_no_codebook(folder):
