@@ -35,6 +35,7 @@ ARROWS = {
     "vq/formats": "vq/container",
     "vq/clustering": "vq/formats vq/container",
     "vq/recipe": "vq/formats vq/clustering vq/container",
+    "vq/universal": "vq/recipe vq/formats vq/clustering vq/container",
     "vq/inference": "vq/formats vq/container",
     "vq/calibration": "vq/recipe vq/formats vq/clustering vq/container",
     "vq/activations": "vq/calibration vq/container",

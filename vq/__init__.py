@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vq.recipe.recipe import Recipe
     from vq.search import allocate, sensitivity
     from vq.storage import load, save
+    from vq.universal.door import universal_codebook
 
 _HOME = {
     "SSVQ": "vq.formats.codebook",
@@ -47,6 +48,7 @@ _HOME = {
     "plan": "vq.recipe.planning",
     "save": "vq.storage",
     "sensitivity": "vq.search",
+    "universal_codebook": "vq.universal.door",
 }
 
 __all__ = [
@@ -74,6 +76,7 @@ __all__ = [
     "plan",
     "save",
     "sensitivity",
+    "universal_codebook",
 ]
 
 

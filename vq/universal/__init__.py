@@ -1,0 +1,1 @@
+"""One fixed codebook for many networks: what it is made of, its codewords, and what it costs."""
