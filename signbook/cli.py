@@ -21,9 +21,11 @@ from vq.version import TOOL
 __all__ = ["app", "main"]
 
 _NAMES = (
-    "demo", "plan", "compress", "finetune", "quantize", "inspect", "eval", "integer", "export",
-    "rtl", "simulate", "estimate", "sweep", "report",
+    "demo", "plan", "compress", "finetune", "quantize", "codebook", "inspect", "eval", "integer",
+    "export", "rtl", "simulate", "estimate", "sweep", "report",
 )  # fmt: skip
+#: Commands that have commands: each of these is a function in the file, by its name.
+_PARTS = {"codebook": ("build",)}
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -48,8 +50,16 @@ class _Commands(Mapping[str, Any]):
 
 @functools.cache
 def _command(name: str) -> Any:
-    alone = typer.Typer(add_completion=False, rich_markup_mode="rich", context_settings=_SETTINGS)
-    alone.command(name)(importlib.import_module(f"signbook.commands.{name}").run)
+    alone = typer.Typer(
+        name=name, add_completion=False, rich_markup_mode="rich", context_settings=_SETTINGS
+    )
+    module = importlib.import_module(f"signbook.commands.{name}")
+    if name not in _PARTS:
+        alone.command(name)(module.run)
+    else:
+        alone.callback(no_args_is_help=True)(module.run)
+        for part in _PARTS[name]:
+            alone.command(part, context_settings=_SETTINGS)(getattr(module, part))
     return typer.main.get_command(alone)
 
 

@@ -20,13 +20,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_command_has_a_golden_help():
-    files = {path.stem for path in golden.HELP.iterdir()}
-    assert files == {"signbook", *golden.commands()}
+    files = {golden.help_file(command) for command in (None, *golden.commands())}
+    assert files == set(golden.HELP.iterdir())
 
 
 @pytest.mark.parametrize("command", [None, *golden.commands()])
 def test_help(command):
-    want = (golden.HELP / f"{command or 'signbook'}.txt").read_text()
+    want = golden.help_file(command).read_text()
     assert golden.help_text(command) == want
 
 

@@ -53,14 +53,22 @@ def run(*arguments: object) -> str:
 
 
 def commands() -> list[str]:
-    """Names of all commands."""
-    return list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    """Names of all commands, those of a group behind its own."""
+    found = []
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        found += [name, *(f"{name} {part}" for part in getattr(command, "commands", ()))]
+    return found
+
+
+def help_file(command: str | None) -> Path:
+    """Where the help of the program, or of a command, is kept."""
+    return HELP / f"{command or 'signbook'}.txt".replace(" ", "-")
 
 
 def help_text(command: str | None = None) -> str:
     """What ``--help`` prints, for the program or for one of its commands."""
     # The program's name is otherwise that of whatever runs this.
-    words = [] if command is None else [command]
+    words = [] if command is None else command.split()
     text = run(*words, "--help").replace("Usage: root ", "Usage: signbook ")
     return "".join(f"{line.rstrip()}\n" for line in text.strip("\n").splitlines())
 

@@ -24,7 +24,7 @@ def main() -> None:
         for old in folder.iterdir():
             old.unlink()
     for command in (None, *golden.commands()):
-        (golden.HELP / f"{command or 'signbook'}.txt").write_text(golden.help_text(command))
+        golden.help_file(command).write_text(golden.help_text(command))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         golden.prepare(folder)

@@ -644,6 +644,17 @@ def _quantize(d: _Draw) -> list[str]:
     return found + d.device() + d.json()
 
 
+def _codebook(d: _Draw) -> list[str]:
+    found = ["build", *(d.model() for _ in range(d.random.choice([1, 2, 2])))]
+    found += ["--out", d.out(file=True), *d.weights(), *d.json()]
+    found += ["--recipe", d.recipe()] if d.chance(0.3) else []
+    found += ["--format", d.one(["vq", "ssvq"], ["int8", ""])] if d.chance(0.3) else []
+    for option, good in (("--d", ["2", "4"]), ("--k", ["8"]), ("--samples", ["50"])):
+        found += [option, d.number(good)] if d.chance(0.4) else []
+    found += ["--by", d.one(["kde", "kmeans", "subsample"], ["x", ""])] if d.chance(0.4) else []
+    return found + (["--bandwidth", d.number(["0.2"])] if d.chance(0.2) else [])
+
+
 def _inspect(d: _Draw) -> list[str]:
     return [d.container(), *d.json()]
 
@@ -734,6 +745,7 @@ _COMMANDS: dict[str, Callable[[_Draw], list[str]]] = {
     "plan": _plan, "compress": _compress, "finetune": _finetune, "quantize": _quantize,
     "inspect": _inspect, "eval": _eval, "export": _export, "integer": _integer, "rtl": _rtl,
     "simulate": _simulate, "estimate": _estimate, "sweep": _sweep, "report": _report,
+    "codebook": _codebook,
 }  # fmt: skip
 
 

@@ -15,6 +15,12 @@ from tests.signbook.runner import run
 from tests.test_architecture import ROOT
 
 COMMANDS = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+#: Those that do something, by their words: a group does not.
+DOING = [
+    [name, *part]
+    for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+    for part in ([[part] for part in command.commands] if hasattr(command, "commands") else [[]])
+]
 
 
 def process(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +44,7 @@ def test_help_lists_the_commands():
     assert all(f"│ {command} " in done.stdout for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])
+@pytest.mark.parametrize("command", [[], *DOING, ["codebook"]])
 def test_help_has_a_short_name(command):
     done = run(*command, "-h")
     assert (done.returncode, done.stdout) == (0, run(*command, "--help").stdout)
@@ -125,12 +131,22 @@ def test_a_document_on_standard_output_is_alone_there(toy, tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_document_may_go_to_standard_output(command):
-    options = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
-    documents = [option for option in options if "--json" in option.opts]
+@pytest.mark.parametrize("words", DOING)
+def test_every_document_may_go_to_standard_output(words):
+    command = typer.main.get_command(app)
+    for word in words:
+        command = command.commands[word]  # type: ignore[attr-defined]
+    documents = [option for option in command.params if "--json" in option.opts]
     assert all("- is standard output" in option.help for option in documents)
-    assert bool(documents) == (command != "report")
+    assert bool(documents) == (words != ["report"])
+
+
+def test_a_group_shows_its_commands_and_helps_with_their_names():
+    for words in (["codebook"], ["codebook", "--help"]):
+        done = run(*words)
+        assert "│ build " in done.stdout + done.stderr
+    done = run("codebook", "bild")
+    assert done.returncode == 2 and "Did you mean 'build'?" in done.stderr
 
 
 FULL = (

@@ -48,6 +48,7 @@ WORDS = {
     "finetune": ("finetune", NET, "--recipe=r [q].yaml", "--data", DATA, "--epochs=1", "--out=OUT"),
     "blockwise": ("finetune", NET, "--recipe=r [q].yaml", "--data", DATA, "--epochs=0",
                   "--blockwise", "--out=OUT"),
+    "codebook": ("codebook", "build", NET, TRACEABLE, "--d=4", "--k=8", "--out=OUT"),
     "quantize": ("quantize", NET, "--data", DATA, "--out=OUT"),
     "inspect": ("inspect", FILE),
     "eval": ("eval", NET, "--data", DATA, "--file", FILE, "--reference"),
