@@ -72,25 +72,20 @@ class Observed(nn.Module):
 def blocks_of(model: nn.Module) -> list[str]:
     """Names of a compressed model's blocks: children of lists and sequences that hold its layers.
 
-    Of sequences inside of blocks, the outer ones count.
-
-    Raises
-    ------
-    ConfigError
-        If there are none.
+    Of sequences inside of blocks, the outer ones count. In a model without any, its own children
+    are the blocks.
     """
     layers = [layer.name for layer in compressed_layers(model)]
-    names: list[str] = []
+
+    def children(name: str, module: nn.Module) -> list[str]:
+        names = (f"{name}.{key}" if name else key for key, _ in module.named_children())
+        return [child for child in names if any(_within(layer, [child]) for layer in layers)]
+
+    found: list[str] = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList | nn.Sequential) and not _within(name, names):
-            children = (f"{name}.{key}" if name else key for key, _ in module.named_children())
-            names += [child for child in children if any(_within(x, [child]) for x in layers)]
-    if not names:
-        raise ConfigError(
-            "model must hold blocks, children of a ModuleList or Sequential with compressed layers "
-            "in them, not none; give their names"
-        )
-    return names
+        if isinstance(module, nn.ModuleList | nn.Sequential) and not _within(name, found):
+            found += children(name, module)
+    return found or children("", model)
 
 
 def block_error(seen: Seen, wanted: Seen, *, relative: bool) -> Tensor:

@@ -64,21 +64,3 @@ def test_blocks_can_be_named():
         model, teacher = pair(KIND)
         losses.append(vq4dit_(model, inputs(), teacher, epochs=1, blocks=blocks).losses)
     assert losses[0] != losses[1] != losses[2]
-    with pytest.raises(ConfigError, match="blocks"):
-        vq4dit_(*_flat(), epochs=1)
-
-
-def _flat():
-    torch.manual_seed(0)
-
-    class Flat(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.only = nn.Linear(16, 5)
-
-        def forward(self, x):
-            return self.only(x)
-
-    teacher, model = Flat(), Flat()
-    vq.compress_(model, vq.Recipe({"only": KIND}))
-    return model, inputs(), teacher

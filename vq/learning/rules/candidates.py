@@ -152,10 +152,14 @@ class Candidates:
         return Competition(races, run.total_steps, self)
 
     def _original_of(self, name: str) -> Tensor | None:
-        """The weight of a layer before compression, if it is known, in whatever wraps it."""
+        """The weight of a layer before compression, if it is known.
+
+        The original may be wrapped as the model is: of names that end alike, the shortest is meant.
+        """
         modules = () if self.original is None else self.original.named_modules()
-        found = [module for path, module in modules if f".{path}".endswith(f".{name}")]
-        weight = getattr(found[0], "weight", None) if len(found) == 1 else None
+        found = [(path, module) for path, module in modules if f".{path}".endswith(f".{name}")]
+        _, module = min(found, key=lambda one: len(one[0]), default=("", None))
+        weight = getattr(module, "weight", None)
         return weight.detach() if isinstance(weight, Tensor) else None
 
 
