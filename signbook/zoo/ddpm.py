@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from signbook.zoo.checkpoints import load_weights, read_state
 from vq.errors import ConfigError
 
-__all__ = ["STEPS", "NoisePredictor", "ddpm", "load_ddpm", "signal_share"]
+__all__ = ["STEPS", "NoisePredictor", "ddpm", "load_ddpm", "noised", "signal_share"]
 
 STEPS = 1000
 _CHANNELS = (1, 16, 32, 32, 16)
@@ -30,10 +30,12 @@ class NoisePredictor(nn.Module):
     """Predict the noise in an image.
 
     Takes noisy images [B, 1, 28, 28], whose clean pixels lie in [-0.5, 0.5], and steps [B] from
-    1 to 1000; gives the noise [B, 1, 28, 28].
+    1 to 1000; gives the noise [B, 1, 28, 28]. ``shape`` is that of an image; it knows no classes.
     """
 
     frequencies: Tensor
+    shape = (1, 28, 28)
+    classes = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,6 +97,12 @@ def signal_share() -> Tensor:
     """
     steps = torch.arange(STEPS + 1, dtype=torch.float64) / STEPS
     return torch.cumprod(1 - (1e-4 + (0.02 - 1e-4) * steps), 0).float()
+
+
+def noised(clean: Tensor, step: Tensor, noise: Tensor) -> Tensor:
+    """Images [B, C, H, W] as they are after steps [B], with noise of their shape."""
+    left = signal_share().to(clean.device)[step][:, None, None, None]
+    return left.sqrt() * clean + (1 - left).sqrt() * noise
 
 
 def ddpm() -> NoisePredictor:

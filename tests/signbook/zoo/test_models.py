@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from signbook.zoo import dit, judge
 from signbook.zoo.ddpm import ddpm
 from signbook.zoo.efficientnet import EfficientNetLite0
 from signbook.zoo.llama import stories260k
@@ -19,6 +20,9 @@ MODELS = [
     (EfficientNetLite0, IMAGES, (2, 1000)),
     (stories260k, (torch.randint(0, 512, (2, 9)),), (2, 9, 512)),
     (ddpm, (torch.rand(2, 1, 28, 28), torch.tensor([1, 1000])), (2, 1, 28, 28)),
+    (dit.digits, (torch.rand(2, 1, 8, 8), *torch.tensor([[1, 1000], [0, 10]])), (2, 1, 8, 8)),
+    (dit.mnist, (torch.rand(2, 1, 28, 28), *torch.tensor([[1, 9], [0, 10]])), (2, 1, 28, 28)),
+    (judge.mnist, (torch.rand(2, 1, 28, 28),), (2, 10)),
 ]
 
 
@@ -34,6 +38,6 @@ def test_layers_are_registered_in_the_order_in_which_they_run(factory, inputs, s
     assert ran == list(layers.values())
 
 
-@pytest.mark.parametrize("factory", [resnet20, tiniest, resnet8, EfficientNetLite0])
+@pytest.mark.parametrize("factory", [resnet20, tiniest, resnet8, EfficientNetLite0, judge.digits])
 def test_preprocessing_is_not_part_of_the_weights(factory):
     assert not [name for name in factory().state_dict() if name.startswith("normalize")]
