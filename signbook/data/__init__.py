@@ -1,7 +1,7 @@
 """Data sets as tasks, for commands: ``--data py:signbook.data:cifar10_exact``.
 
-All but ``digits`` and ``image_folder`` read the folder that :func:`data_folder` finds. Options
-follow the name: ``py:signbook.data:cifar10_jpeg?split=train&augment=true&batch=64``.
+All but ``digits``, ``digits_noise`` and ``image_folder`` read the folder that :func:`data_folder`
+finds. Options follow the name: ``py:signbook.data:cifar10_jpeg?split=train&augment=true&batch=64``.
 """
 
 from signbook.data.factories import (
@@ -9,6 +9,7 @@ from signbook.data.factories import (
     cifar10_exact,
     cifar10_jpeg,
     digits,
+    digits_noise,
     image_folder,
     imagenet_sample,
     imagenet_val,
@@ -29,6 +30,7 @@ from signbook.data.images import (
 )
 from signbook.data.noise import NoiseBatches
 from signbook.data.photos import PhotoBatches, Photos
+from signbook.data.pictures import load_pictures
 from signbook.data.texts import (
     detokenized,
     load_stories,
@@ -50,6 +52,7 @@ __all__ = [
     "data_folder",
     "detokenized",
     "digits",
+    "digits_noise",
     "image_folder",
     "imagenet_sample",
     "imagenet_val",
@@ -57,6 +60,7 @@ __all__ = [
     "load_cifar10_exact",
     "load_cifar10_jpeg",
     "load_mnist",
+    "load_pictures",
     "load_stories",
     "load_wikitext2",
     "mnist_noise",

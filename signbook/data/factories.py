@@ -15,6 +15,7 @@ from signbook.data.images import (
 )
 from signbook.data.noise import NoiseBatches
 from signbook.data.photos import PhotoBatches, load_packed, load_photo_folder
+from signbook.data.pictures import load_pictures
 from signbook.data.texts import (
     detokenized,
     load_stories,
@@ -31,6 +32,7 @@ __all__ = [
     "cifar10_exact",
     "cifar10_jpeg",
     "digits",
+    "digits_noise",
     "image_folder",
     "imagenet_sample",
     "imagenet_val",
@@ -196,9 +198,23 @@ def image_folder(
     )  # fmt: skip
 
 
-def mnist_noise(*, limit: int = 500, batch: int = 100, seed: int = 0) -> Denoising:
-    """MNIST test images with noise of a random step of 1,000."""
-    return Denoising(NoiseBatches(load_mnist().x[:limit], batch=batch, seed=seed))
+def mnist_noise(
+    *, limit: int = 500, batch: int = 100, seed: int = 0, labels: bool = False
+) -> Denoising:
+    """MNIST test images with noise of a random step of 1,000.
+
+    With ``labels``, for models that are told the class: of the images that these never saw.
+    """
+    if not labels:
+        return Denoising(NoiseBatches(load_mnist().x[:limit], batch=batch, seed=seed))
+    images = load_pictures("mnist", "test")
+    return Denoising(NoiseBatches(images.x[:limit], images.y[:limit], batch=batch, seed=seed))
+
+
+def digits_noise(*, split: str = "test", batch: int = 150, seed: int = 0) -> Denoising:
+    """The digits of :func:`digits` with noise of a random step of 1,000, and their classes."""
+    images = load_pictures("digits", split)
+    return Denoising(NoiseBatches(images.x, images.y, batch=batch, seed=seed))
 
 
 def tinystories(
