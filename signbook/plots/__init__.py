@@ -10,6 +10,7 @@ bars          totals of each run, split by a cause
 roofline      multiplications per byte and per cycle
 surface       speed-up over bandwidth and multipliers
 front         points of a sweep, and the best of them
+samples       images that models drew
 ============  ==================================================
 """
 
@@ -17,6 +18,7 @@ from signbook.plots.bars import split_bars
 from signbook.plots.front import Mark, pareto
 from signbook.plots.layers import bytes_per_layer, cycles_per_layer
 from signbook.plots.roofline import Point, roofline
+from signbook.plots.samples import sample_sheet
 from signbook.plots.surface import Panel, surface
 from signbook.plots.training import accuracy_bars, loss_bars, training_curves
 
@@ -30,6 +32,7 @@ __all__ = [
     "loss_bars",
     "pareto",
     "roofline",
+    "sample_sheet",
     "split_bars",
     "surface",
     "training_curves",
