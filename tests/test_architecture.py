@@ -66,6 +66,7 @@ ARROWS = {
     "hwsim": "hwsim",
     "signbook/zoo": "vq/hf vq/native",
     "signbook/data": "signbook/zoo",
+    "signbook/diffusion": "signbook/zoo signbook/data vq/calibration vq/native",
     "signbook/packed": "signbook/naming vq",
     "signbook/plots": "",
     "signbook/reporting": "signbook/plots hwsim vq/text",

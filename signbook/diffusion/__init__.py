@@ -1,0 +1,37 @@
+"""Diffusion models: what they draw, what they meet on the way, and how it is judged.
+
+============  =======================================================
+module        what it does
+============  =======================================================
+sampler       images from noise, step by step
+trajectories  what a model is given at these steps, as training data
+likeness      Fréchet distance, precision and recall, class agreement
+training      trains a diffusion transformer, or a classifier
+trained       models that are trained once, by name
+============  =======================================================
+"""
+
+from signbook.diffusion.likeness import (
+    class_agreement,
+    frechet_distance,
+    likeness,
+    precision_and_recall,
+)
+from signbook.diffusion.sampler import sample, visits
+from signbook.diffusion.trained import digits_dit, digits_judge, mnist_dit, mnist_judge, trained
+from signbook.diffusion.trajectories import Trajectories
+
+__all__ = [
+    "Trajectories",
+    "class_agreement",
+    "digits_dit",
+    "digits_judge",
+    "frechet_distance",
+    "likeness",
+    "mnist_dit",
+    "mnist_judge",
+    "precision_and_recall",
+    "sample",
+    "trained",
+    "visits",
+]

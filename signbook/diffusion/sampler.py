@@ -1,0 +1,159 @@
+"""Images from noise by DDIM (Song et al., arXiv 2010.02502), with nothing random on the way."""
+
+import math
+from collections.abc import Generator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from signbook.zoo.ddpm import STEPS, signal_share
+from vq.errors import ConfigError
+
+__all__ = ["Traits", "sample", "traits_of", "visits"]
+
+#: Pixels lie between minus and plus this.
+_REACH = 0.5
+
+
+class Traits(NamedTuple):
+    """What a model that predicts noise says of itself.
+
+    Attributes
+    ----------
+    shape : (int, int, int)
+        Of its images: channels, height, width.
+    classes : int or None
+        How many it knows; this number itself stands for none of them.
+    """
+
+    shape: tuple[int, int, int]
+    classes: int | None
+
+
+def traits_of(model: nn.Module) -> Traits:
+    """Read the attributes ``shape`` and ``classes`` of a model.
+
+    Raises
+    ------
+    ConfigError
+        If it has none.
+    """
+    shape, classes = (getattr(model, name, None) for name in Traits._fields)
+    if not (isinstance(shape, tuple) and len(shape) == 3):
+        raise ConfigError(
+            "model must predict noise and say the shape of its images, (channels, height, width), "
+            f"as its attribute 'shape', not {shape!r}"
+        )
+    return Traits(shape, classes)
+
+
+def visits(
+    model: nn.Module,
+    noise: Tensor,
+    labels: Tensor | None = None,
+    *,
+    steps: int = 50,
+    guidance: float | None = None,
+) -> Generator[tuple[Tensor, ...], None, Tensor]:
+    """Go from noise to images, and hand out what the model is given at every step.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Called with (noisy [B, C, H, W], step [B]) and, with labels, label [B]; gives the noise.
+    noise : [N, C, H, W] tensor
+        Standard normal.
+    labels : [N] int64 tensor, optional
+        For a model that knows classes.
+    steps : int
+        How many of the 1000 are visited, evenly from the last to near the first.
+    guidance : float, optional
+        Move the prediction from that of no class to that of the class, and as many times as far.
+        The model is then given every image twice, with its label and, after all of these, with
+        that of no class. None asks for the class alone.
+
+    Yields
+    ------
+    tuple of Tensor
+        Inputs of the model, in order.
+
+    Returns
+    -------
+    Tensor
+        The images, in [-0.5, 0.5]; :func:`sample` gives these alone.
+
+    Raises
+    ------
+    ConfigError
+        If steps are none or more than there are, labels do not go with the noise or the model, or
+        there is guidance without classes.
+    """
+    traits = traits_of(model)
+    if not 1 <= steps <= STEPS:
+        raise ConfigError(f"steps must be 1 to {STEPS}, as many as the schedule has, not {steps}")
+    if noise.shape[1:] != traits.shape:
+        raise ConfigError(
+            f"noise must be [images, {', '.join(map(str, traits.shape))}] for this model, not "
+            f"{list(noise.shape)}"
+        )
+    if (labels is None) != (traits.classes is None):
+        known = "no classes" if traits.classes is None else f"{traits.classes} classes"
+        given = "no labels" if labels is None else "labels"
+        raise ConfigError(f"labels must be given to a model that knows classes, and to no other; "
+                          f"this one knows {known}, and has {given}")  # fmt: skip
+    if labels is not None and labels.shape != noise.shape[:1]:
+        raise ConfigError(f"labels must be [{len(noise)}], one an image, not {list(labels.shape)}")
+    if guidance is not None and (labels is None or not math.isfinite(guidance)):
+        cause = f"{guidance!r}" if labels is not None else "given to a model without classes"
+        raise ConfigError(f"guidance must be a finite number, and have classes, not {cause}")
+    free = None if guidance is None or labels is None else labels.new_tensor(traits.classes)
+    return _visits(model, noise, labels, steps, guidance, free)
+
+
+@torch.no_grad()
+def _visits(
+    model: nn.Module,
+    x: Tensor,
+    labels: Tensor | None,
+    steps: int,
+    guidance: float | None,
+    free: Tensor | None,
+) -> Generator[tuple[Tensor, ...], None, Tensor]:
+    if labels is not None and free is not None:
+        labels = torch.cat([labels, free.expand(len(x))])
+    places = [-(-STEPS * i // steps) for i in range(steps + 1)]  # 0, ..., 1000
+    share = [1.0, *signal_share().double()[places[1:]].tolist()]
+    for i in range(steps, 0, -1):
+        noisy = x if free is None else torch.cat([x, x])
+        step = torch.full((len(noisy),), places[i], device=x.device)
+        inputs = (noisy, step) if labels is None else (noisy, step, labels)
+        yield inputs
+        noise = model(*inputs)
+        if guidance is not None:
+            told, untold = noise.chunk(2)
+            noise = untold + guidance * (told - untold)
+        left, more = share[i], share[i - 1]
+        clean = (x - math.sqrt(1 - left) * noise) / math.sqrt(left)
+        clean = clean.clamp(-_REACH, _REACH)
+        noise = (x - math.sqrt(left) * clean) / math.sqrt(1 - left)
+        x = math.sqrt(more) * clean + math.sqrt(1 - more) * noise
+    return x
+
+
+def sample(
+    model: nn.Module,
+    noise: Tensor,
+    labels: Tensor | None = None,
+    *,
+    steps: int = 50,
+    guidance: float | None = None,
+) -> Tensor:
+    """Images [N, C, H, W] in [-0.5, 0.5] that a model makes of noise; see :func:`visits`."""
+    path = visits(model, noise, labels, steps=steps, guidance=guidance)
+    while True:
+        try:
+            next(path)
+        except StopIteration as end:
+            images: Tensor = end.value
+            return images
