@@ -67,8 +67,9 @@ def sample_sheet(arms: Mapping[str, ArrayLike], *, columns: int = 4) -> str:
                 f'<path fill="none" stroke="var(--line, {LINE})" stroke-width="{1 / scale:g}" '
                 f'd="M0 0h{width}v{height}h-{width}z"/>{_shaded(image)}</g>'
             )
+    box = f"-1 -1 {size[0] + 2:g} {size[1] + 2:g}"  # lines at the edge are whole
     return (
-        f'<svg class="plot" style="max-width: {size[0]:g}pt" viewBox="0 0 {size[0]:g} {size[1]:g}" '
+        f'<svg class="plot" style="max-width: {size[0] + 2:g}pt" viewBox="{box}" '
         'xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="9.5" '
         f'role="img">{"".join(parts)}</svg>'
     )
