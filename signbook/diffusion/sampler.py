@@ -100,10 +100,18 @@ def visits(
     if (labels is None) != (traits.classes is None):
         known = "no classes" if traits.classes is None else f"{traits.classes} classes"
         given = "no labels" if labels is None else "labels"
-        raise ConfigError(f"labels must be given to a model that knows classes, and to no other; "
-                          f"this one knows {known}, and has {given}")  # fmt: skip
+        raise ConfigError(
+            "labels must be given to a model that knows classes, and to no other; this one knows "
+            f"{known}, and has {given}"
+        )
     if labels is not None and labels.shape != noise.shape[:1]:
         raise ConfigError(f"labels must be [{len(noise)}], one an image, not {list(labels.shape)}")
+    if labels is not None and traits.classes is not None:
+        beyond = labels[(labels < 0) | (labels > traits.classes)].tolist()
+        if beyond:
+            raise ConfigError(
+                f"labels must be 0 to {traits.classes}, the last for no class, not {beyond[0]}"
+            )
     if guidance is not None and (labels is None or not math.isfinite(guidance)):
         cause = f"{guidance!r}" if labels is not None else "given to a model without classes"
         raise ConfigError(f"guidance must be a finite number, and have classes, not {cause}")

@@ -79,6 +79,7 @@ def test_images_keep_to_what_pixels_are_and_take_no_gradients():
         ({"labels": None}, "^labels must .*; this one knows 3 classes, and has no labels$"),
         ({"model": Knows(image())}, "^labels must .*; this one knows no classes, and has labels$"),
         ({"labels": torch.zeros(3)}, r"^labels must be \[2\], one an image, not \[3\]$"),
+        ({"labels": torch.tensor([3, 4])}, "^labels must be 0 to 3, the last for no class, not 4$"),
         ({"guidance": math.nan}, "^guidance must be a finite number, and have classes, not nan$"),
         (
             {"model": Knows(image()), "labels": None, "guidance": 2.0},
