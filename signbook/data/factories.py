@@ -37,6 +37,7 @@ __all__ = [
     "imagenet_sample",
     "imagenet_val",
     "imagenette160",
+    "mnist",
     "mnist_noise",
     "tinyshakespeare",
     "tinystories",
@@ -196,6 +197,20 @@ def image_folder(
             batch=batch, shuffle=shuffle, augment=augment, seed=seed,
         )
     )  # fmt: skip
+
+
+def mnist(
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    batch: int = 100,
+    shuffle: bool = False,
+    seed: int = 0,
+) -> Classification:
+    """MNIST's test images in two parts: 8,000 to train with, and every fifth, 2,000, to test."""
+    images = load_mnist(split)
+    images = images if limit is None else Images(images.x[:limit], images.y[:limit])
+    return Classification(ImageBatches(images, batch=batch, shuffle=shuffle, seed=seed))
 
 
 def mnist_noise(

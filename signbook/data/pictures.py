@@ -8,9 +8,6 @@ from vq.errors import ConfigError
 
 __all__ = ["load_pictures"]
 
-#: Of MNIST's 10,000, every fifth is held out: their first half is cleaner than their second.
-_EVERY = 5
-
 
 def load_pictures(name: str, split: str) -> Images:
     """Images of one part.
@@ -34,8 +31,5 @@ def load_pictures(name: str, split: str) -> Images:
         low, high = data.train_x.amin(), data.train_x.amax()  # black and white, 0 and 16
         return Images(((x - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8), y)
     if name == "mnist":
-        images = load_mnist()
-        held_out = torch.arange(len(images)) % _EVERY == _EVERY - 1
-        chosen = ~held_out if split == "train" else held_out
-        return Images(images.x[chosen], images.y[chosen])
+        return load_mnist(split)
     raise ConfigError(f"pictures must be 'digits' or 'mnist', not {name!r}")

@@ -15,6 +15,7 @@ from signbook.data import (
     load_cifar10_exact,
     load_cifar10_jpeg,
     load_mnist,
+    mnist,
 )
 from tests.signbook.shared import shared
 from vq.errors import ConfigError
@@ -120,9 +121,26 @@ def test_mnist():
     assert images.y[:5].tolist() == [7, 2, 1, 0, 4]
 
 
+def test_parts_of_mnist():
+    shared("mnist/t10k-images-idx3-ubyte.gz")
+    whole, train, test = (load_mnist(split) for split in (None, "train", "test"))
+    assert len(train) == 8000 and torch.equal(test.x, whole.x[4::5])
+    assert torch.equal(test.y, whole.y[4::5]) and train.y[:5].tolist() == [7, 2, 1, 0, 1]
+    joined = torch.cat([train.x, test.x]).flatten(1).sum(1).sort().values
+    assert torch.equal(joined, whole.x.flatten(1).sum(1).sort().values)
+    ((x, y),) = mnist(split="train", limit=30, batch=50).batches
+    assert torch.equal(x, train.x[:30] / 255) and torch.equal(y, train.y[:30])
+
+
 def test_unknown_split():
     with pytest.raises(ConfigError, match="split must be 'train' or 'test', not 'val'"):
         load_cifar10_exact("val")
+
+
+def test_unknown_part_of_mnist():
+    shared("mnist/t10k-images-idx3-ubyte.gz")
+    with pytest.raises(ConfigError, match="split must be 'train' or 'test', not 'val'"):
+        load_mnist("val")
 
 
 def test_absent_data(monkeypatch, tmp_path):
