@@ -8,17 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vq.progress import bar
+from signbook.zoo.fitting import fit
 
 __all__ = ["DigitBatches", "Digits", "DigitsViT", "load_digits", "top1", "train"]
 
 
 @dataclass(frozen=True)
 class Digits:
-    """scikit-learn's digits, scaled to zero mean and unit variance.
+    """Images of digits ``train_x`` [N, 1, H, W] float32 and their classes ``train_y`` [N] int64.
 
-    ``train_x`` [1347, 1, 8, 8] float32, ``train_y`` [1347] int64; ``test_x`` and ``test_y`` hold
-    450 images that no training sees, with the same share of every class.
+    ``test_x`` and ``test_y`` hold those that no training sees.
     """
 
     train_x: Tensor
@@ -28,7 +27,11 @@ class Digits:
 
 
 def load_digits(seed: int = 0) -> Digits:
-    """Load the images (part of scikit-learn, no download) and split them by ``seed``."""
+    """Load scikit-learn's digits, scaled to zero mean and unit variance; no download.
+
+    ``seed`` draws 450 images [1, 8, 8] for the test, with the same share of every class; 1,347 are
+    left for training.
+    """
     with warnings.catch_warnings():
         # Of no use here, where nothing is computed side by side.
         warnings.filterwarnings("ignore", ".*joblib will operate in serial mode")
@@ -71,7 +74,7 @@ class DigitBatches:
             yield self._shift(self._data.train_x[chosen]), self._data.train_y[chosen]
 
     def _shift(self, images: Tensor) -> Tensor:
-        """Move every image of a batch [B, 1, 8, 8] by -1, 0 or 1 pixel in both directions."""
+        """Move every image of a batch [B, 1, H, W] by -1, 0 or 1 pixel in both directions."""
         count, _, height, width = images.shape
         background = images.amin()
         padded = nn.functional.pad(images, (1, 1, 1, 1), value=float(background))
@@ -143,21 +146,7 @@ class DigitsViT(nn.Module):
 def train(model: nn.Module, data: Digits, *, epochs: int = 40, seed: int = 0) -> nn.Module:
     """Train ``model`` from scratch with AdamW and a one-cycle learning rate; return it."""
     batches = DigitBatches(data, seed=seed)
-    total = epochs * len(batches)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=total)
-    model.train()
-    with bar("training the fp32 model", total) as advance:
-        for _ in range(epochs):
-            for images, labels in batches:
-                loss = nn.functional.cross_entropy(model(images), labels)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                schedule.step()
-                advance()
-            advance(0, note=f"loss {float(loss.detach()):.3f}")
-    return model.eval()
+    return fit(model, batches, nn.functional.cross_entropy, epochs=epochs, rate=2e-3)
 
 
 @torch.no_grad()

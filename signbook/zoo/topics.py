@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from signbook.zoo.fitting import fit
 from signbook.zoo.llama import Llama, LlamaConfig
 from signbook.zoo.pieces import Pieces
-from vq.progress import bar
 
 __all__ = [
     "TopicBatches",
@@ -123,22 +123,10 @@ def next_token_loss(logits: Tensor, following: Tensor) -> Tensor:
 
 def train(model: nn.Module, batches: TopicBatches, epochs: int, rate: float) -> nn.Module:
     """Train ``model`` with AdamW and a one-cycle learning rate; return it."""
-    total = epochs * len(batches)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=total)
-    model.train()
-    with bar("training the language model", total) as advance:
-        for _ in range(epochs):
-            for tokens, following in batches:
-                loss = next_token_loss(model(tokens), following)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-                schedule.step()
-                advance()
-            advance(0, note=f"loss {float(loss.detach()):.3f}")
-    return model.eval()
+    return fit(
+        model, batches, next_token_loss, epochs=epochs, rate=rate, clip=1.0,
+        description="training the language model",
+    )  # fmt: skip
 
 
 @torch.no_grad()
