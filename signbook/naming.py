@@ -33,6 +33,7 @@ _MODELS = (
     "py:signbook.zoo.minilm:minilm",
     "py:signbook.zoo.smollm2:smollm2",
     "py:signbook.zoo.digits:DigitsViT",
+    *(f"py:signbook.zoo.vim:trained_{data}" for data in ("digits", "mnist", "cifar10")),
     "py:signbook.zoo.dit:digits",
     "py:signbook.zoo.dit:mnist",
     "py:signbook.diffusion:digits_dit",
@@ -44,8 +45,8 @@ _DATA = tuple(
     f"py:signbook.data:{name}"
     for name in (
         "cifar10_exact", "cifar10_jpeg", "digits", "digits_noise", "imagenet_val",
-        "imagenet_sample", "imagenette160", "caltech101", "image_folder", "mnist_noise",
-        "tinyshakespeare", "tinystories", "wikitext2", "wikitext2_sentences",
+        "imagenet_sample", "imagenette160", "caltech101", "image_folder", "mnist",
+        "mnist_noise", "tinyshakespeare", "tinystories", "wikitext2", "wikitext2_sentences",
     )
 )  # fmt: skip
 _WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}

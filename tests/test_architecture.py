@@ -64,7 +64,7 @@ ARROWS = {
     "hwsim/measure": "hwsim rtl vq/container vq/integer",
     "hwsim/sweep": "hwsim/measure hwsim/workloads hwsim/memory rtl vq/container vq/recipe",
     "hwsim": "hwsim",
-    "signbook/zoo": "vq/hf vq/native",
+    "signbook/zoo": "signbook/data/images vq/hf vq/native",
     "signbook/data": "signbook/zoo",
     "signbook/diffusion": "signbook/zoo signbook/data vq/calibration vq/native",
     "signbook/packed": "signbook/naming vq",

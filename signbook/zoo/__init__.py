@@ -5,7 +5,8 @@ Every architecture is a plain ``nn.Module`` with a factory that needs no argumen
 trained here (:mod:`signbook.diffusion.trained`). A module registers its layers in
 execution order, so that containers store them in the order in which hardware reads them. Image
 models take RGB or grey values in [0, 1] and bring their own ``normalize`` module. Sizes count
-the parameters.
+the parameters. Those of :mod:`signbook.zoo.vim` have no published weights: ``trained_digits`` and
+the like train them once and keep them (:mod:`signbook.zoo.trained`).
 
 =================================  ============================================  ==========
 factory                            model                                         parameters
@@ -24,6 +25,9 @@ signbook.zoo.judge:mnist           the same for MNIST                           
 signbook.zoo.minilm:minilm         sentence encoder all-MiniLM-L6-v2             22,565,376
 signbook.zoo.smollm2:smollm2       language model SmolLM2-135M-Instruct          134,515,008
 signbook.zoo.digits:DigitsViT      vision transformer of the demo                   469,258
+signbook.zoo.vim:digits            selective state spaces for 8x8 digits             23,370
+signbook.zoo.vim:mnist             the same for MNIST                                89,146
+signbook.zoo.vim:cifar10           the same for CIFAR-10                            146,442
 signbook.zoo.topics:topics_llama   Llama of the demo                                492,384
 =================================  ============================================  ==========
 """
