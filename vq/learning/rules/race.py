@@ -64,7 +64,7 @@ class Race:
         self._optimizer: torch.optim.RMSprop | None = None
         self._watching = False
         self._slope: Tensor | None = None
-        self._hook = weight.register_forward_hook(self._observe)
+        self._hook: torch.utils.hooks.RemovableHandle | None = None
         distances, candidates = self._nearest(*self._points(original), n)
         logits = torch.zeros_like(distances)
         if not uniform:
@@ -80,6 +80,7 @@ class Race:
 
     def begin(self) -> None:
         """Put the candidates in the place of the indices; one alone has won."""
+        self._hook = self._weight.register_forward_hook(self._observe)
         self._set(self._start)
         if self._start.logits.shape[1] == 1:
             self._decide(torch.ones_like(self._start.rows, dtype=torch.bool))
@@ -88,7 +89,8 @@ class Race:
         """Harden, and watch the layer no longer."""
         if self._mixture is not None:
             self._decide(torch.ones_like(self._mixture.rows, dtype=torch.bool))
-        self._hook.remove()
+        if self._hook is not None:
+            self._hook.remove()
 
     def watch(self, wanted: bool) -> None:
         """Keep the weight's gradient of the next step, or do not."""
