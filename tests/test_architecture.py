@@ -66,7 +66,7 @@ ARROWS = {
     "hwsim": "hwsim",
     "signbook/zoo": "signbook/data/images vq/hf vq/native",
     "signbook/data": "signbook/zoo",
-    "signbook/diffusion": "signbook/zoo signbook/data signbook/naming vq/calibration vq/native",
+    "signbook/diffusion": "signbook/zoo signbook/data signbook/naming vq/calibration",
     "signbook/packed": "signbook/naming vq",
     "signbook/plots": "",
     "signbook/reporting": "signbook/plots hwsim vq/text",

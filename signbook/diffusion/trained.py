@@ -3,24 +3,18 @@
 Each has a name that commands take, such as ``py:signbook.diffusion:digits_dit?seed=1``.
 """
 
-import hashlib
-import inspect
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from signbook.data import pictures
 from signbook.diffusion import training
 from signbook.zoo import ddpm, dit, judge
-from signbook.zoo.checkpoints import load_weights
 from signbook.zoo.judge import Judge
+from signbook.zoo.trained import trained as once
 from vq.errors import ConfigError
-from vq.native import cached
 
 __all__ = [
     "digits_dit",
@@ -29,8 +23,6 @@ __all__ = [
     "mnist_judge",
     "trained",
 ]
-
-_FILE = "model.safetensors"
 
 
 class _Plan(NamedTuple):
@@ -69,9 +61,9 @@ _PLANS = {
 def trained(name: str, seed: int = 0) -> nn.Module:
     """Load a model from the cache (:func:`vq.native.cache_folder`), or train it first.
 
-    It is kept under a hash of the seed, the number of steps and the source files that say what it
-    becomes: it is trained anew when one of these changes, on one core in about two minutes
-    (digits) or a quarter of an hour (MNIST), the classifiers in one.
+    It is trained anew when the source files that say what it becomes change
+    (:func:`signbook.zoo.trained.trained`), on one core in about two minutes (digits) or a quarter
+    of an hour (MNIST), the classifiers in one.
 
     Parameters
     ----------
@@ -89,21 +81,14 @@ def trained(name: str, seed: int = 0) -> nn.Module:
     """
     if name not in _PLANS:
         raise ConfigError(f"trained model must be one of {', '.join(_PLANS)}, not {name!r}")
-    if seed < 0:
-        raise ConfigError(f"seed must be 0 or more, not {seed}")
     plan = _PLANS[name]
 
-    texts = [Path(inspect.getfile(source)).read_bytes() for source in plan.sources]
-    key = hashlib.sha256(b"\0".join([f"{seed} {plan.steps}".encode(), *texts])).hexdigest()[:20]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = plan.build()
+    def train(model: nn.Module, seed: int) -> None:
+        images = pictures.load_pictures(plan.pictures, "train")
+        plan.train(model, images, steps=plan.steps)
 
-        def make(folder: Path) -> None:
-            plan.train(model, pictures.load_pictures(plan.pictures, "train"), steps=plan.steps)
-            save_file(model.state_dict(), folder / _FILE)
-
-        return load_weights(model, cached(f"{name}-{key}", make) / _FILE)
+    called = f"{name}-{plan.steps}"
+    return once(called, plan.build, train, sources=plan.sources, seed=seed)
 
 
 def digits_dit(*, seed: int = 0) -> nn.Module:
