@@ -23,14 +23,15 @@ class Learning:
 
     Attributes
     ----------
-    method : str or None
+    name : str or None
+        Of the method.
     candidates : int or None
         None is the method's own number.
     given : mapping
         Learning rates that were given, by their names in :class:`vq.Rates`.
     """
 
-    method: str | None
+    name: str | None
     candidates: int | None
     given: Mapping[str, float]
 
@@ -38,9 +39,9 @@ class Learning:
         """Those of the method, or the default ones, less what was given."""
         import vq
 
-        rates = vq.Rates() if self.method is None else self._module().RATES
+        rates = vq.Rates() if self.name is None else self._module().RATES
         found: vq.Rates = replace(rates, **self.given)
-        return replace(found, signs=0.0) if fixed_signs and self.method is not None else found
+        return replace(found, signs=0.0) if fixed_signs and self.name is not None else found
 
     def train(
         self,
@@ -61,17 +62,17 @@ class Learning:
         """
         if self.candidates is not None:
             settings["n"] = self.candidates
-        if self.method == "vim-vq":
+        if self.name == "vim-vq":
             settings["loss"] = objective.distillation_loss
-        if self.method == "vq4all":
+        if self.name == "vq4all":
             settings["loss"] = objective.loss
         learn = getattr(self._module(), f"{self._module_name()}_")
         found: vq.FinetuneResult = learn(network, objective.batches, teacher, **settings)
         return found
 
     def _module_name(self) -> str:
-        assert self.method is not None
-        return self.method.replace("-", "_")
+        assert self.name is not None
+        return self.name.replace("-", "_")
 
     def _module(self) -> Any:
         from importlib import import_module

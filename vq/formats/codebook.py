@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
 from vq.container import AXES, INDEX_BITS_MAX, SUBVECTOR_MAX, TILE_OUTPUTS, Geometry
 from vq.container.constants import CODE_MAX
@@ -15,7 +15,7 @@ from vq.formats.format import Clusterer, Format, Original
 if TYPE_CHECKING:
     from vq.formats.weights import Compressed
 
-__all__ = ["SSVQ", "VQ"]
+__all__ = ["SSVQ", "VQ", "has_codewords"]
 
 #: Stands for a setting that is not given: it follows from the codebook, or is the format's own.
 _FOLLOWS: Any = None
@@ -293,6 +293,11 @@ class VQ(_Codebook):
     def sign_bits(self) -> int:
         """Plain codewords carry their own signs."""
         return 0
+
+
+def has_codewords(rule: object) -> "TypeGuard[SSVQ | VQ]":
+    """Whether a format looks weights up in a codebook."""
+    return isinstance(rule, _Codebook)
 
 
 def _is_ragged(g: Geometry) -> bool:

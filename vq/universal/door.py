@@ -15,6 +15,7 @@ from vq.container.constants import CODE_MAX
 from vq.errors import ConfigError, bulleted
 from vq.formats.book import Book
 from vq.formats.codebook import SSVQ, VQ
+from vq.formats.format import Format
 from vq.recipe.recipe import Recipe
 from vq.universal.bits import UniversalBits, universal_bits
 from vq.universal.density import WAYS, codewords, scott
@@ -142,7 +143,7 @@ def universal_codebook(
 def _check(
     rules: SSVQ | VQ | Recipe | Sequence[Recipe], by: str, samples: int, bandwidth: float | None
 ) -> None:
-    problems = rules.problems() if isinstance(rules, SSVQ | VQ) else []
+    problems = rules.problems() if isinstance(rules, Format) else []
     if by not in WAYS:
         problems.append(f"by must be {', '.join(WAYS[:-1])} or {WAYS[-1]}, not {by!r}")
     if not 1 <= samples <= _SAMPLES_MAX:

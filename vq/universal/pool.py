@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vq.container import Geometry
 from vq.errors import ConfigError, WeightError, bulleted
 from vq.formats.book import Book
-from vq.formats.codebook import SSVQ, VQ
+from vq.formats.codebook import SSVQ, VQ, has_codewords
 from vq.formats.format import Format, Original
 from vq.formats.points import root_mean_square, sub_vectors
 from vq.formats.wrappers import listed
@@ -161,7 +161,7 @@ def _in_proportion(sizes: Sequence[int], total: int) -> list[int]:
 
 def _kind_of(recipe: Recipe) -> SSVQ | VQ:
     """What a recipe makes of the layers of its codebook formats, which must agree on that."""
-    kinds = [rule for rule in recipe.rules.values() if isinstance(rule, SSVQ | VQ)]
+    kinds = [rule for rule in recipe.rules.values() if has_codewords(rule)]
     if not kinds:
         raise ConfigError("recipe must give layers the method ssvq or vq, to draw from them")
     for other in kinds[1:]:
@@ -180,7 +180,7 @@ def told(kind: SSVQ | VQ) -> str:
 
 def _fixed(rule: Format | None) -> Format | None:
     """A format as it will be with the book, whatever codebook it has."""
-    return replace(rule, codebook=_COMING, shared=None) if isinstance(rule, SSVQ | VQ) else rule
+    return replace(rule, codebook=_COMING, shared=None) if has_codewords(rule) else rule
 
 
 def _of_module(model: nn.Module, rules: SSVQ | VQ | Recipe) -> tuple[list[Original], list[str]]:
@@ -203,7 +203,7 @@ def _selected(
     return [
         Original(x.geometry, x.weight, per_output=x.per_output)
         for x in select(model, recipe, skip_misfits=skip_misfits).layers
-        if isinstance(x.format, SSVQ | VQ)
+        if has_codewords(x.format)
     ]
 
 
