@@ -27,11 +27,6 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
         ("compress", {"seed": "seed", "importance": "importance"}, vq.compress_),
         ("finetune", {"seed": "seed"}, vq.compress_),
         ("finetune", dict.fromkeys(("epochs", "accumulate", "amp", "fixed_signs")), vq.finetune_),
-        (
-            "finetune",
-            {"rate_signs": "signs", "rate_codebooks": "codebooks", "rate_rest": "rest"},
-            vq.Rates,
-        ),
         ("finetune", {"device": "device"}, evaluate),
         ("quantize", {"seed": "seed", "offload": "offload"}, rescomp.quantize_),
         (
@@ -64,7 +59,9 @@ def test_baselines_agree():
 
 def test_defaults_in_words_agree():
     """Where nothing given means more than a value could say."""
-    said = {o.name: o.help for c in ("quantize", "sweep") for o in COMMANDS[c].params}
+    said = {o.name: o.help for c in ("finetune", "quantize", "sweep") for o in COMMANDS[c].params}
+    for part in ("signs", "codebooks", "rest"):
+        assert f"{_default(vq.Rates, part)} without --method" in said[f"rate_{part}"]
     assert f"{_default(rescomp.default_recipe, 'group')} by default" in said["group"]
     assert f"By default {', '.join(_default(sweep, 'objectives'))}." in said["objective"]
 

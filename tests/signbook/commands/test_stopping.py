@@ -28,6 +28,7 @@ STOPPED = {
     "eval": ("signbook.evaluation.evaluate", NET, "--data", DATA),
     "integer": ("vq.integer.build.trace_model", NET, "--file", "file.safetensors", "--data", DATA),
     "export": ("vq.container.Container.weight", "file.safetensors", "--to", "dense", "--out", "x"),
+    "codebook": ("vq.universal.door.codewords", "build", NET, "--out", "book.npy"),
     "rtl": ("rtl.build.emit.emit_verilog", "--out", "out"),
     "simulate": ("hwsim.simulate", "file.safetensors"),
     "estimate": ("hwsim.estimate", "file.safetensors"),
