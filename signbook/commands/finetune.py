@@ -118,6 +118,7 @@ def run(
         method,
         candidates,
         {"signs": rate_signs, "codebooks": rate_codebooks, "rest": rate_rest},
+        epochs=epochs,
         teacher=teacher,
     )
     outputs = [*(("--out", out / name) for name in (FILE_NAME, "run.json")), ("--json", json)]

@@ -81,7 +81,12 @@ class Learning:
 
 
 def learning_of(
-    method: str | None, candidates: int | None, given: Mapping[str, float | None], *, teacher: bool
+    method: str | None,
+    candidates: int | None,
+    given: Mapping[str, float | None],
+    *,
+    epochs: int,
+    teacher: bool,
 ) -> Learning:
     """Read the options.
 
@@ -98,4 +103,6 @@ def learning_of(
         raise ConfigError("--candidates must come with --method, not without")
     if method is not None and teacher:
         raise ConfigError(f"--teacher must be left out with --method {method}, which has one")
+    if method is not None and epochs < 1:
+        raise ConfigError(f"--epochs must be positive with --method {method}, not {epochs}")
     return Learning(method, candidates, {k: v for k, v in given.items() if v is not None})

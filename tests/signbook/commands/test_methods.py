@@ -34,10 +34,10 @@ def test_each_method_trains_and_writes(tmp_path, method):
 
 def test_rates_are_the_methods_unless_given():
     given = {"signs": None, "codebooks": 0.5, "rest": None}
-    learning = learning_of("vq4dit", None, given, teacher=False)
+    learning = learning_of("vq4dit", None, given, epochs=1, teacher=False)
     assert learning.rates(fixed_signs=False) == Rates(1e-2, 0.5, 1e-3, kept=0)
     assert learning.rates(fixed_signs=True).signs == 0
-    plain = learning_of(None, None, given, teacher=True)
+    plain = learning_of(None, None, given, epochs=1, teacher=True)
     assert plain.rates(fixed_signs=True) == Rates(codebooks=0.5)
 
 
@@ -49,7 +49,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
         r"^--teacher must be left out with --method vq4all, which has one$": ("vq4all", 2, True),
     }.items():
         with pytest.raises(ConfigError, match=match):
-            learning_of(method, candidates, given, teacher=bool(teacher))
+            learning_of(method, candidates, given, epochs=1, teacher=bool(teacher))
+    with pytest.raises(
+        ConfigError, match=r"^--epochs must be positive with --method vim-vq, not 0$"
+    ):
+        learning_of("vim-vq", None, given, epochs=0, teacher=False)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE)
     options = ("--recipe", recipe, "--data", TRAIN, "--out", tmp_path / "out")

@@ -18,7 +18,7 @@ from vq.learning.rates import Rates, parameter_groups
 from vq.learning.rules.candidates import Candidates
 from vq.learning.rules.clamping import Clamping
 from vq.learning.rules.driver import Rules
-from vq.learning.rules.rule import Rule
+from vq.learning.rules.rule import Rule, Run
 
 RATES = Rates(signs=3e-2, codebooks=1e-2)
 
@@ -241,6 +241,47 @@ def test_the_ratio_term_decides_earlier(term):
     }
     early, late = (shares[p].rules["candidates"][-1]["decided"] for p in (1.0, 0.0))
     assert early > late
+
+
+def test_the_ratchet_fights_nothing_but_back_sliding():
+    model, original = several(vq.VQ(d=4, k=8))
+    layers = list(compressed_layers(model))
+    run = Run(model, layers, 100, RATES)
+
+    def pulls(rule, margin):
+        """Whether the term enters with ratios that are so far from even."""
+        for layer in layers:
+            logits = layer.weight.mixture.logits
+            logits.grad = None
+            with torch.no_grad():
+                logits.copy_(torch.tensor([margin, 0.0]).expand_as(logits))
+        rule.before_step(0)
+        return layers[0].weight.mixture.logits.grad is not None
+
+    at_work = Candidates(2, original, penalty=1.0, ratchet=True).start(run)
+    assert [pulls(at_work, margin) for margin in (0.5, 1.0, 2.0)] == [False] * 3
+    assert pulls(at_work, 1.0) and not pulls(at_work, 3.0) and pulls(at_work, 2.0)
+    at_work.start_epoch()
+    assert not pulls(at_work, 1.0)
+    at_work.close()
+    always = Candidates(2, original, penalty=1.0).start(run)
+    assert pulls(always, 1.0) and pulls(always, 2.0)
+    always.close()
+
+
+def test_slopes_are_there_for_the_first_step_already():
+    told = [
+        trained(epochs=1, of={"replace_steps": 1, "towards": towards})[2].rules["candidates"]
+        for towards in ("descent", "point")
+    ]
+    model, original = several(vq.VQ(d=4, k=8))
+    rule = Candidates(3, original, replace_steps=1, towards="descent")
+    at_work = rule.start(Run(model, list(compressed_layers(model)), 100, RATES))
+    model(batches()[0][0]).sum().backward()
+    race = at_work._races[0]
+    assert len(race.gradients()) == 2 and race.gradients()[1].abs().sum() > 0
+    at_work.close()
+    assert told[0] != told[1]
 
 
 def test_a_schedule_is_a_ramp():
