@@ -1,18 +1,13 @@
 """What ``real_language.py`` measures: SmolLM2 quantised in one way, and judged.
 
-Every measurement is a process of its own (:func:`alone`), so that its peak of memory is, too.
+Memory is the process's peak: every measurement needs one of its own (:mod:`alone`).
 """
 
-import resource
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from torch import nn
 
 import vq
@@ -25,13 +20,13 @@ from signbook.tasks import LanguageModelling
 from signbook.zoo.smollm2 import smollm2
 from vq.container import account
 from vq.formats.format import Format
+from vq.recipe.footprint import peak_bytes
 from vq.recipe.selection import select
 
-__all__ = ["Arm", "Setting", "Work", "alone", "bits_of", "measured"]
+__all__ = ["Arm", "Setting", "Work", "bits_of", "measured"]
 
-T = TypeVar("T")
 Codebook = vq.SSVQ | vq.VQ
-BLOCKS, MEGA = 30, 1e6
+BLOCKS = 30
 #: Linears of a block that share a codebook.
 PARTS = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -163,12 +158,6 @@ class Arm:
         return replace(book, scale="output", shared=f"{block}.{part}")
 
 
-def alone(function: Callable[..., T], *given: object) -> T:
-    """Call a function in a new process, on one core."""
-    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        return pool.submit(function, *given).result()
-
-
 def bits_of(model: nn.Module, recipe: vq.Recipe) -> float:
     """Bits per weight over the layers of a recipe, everything counted."""
     counted = account([layer.geometry for layer in select(model, recipe).layers])
@@ -191,7 +180,7 @@ def measured(
         start = time.process_time()
         facts["bits_per_weight"] = _quantise(model, arm, setting, seed, rows, folder)
         facts["solver_seconds"] = time.process_time() - start
-        facts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGA
+        facts["peak_mb"] = peak_bytes() / 1e6
     text, other = _wikitext2("judge", judged), tinyshakespeare(limit=judged // 2, **TEXT)
     choice = _wikitext2("choose", judged // 2)
     found = evaluate(model, text, reference=smollm2(), progress=False).metrics

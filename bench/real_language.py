@@ -40,9 +40,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from alone import alone
 from harness import Bench
 from plan import llama_135m
-from quantised import Arm, Setting, Work, alone, bits_of, measured
+from quantised import Arm, Setting, Work, bits_of, measured
 
 import vq
 from vq.errors import ConfigError

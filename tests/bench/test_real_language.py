@@ -201,8 +201,3 @@ def test_tuned_arms_go_on_from_each_other(small, tmp_path, monkeypatch):
     assert steps == [6] and found[0]["bits_per_weight"] == found[1]["bits_per_weight"]
     with pytest.raises(ResumeError, match="checkpoint"):
         quantised.measured(Arm(work, "qep-ssvq"), Setting(), 5, 6, 4, tmp_path)
-
-
-def test_measurements_run_in_a_process_of_their_own_on_one_core():
-    torch.set_num_threads(2)
-    assert quantised.alone(torch.get_num_threads) == 1 and torch.get_num_threads() == 2

@@ -25,7 +25,7 @@ def mixture(layer, rows, n=3):
     candidates = torch.stack(
         [torch.randperm(layer.weight.geometry.k, generator=generator)[:n] for _ in rows]
     )
-    logits = nn.Parameter(torch.randn(shape, generator=generator))
+    logits = torch.randn(shape, generator=generator)
     return Mixture(torch.tensor(rows), candidates.to(torch.int32), logits)
 
 
@@ -85,7 +85,7 @@ def test_one_candidate_is_its_codeword_to_the_bit():
     hard = model[0].weight.detach().clone()
     rows = torch.arange(len(layer.weight.indices))
     layer.weight.mixture = Mixture(
-        rows, layer.weight.indices[:, None].clone(), nn.Parameter(torch.zeros(len(rows), 1))
+        rows, layer.weight.indices[:, None].clone(), torch.zeros(len(rows), 1)
     )
     assert torch.equal(model[0].weight, hard)
 

@@ -71,7 +71,7 @@ class Race:
             distances = distances.sqrt() + _LEAST_DISTANCE
             logits = (distances[:, -1:] / distances).log()
         rows = torch.arange(self.count, device=candidates.device)
-        self._start = Mixture(rows, candidates.to(torch.int32), nn.Parameter(logits))
+        self._start = Mixture(rows, candidates.to(torch.int32), logits)
 
     @property
     def undecided(self) -> int:
@@ -197,7 +197,7 @@ class Race:
             state[name].to(device, copy=True)
             for name in ("rows", "candidates", "logits", "squares")
         )
-        self._set(Mixture(rows, candidates, nn.Parameter(logits)), squares)
+        self._set(Mixture(rows, candidates, logits), squares)
 
     def _decide(self, decided: Tensor) -> None:
         """Let the sub-vectors that ``decided`` [L] names take their best candidates."""
@@ -210,9 +210,7 @@ class Race:
         indices[rows] = chosen
         rest = ~decided
         squares = self._squares()[rest]
-        left = Mixture(
-            mixture.rows[rest], mixture.candidates[rest], nn.Parameter(mixture.logits[rest])
-        )
+        left = Mixture(mixture.rows[rest], mixture.candidates[rest], mixture.logits[rest])
         self._set(left if len(left.rows) else None, squares)
 
     def _set(self, mixture: Mixture | None, squares: Tensor | None = None) -> None:
