@@ -11,7 +11,8 @@ augmented; 1,000 more choose the rate of ``per-layer``. Bits count everything bu
 padding too, the book once for all four.
 
 Judged on the 761 exact test images, paired by image: ``top1`` of ``cifar10x4`` is the mean of the
-four. ``clustered`` is top1 before training.
+four. ``clustered`` is top1 before training. Seconds are the processor's, of training since it was
+last begun; memory is what a network's process held most until it was judged.
 
 --quick: one seed, a tenth of the steps, ResNet-8 and the Tiniest CNN alone.
 
@@ -19,6 +20,7 @@ An arm and seed takes about 15 minutes of one core. Pieces: ``--arms vq4all --se
 """
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -27,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from alone import alone
 from harness import Bench
 from resnet20 import training_images
 from torch import Tensor, nn
@@ -41,6 +44,7 @@ from vq.container import Geometry, account
 from vq.formats.model import compressed_layers
 from vq.learning.checkpoint import clear
 from vq.methods.vq4all import RATES, vq4all_
+from vq.recipe.footprint import peak_bytes
 from vq.universal.bits import universal_bits
 from vq.universal.door import UniversalCodebook
 
@@ -56,7 +60,7 @@ NETWORKS: dict[str, tuple[Loader, str]] = {
 QUICK = ("resnet8", "tiniest")
 BOOKS = {"vq": vq.VQ(d=4, k=64), "ssvq": vq.SSVQ(d=8, k=16)}
 #: Codewords of a layer's own codebook, by the least weights of the layer.
-OWN_K = {20_000: 64, 4_000: 32, 0: 16}
+OWN_K = {9_000: 64, 4_000: 32, 0: 16}
 CANDIDATES = 4
 BATCH, EPOCHS, CHOICE_EPOCHS = 64, 3, 1  # of 200 steps
 
@@ -111,11 +115,13 @@ class Study:
         start = list(self.batches(seed))[:16]
         vq.compress_(model, self.recipe(name, arm, seed), calibration=start, seed=seed)
         facts = {"clustered": self.right(model).mean()}
+        begun = time.process_time()
         n = CANDIDATES if arm.startswith("vq4all") else 1
         result = vq4all_(
             model, self.batches(seed), self.networks[name], n=n, rates=rates, epochs=epochs,
             checkpoint_dir=folder, resume=folder is not None, seed=seed, progress=False,
         )  # fmt: skip
+        facts["seconds"] = time.process_time() - begun
         if "candidates" in result.rules:
             facts["moved"] = result.rules["candidates"][-1]["moved"]
         return model, facts
@@ -126,6 +132,7 @@ class Study:
             return {"top1": self.right(self.networks[name])}
         folder = Path("out/bench/vq4all") / f"{name}-{arm}-{seed}"
         model, facts = self.trained(name, arm, rates, seed, self.epochs, folder)
+        facts["peak_mb"] = peak_bytes() / 1e6
         clear(folder)
         geometries = [layer.weight.geometry for layer in compressed_layers(model)]
         if arm == "per-layer":
@@ -208,7 +215,10 @@ def main() -> None:
                 rates = replace(RATES, codebooks=rate)
             each = {
                 name: bench.measure(
-                    f"{WORK}/{name}", arm, seed, partial(study.measured, name, arm, rates, seed)
+                    f"{WORK}/{name}",
+                    arm,
+                    seed,
+                    partial(alone, study.measured, name, arm, rates, seed),
                 )
                 for name in study.networks
             }

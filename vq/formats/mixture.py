@@ -64,7 +64,7 @@ def _by_columns(matrix: Tensor) -> Tensor:
 
 def _gathered(book: Tensor, candidates: Tensor) -> Tensor:
     """Codewords [n, L, d] of candidates [n, L]."""
-    return book.index_select(0, candidates.flatten()).unflatten(0, candidates.shape)
+    return book.index_select(0, candidates.flatten()).view(*candidates.shape, -1)
 
 
 class _Combine(torch.autograd.Function):
