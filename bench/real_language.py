@@ -14,12 +14,12 @@ Calibration: 32 rows of 512 tokens (16,384) of WikiText-2's validation text, wri
 before it was cut into words, from its first two thirds; a seed draws the rows and starts the
 clustering. The last eighth of these two thirds is in no calibration: 8 rows of it (``held_out``,
 nats per token) choose settings with the first seed, by one rule for all arms: what is to be chosen
-in turn, every value, the best is kept (groups of scalars, and the method's own share). At 4.1 bits
-settings are those of 3.1. Judged by 16 rows of the last third (8,176 predicted tokens; fp32
-27.26), and by 8 rows of Shakespeare: perplexity, and KL to fp32 in nats. Weights of "fp32" are
-dequantised from 4 bits in groups of 32: 4.1 bits flatter whatever meets those grids.
-lm-evaluation-harness is not run: none of its data were at hand. Seconds are the processor's, from
-model to quantised model; memory is the most that the process held until then.
+in turn, every value, the best is kept (groups of scalars, with ``exa`` for all of them, and the
+method's own share). At 4.1 bits settings are those of 3.1. Judged by 16 rows of the last third
+(8,176 predicted tokens; fp32 27.26), and by 8 rows of Shakespeare: perplexity, and KL to fp32 in
+nats. Weights of "fp32" are dequantised from 4 bits in groups of 32: 4.1 bits flatter whatever meets
+those grids. lm-evaluation-harness is not run: none of its data were at hand. Seconds are the
+processor's, from model to quantised model; memory is the most that the process held until then.
 
 --quick: 2.1 bits, 2,048 calibration and 4,096 judged tokens, arms fp32 gptaq exa qep-vq qep-ssvq,
 no sweeps, nothing chosen.
@@ -68,6 +68,8 @@ WORKS = {
         Work("smollm2@4.1", 4, {"ssvq": vq.SSVQ(d=2, k=64), "vq": vq.VQ(d=2, k=256)}),
     )
 }
+#: The arm that groups of scalars are chosen with.
+GROUPED = "exa"
 #: Has one seed, and the settings of the work beside it.
 ONE_SEED, LIKE = "smollm2@4.1", "smollm2@3.1"
 ARMS = (
@@ -118,15 +120,21 @@ def measure(
 def chosen(bench: Bench, arm: Arm) -> Setting:
     """The setting that is best on held-out calibration text with the first seed.
 
-    That of 3.1 bits serves at 4.1; what is tuned has the setting of what is not.
+    That of 3.1 bits serves at 4.1; what is tuned has the setting of what is not. The groups that
+    are best for ``exa`` serve all scalars.
     """
     arm = replace(arm.untuned, work=WORKS[LIKE] if arm.work.name == ONE_SEED else arm.work)
-    setting = first(arm)
-    for options in options_of(arm):
+    setting, found = first(arm), options_of(arm)
+    if GROUPS in found and arm.name != GROUPED:
+        found.remove(GROUPS)
+        best = chosen(bench, Arm(arm.work, GROUPED))
+        setting = replace(setting, group=best.group, zeros=best.zeros)
+    for options in found:
         if len(options) > 1:
             tries = [replace(setting, **fields) for fields in options]
-            found = [measure(bench, arm, one, bench.seeds[0], shown=False) for one in tries]
-            losses = [metrics["held_out"] for metrics in found]
+            losses = [
+                measure(bench, arm, one, bench.seeds[0], shown=False)["held_out"] for one in tries
+            ]
             setting = tries[losses.index(min(losses))]
     return setting
 

@@ -97,16 +97,19 @@ def test_settings_are_chosen_one_after_another(start, monkeypatch):
 
     monkeypatch.setattr(real_language, "measured", run)
     monkeypatch.setattr(real_language, "alone", lambda function, *given: function(*given))
-    groups = [Setting(192, True, 0.25), Setting(144, share=0.25)]
-    best = Setting(144, share=0.25)
+    groups = [Setting(192, True, 0.75), Setting(144, share=0.75)]
+    best = Setting(144, share=0.5)
     bench = start()
-    assert real_language.chosen(bench, Arm(TWO, "gptaq-r")) == best
-    assert asked == [(TWO.name, one) for one in [*groups, replace(best, share=0.1)]]
+    assert real_language.chosen(bench, Arm(TWO, "exa")) == best
+    assert asked == [(TWO.name, one) for one in [*groups, best]]
     assert not bench.finish()["rows"], "tries are no results"
-    assert real_language.chosen(start(), Arm(TWO, "gptaq-r")) == best
+    assert real_language.chosen(start(), Arm(TWO, "exa")) == best
     assert len(asked) == 3, "kept tries are not made again"
-    assert real_language.chosen(start(), Arm(TWO, "exa@0.5")) == Setting(144)
-    assert len(asked) == 5, "the share of a name is not chosen"
+    for arm in ("rtn", "gptq", "exa@0.5"):
+        assert real_language.chosen(start(), Arm(TWO, arm)) == Setting(144)
+    assert len(asked) == 3, "groups are those of exa, and the share of a name is not chosen"
+    assert real_language.chosen(start(), Arm(TWO, "gptaq-r")) == Setting(144, share=0.25)
+    assert [one.share for _, one in asked[3:]] == [0.25, 0.1]
     book = Setting(share=0.5, sweeps=1)
     assert real_language.chosen(start(), Arm(FOUR, "qep-ssvq")) == book
     assert {name for name, _ in asked[5:]} == {THREE.name} and len(asked) == 7
