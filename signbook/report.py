@@ -15,6 +15,7 @@ from hwsim.sweep.document import Sweep
 from signbook.files import write_text
 from signbook.plots.style import PALETTE
 from signbook.reporting.documents import Document, read_document
+from signbook.reporting.evaluated import Evaluated, evaluated_section
 from signbook.reporting.measured import ENGINES, measured_section, name_of
 from signbook.reporting.parts import Section, Table, number, ratio
 from signbook.reporting.swept import Measured, swept_section
@@ -68,6 +69,8 @@ def render_report(documents: Sequence[tuple[str, Document]]) -> str:
     for i, (name, one) in enumerate(documents, 1):
         if isinstance(one, Sweep):
             sections.append(swept_section(i, one, name, points))
+        elif isinstance(one, Evaluated):
+            sections.append(evaluated_section(i, one, name))
         else:
             sections.append(measured_section(i, one, name))
     return render(

@@ -14,7 +14,8 @@ def run(
     documents: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DOCUMENT.json...", help="What simulate, estimate and sweep wrote by --json."
+            metavar="DOCUMENT.json...",
+            help="What simulate, estimate, sweep and eval wrote by --json.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")],

@@ -11,6 +11,7 @@ from pydantic import Field
 from hwsim.measure.checked import Checked
 from hwsim.measure.document import Measurement
 from hwsim.sweep.document import Sweep
+from signbook.reporting.evaluated import Evaluated
 from vq.errors import ConfigError
 from vq.text.fields import refusal
 
@@ -23,10 +24,11 @@ _AT = re.compile(r"line \d+ column \d+")
 #: Problems that one error lists.
 _LISTED = 5
 
-Document = Measurement | Sweep
-_KINDS: dict[str, type[Measurement] | type[Sweep]] = {
+Document = Measurement | Sweep | Evaluated
+_KINDS: dict[str, type[Document]] = {
     "signbook.simulate/1": Measurement,
     "signbook.sweep/1": Sweep,
+    "signbook.eval/1": Evaluated,
 }
 
 

@@ -17,6 +17,7 @@ from hwsim.measure.document import Measurement
 from hwsim.sweep.document import Sweep
 from signbook.report import render_report, write_report
 from signbook.reporting.documents import Document
+from signbook.reporting.evaluated import Evaluated
 from tests.hwsim.containers import Maker, write
 from tests.signbook.documents import TOPOLOGY, front, measured, swept
 from vq.errors import ConfigError, OutputError
@@ -266,6 +267,32 @@ def test_hostile_names(network, sweep, some):
     for name in some:
         shown = name.replace("url(http://example.org)", "").replace("\x00", "")
         assert shown[:40] in page.text
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_evaluations_stand_below_each_other(name):
+    document = {
+        "metrics": {name: 1.5, "frechet": 2.0},
+        "protocol": {"tokenizer": name},
+        "samples": {"model": [[[0, 255]]], "reference": [[[255, 0]]]},
+    }
+    read = Evaluated.model_validate_json(json.dumps(document))
+    text = render_report([(name, read), ("b.json", read)])
+    text = text.replace("url(http://example.org)", "").replace("\x00", "")
+    page = require_self_contained(text)
+    shown = name.replace("url(http://example.org)", "").replace("\x00", "")
+    assert page.text.count(f"1. Evaluation: {shown}") == 2  # in the contents, too
+    assert page.text.count("2. Evaluation: b") == 2
+    assert page.text.count(shown) >= 5 and text.count("<svg") == 2
+    assert f"tokenizer={shown[:40]}" in page.text
+
+
+def test_engines_are_explained_where_there_are_any(file):
+    read = Evaluated.model_validate_json('{"metrics": {"top1": 0.5}}')
+    alone = render_report([("a.json", read)])
+    assert "Verilator" not in alone.partition("This page")[0] and "0.5" in alone
+    both = render_report([("a.json", read), ("b.json", as_measurement(file))])
+    assert "hardware under Verilator" in both
 
 
 def test_writing(tmp_path, file):

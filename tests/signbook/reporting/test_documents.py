@@ -10,6 +10,7 @@ import pytest
 from hwsim.measure.document import Measurement, Rest
 from hwsim.sweep.document import Sweep
 from signbook.reporting.documents import read_document
+from signbook.reporting.evaluated import Evaluated
 from tests.signbook.documents import TOPOLOGY, measured, swept
 from vq.errors import ConfigError
 
@@ -63,10 +64,20 @@ def changed(document: dict[str, Any], place: tuple[Any, ...], value: Any) -> str
 
 
 def test_real_documents_are_read(measurement, sweep, tmp_path):
-    for document, kind in ((measurement, Measurement), (sweep, Sweep)):
+    kinds = ((measurement, Measurement), (sweep, Sweep), (EVALUATED, Evaluated))
+    for document, kind in kinds:
         path = tmp_path / "document.json"
         path.write_text(json.dumps(document | {"field of a later version": [1]}))
         assert isinstance(read_document(path), kind)
+
+
+EVALUATED: dict[str, Any] = {
+    "schema": "signbook.eval/1",
+    "metrics": {"frechet": 2.0},
+    "reference": {"frechet": 1.0},
+    "protocol": {"tokenizer": "own", "stride_tokens": None},
+    "samples": {"model": [[[0, 255]], [[3, 4]]], "reference": [[[0, 25]], [[3, 4]]]},
+}
 
 
 def test_what_follows_from_a_measurement(measurement):
@@ -81,7 +92,7 @@ def test_what_follows_from_a_measurement(measurement):
     ("place", "value", "message"),
     [
         (("schema",), "signbook.simulate/9",
-         "schema must be one of signbook.simulate/1, signbook.sweep/1, not 'signbook.simulate/9'"),
+         "schema must be one of signbook.simulate/1, signbook.sweep/1, signbook.eval/1, not 'sig"),
         (("schema",), ..., "schema must be there"),
         (("engine",), "fpga", "engine must be 'rtl' or 'model', not 'fpga'"),
         (("accelerator", "rows"), 0, "accelerator.rows must be above 0, not 0"),
@@ -129,6 +140,35 @@ def test_damaged_measurements(measurement, tmp_path, place, value, message):
 )
 def test_damaged_sweeps(sweep, tmp_path, place, value, message):
     assert refused(tmp_path, changed(sweep, place, value)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("metrics",), ..., "metrics must be there"),
+        (("metrics", "frechet"), "2", "metrics.frechet must be a number, not '2'"),
+        (("metrics", "frechet"), float("nan"), "metrics.frechet must be a finite number, not nan"),
+        (("reference",), [1], "reference must be an object, not [1]"),
+        (("protocol", "tokenizer"), [1], "protocol.tokenizer"),
+        (("samples", "model"), ..., "samples.model must be there"),
+        (("samples", "model"), [], "samples.model must hold at least 1, not 0"),
+        (("samples", "model", 1), [[]], "samples.model[1][0] must hold at least 1, not 0"),
+        (("samples", "model", 0, 0, 1), -1, "samples.model[0][0][1] must be at least 0, not -1"),
+        (("samples", "model", 0, 0, 1), 0.5, "samples.model[0][0][1] must be a whole number, not"),
+        (
+            ("samples", "model", 1),
+            [[3]],
+            "samples: images must be of one size, as many of both models",
+        ),
+        (
+            ("samples", "reference"),
+            [[[0, 1]]],
+            "samples: images must be of one size, as many of both models",
+        ),
+    ],
+)
+def test_damaged_evaluations(tmp_path, place, value, message):
+    assert refused(tmp_path, changed(EVALUATED, place, value)).startswith(message)
 
 
 @pytest.mark.parametrize(
