@@ -24,6 +24,15 @@ embedding_cosine      mean cosine between the two models' vectors of one    Embe
 retrieval_agreement   share of the ``neighbours`` (1) nearest other inputs  Embedding, a
                       of an input that both models agree on                 reference
 eps_mse               mean squared error of the predicted noise             Denoising
+frechet               Fréchet distance of samples and real images, by a     Generation
+                      judge's features
+precision             share of samples that are like real images            Generation
+recall                share of real images that are like samples            Generation
+agreement             share of samples that the judge takes for the class   Generation, labels
+                      that was asked for
+frechet_to_reference  the same distance of samples of both models           Generation, a reference
+same_class            share of noise from which both models draw what the   Generation, a reference
+                      judge takes for the same class
 ====================  ====================================================  ==================
 """
 
@@ -68,20 +77,25 @@ SCHEMA = "signbook.eval/1"
 class Evaluation:
     """Metrics of a model, and of its reference where there was one.
 
-    ``protocol`` says of a text how it was cut and how many tokens were scored.
+    ``protocol`` says of a text how it was cut and how many tokens were scored. ``samples`` has the
+    first 16 images [H][W] that the "model" drew, and those of the "reference", from 0 to 255.
     """
 
     metrics: dict[str, float]
     reference: dict[str, float] | None = None
     protocol: dict[str, Any] | None = None
+    samples: dict[str, list[Any]] | None = None
 
     def document(self, *, with_reference: bool = False) -> dict[str, Any]:
-        """The ``signbook.eval/1`` document, on demand with the reference's metrics."""
+        """The ``signbook.eval/1`` document, on demand with the reference's metrics and samples."""
         document: dict[str, Any] = {"schema": SCHEMA, "metrics": self.metrics}
         if with_reference and self.reference is not None:
             document["reference"] = self.reference
         if self.protocol is not None:
             document["protocol"] = self.protocol
+        if self.samples is not None:
+            kept = self.samples if with_reference else {"model": self.samples["model"]}
+            document["samples"] = kept
         return document
 
 
@@ -190,7 +204,7 @@ def evaluate(
     """Measure ``model`` on ``task``, batch by batch; both models are moved to ``device``.
 
     Memory holds one batch and its outputs, one number per input or scored token, and for
-    embeddings one vector per input and model.
+    embeddings and samples one vector per input and model.
 
     Parameters
     ----------
@@ -227,10 +241,12 @@ def evaluate(
     if not meter.count:
         raise ConfigError("data must hold at least one thing to score, not none")
     metrics, protocol = meter.metrics(0), _protocol(task, meter.count)
+    drawn = zip(("model", "reference"), map(meter.samples, range(len(models))), strict=False)
+    samples = {name: images for name, images in drawn if images is not None} or None
     if reference is None:
-        return Evaluation(_finite(metrics), None, protocol)
+        return Evaluation(_finite(metrics), None, protocol, samples)
     compared = _finite(metrics | meter.comparison())
-    return Evaluation(compared, _finite(meter.metrics(1)), protocol)
+    return Evaluation(compared, _finite(meter.metrics(1)), protocol, samples)
 
 
 def _length(batches: Any) -> int | None:

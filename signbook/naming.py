@@ -41,13 +41,17 @@ _MODELS = (
     "py:signbook.diffusion:mnist_dit",
     "py:signbook.diffusion:mnist_judge",
 )
-_DATA = tuple(
-    f"py:signbook.data:{name}"
-    for name in (
-        "cifar10_exact", "cifar10_jpeg", "digits", "digits_noise", "imagenet_val",
-        "imagenet_sample", "imagenette160", "caltech101", "image_folder", "mnist",
-        "mnist_noise", "tinyshakespeare", "tinystories", "wikitext2", "wikitext2_sentences",
-    )
+_DATA = (
+    *(
+        f"py:signbook.data:{name}"
+        for name in (
+            "cifar10_exact", "cifar10_jpeg", "digits", "digits_noise", "imagenet_val",
+            "imagenet_sample", "imagenette160", "caltech101", "image_folder", "mnist",
+            "mnist_noise", "tinyshakespeare", "tinystories", "wikitext2", "wikitext2_sentences",
+        )
+    ),
+    "py:signbook.diffusion:generation",
+    "py:signbook.diffusion:trajectories",
 )  # fmt: skip
 _WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
 

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from signbook.meters import embedding_of
 from signbook.meters.meter import pair, require
-from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, Task
+from signbook.tasks import (
+    Classification,
+    Denoising,
+    Embedding,
+    Generation,
+    LanguageModelling,
+    Task,
+)
 from vq.calibration.batches import device_of, each, fingerprint, on_batch, shapes_of
 from vq.calibration.sharing import Around, Share
 from vq.distributed import gather, rank, ranks, require_same, together
@@ -171,7 +178,14 @@ def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def objective_of(task: Task) -> Objective:
-    """Say how a model is trained on a task."""
+    """Say how a model is trained on a task.
+
+    Raises
+    ------
+    ConfigError
+        If the task only judges.
+    """
+    _require_lessons(task)
     match task:
         case Classification():
             found = Objective(task.batches, label_loss)
@@ -182,6 +196,15 @@ def objective_of(task: Task) -> Objective:
         case Embedding():
             found = Objective(task.batches, nn.functional.mse_loss, _cosine_distance, True)
     return replace(found, shared=task.shared)
+
+
+def _require_lessons(task: Task) -> None:
+    """Require a task that there is something to learn from."""
+    if isinstance(task, Generation):
+        raise ConfigError(
+            "data must be something to learn from, not generation, which only judges; a diffusion "
+            "model learns from py:signbook.diffusion:trajectories, or from noisy images"
+        )
 
 
 def _noise_loss(predicted: Tensor, noise: Tensor) -> Tensor:
@@ -211,7 +234,13 @@ def calibration_of(task: Task, count: int) -> list[tuple[Any, None]]:
 
     Padded rows of tokens become batches of their own, without the padding: it is no text, and a
     model need not know what to mask.
+
+    Raises
+    ------
+    ConfigError
+        If the task only judges, or the data cannot be read.
     """
+    _require_lessons(task)
     found: list[tuple[Any, None]] = []
     for number, batch in enumerate(itertools.islice(each(task.batches), count), 1):
         with on_batch(number, batch):

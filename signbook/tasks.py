@@ -1,6 +1,6 @@
 """What a data set asks of a model: the contract between data factories and evaluation.
 
-A data factory, named ``py:package.module:factory``, returns one of the four classes below. Each
+A data factory, named ``py:package.module:factory``, returns one of the five classes below. Each
 holds ``batches``: anything with a length that can be iterated more than once, such as a list or a
 ``DataLoader``. What a batch holds says the class.
 
@@ -20,7 +20,7 @@ A factory of your own is a function without required arguments:
 1
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -31,6 +31,7 @@ __all__ = [
     "Classification",
     "Denoising",
     "Embedding",
+    "Generation",
     "Inputs",
     "LanguageModelling",
     "Task",
@@ -116,4 +117,30 @@ class Denoising:
     shared: bool = False
 
 
-Task = Classification | LanguageModelling | Embedding | Denoising
+@dataclass(frozen=True)
+class Generation:
+    """Batches of (noise [B, C, H, W],) or (noise, labels [B] int64), which models draw from.
+
+    Every model is given the same. There is nothing to learn from here. Brightness of images is 0
+    to 1; what is outside counts as black or white.
+
+    Attributes
+    ----------
+    batches : batches of tuples
+    sample : callable
+        ``sample(model, *batch)`` gives images [B, C, H, W].
+    judge : callable
+        ``judge(images)`` gives features [N, D] and logits [N, classes], on the CPU.
+    real : [N, C, H, W] tensor
+        Images that samples are to be like, and that nothing was trained on.
+    shared : bool
+    """
+
+    batches: Batches[tuple[Tensor, ...]]
+    sample: Callable[..., Tensor]
+    judge: Callable[[Tensor], tuple[Tensor, Tensor]]
+    real: Tensor
+    shared: bool = False
+
+
+Task = Classification | LanguageModelling | Embedding | Denoising | Generation

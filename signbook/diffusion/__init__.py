@@ -5,14 +5,14 @@ module        what it does
 ============  =======================================================
 sampler       images from noise, step by step
 trajectories  what a model is given at these steps, as training data
-door          the same by name, for commands
+door          both by name, for commands
 likeness      Fréchet distance, precision and recall, class agreement
 training      trains a diffusion transformer, or a classifier
 trained       models that are trained once, by name
 ============  =======================================================
 """
 
-from signbook.diffusion.door import trajectories
+from signbook.diffusion.door import generation, trajectories
 from signbook.diffusion.likeness import (
     class_agreement,
     frechet_distance,
@@ -29,6 +29,7 @@ __all__ = [
     "digits_dit",
     "digits_judge",
     "frechet_distance",
+    "generation",
     "likeness",
     "mnist_dit",
     "mnist_judge",

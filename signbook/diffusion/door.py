@@ -1,15 +1,68 @@
-"""What a model meets while it samples, by name, as commands take data."""
+"""What a model draws, and what it meets on the way, by name, as commands take data."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from signbook.data.pictures import load_pictures
+from signbook.diffusion.sampler import sample
+from signbook.diffusion.trained import digits_judge, mnist_judge
 from signbook.diffusion.trajectories import Trajectories
 from signbook.naming import resolve_model
-from signbook.tasks import Denoising
+from signbook.tasks import Denoising, Generation
+from signbook.zoo.judge import FEATURES
+from vq.errors import ConfigError
 
-__all__ = ["trajectories"]
+__all__ = ["generation", "trajectories"]
+
+
+def generation(
+    *,
+    pictures: str,
+    count: int = 500,
+    batch: int = 100,
+    steps: int = 50,
+    guidance: float | None = None,
+    labels: bool = True,
+    seed: int = 0,
+) -> Generation:
+    """Images from noise, judged beside real ones; every model is given equal noise and classes.
+
+    Parameters
+    ----------
+    pictures : "digits" or "mnist"
+        What the model draws. Its test images are the real ones, and the judge is the classifier
+        of them that :func:`signbook.diffusion.trained` keeps.
+    count, batch : int
+        Images in all, and at a time.
+    steps, guidance
+        As :func:`signbook.diffusion.sample` has them.
+    labels : bool
+        Ask for one class after another; false for a model that knows none.
+    seed : int
+        Of the noise.
+
+    Raises
+    ------
+    ConfigError
+        If there are no such pictures, or the images are too few for a covariance.
+    """
+    images = load_pictures(pictures, "test")
+    if count <= FEATURES:
+        raise ConfigError(
+            f"count must be more than {FEATURES}, the features that images are judged by, "
+            f"not {count}"
+        )
+    judge = {"digits": digits_judge, "mnist": mnist_judge}[pictures]()
+    noise = torch.randn(count, *images.x.shape[1:], generator=torch.Generator().manual_seed(seed))
+    told = (torch.arange(count) % judge.head.out_features,) if labels else ()
+    parts = [part.split(batch) for part in (noise, *told)]
+
+    def drawn(model: nn.Module, *start: Tensor) -> Tensor:
+        return sample(model, *start, steps=steps, guidance=guidance) + 0.5
+
+    return Generation(list(zip(*parts, strict=True)), drawn, judge.seen, images.x.float() / 255)
 
 
 def trajectories(

@@ -8,7 +8,7 @@ from signbook.extras import require
 from signbook.zoo.judge import Judge
 from vq.errors import ConfigError
 
-__all__ = ["class_agreement", "frechet_distance", "likeness", "precision_and_recall"]
+__all__ = ["class_agreement", "frechet_distance", "judged", "likeness", "precision_and_recall"]
 
 _ROWS = 1024  # of distances that are in work at a time
 
@@ -150,9 +150,31 @@ def likeness(
         )
     features, logits = judge.seen((samples.cpu() + 0.5).clamp(0, 1))
     known, _ = judge.seen(real.x.float() / 255)
-    precision, recall = precision_and_recall(features, known, neighbours=neighbours)
+    return judged(features, logits, known, labels, neighbours=neighbours)
+
+
+def judged(
+    features: Tensor,
+    logits: Tensor,
+    real: Tensor,
+    labels: Tensor | None = None,
+    *,
+    neighbours: int = 3,
+) -> dict[str, float]:
+    """What :func:`likeness` gives, where a judge has seen all images already.
+
+    Parameters
+    ----------
+    features, logits : [N, D] and [N, classes] tensors
+        Of the samples.
+    real : [M, D] tensor
+        Features of real images.
+    labels, neighbours
+        As for :func:`likeness`.
+    """
+    precision, recall = precision_and_recall(features, real, neighbours=neighbours)
     found = {
-        "frechet": frechet_distance(features, known), "precision": precision, "recall": recall
+        "frechet": frechet_distance(features, real), "precision": precision, "recall": recall
     }  # fmt: skip
     if labels is not None:
         found["agreement"] = class_agreement(logits, labels.cpu())

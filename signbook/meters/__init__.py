@@ -5,13 +5,22 @@ logits      answers of classifiers, likelihood of texts
 divergence  logits of a model against those of its reference
 noise       predicted noise
 vectors     embeddings
+samples     images
 """
 
 from signbook.meters.logits import Classes, Tokens
 from signbook.meters.meter import Meter
 from signbook.meters.noise import Noise
+from signbook.meters.samples import Samples
 from signbook.meters.vectors import Vectors, embedding_of
-from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, Task
+from signbook.tasks import (
+    Classification,
+    Denoising,
+    Embedding,
+    Generation,
+    LanguageModelling,
+    Task,
+)
 from vq.errors import ConfigError
 
 __all__ = ["Meter", "embedding_of", "meter_for"]
@@ -32,6 +41,8 @@ def meter_for(task: Task, *, compare: bool, neighbours: int = 1) -> Meter:
             return Tokens()
         case Denoising():
             return Noise()
+        case Generation():
+            return Samples(task)
         case Embedding() if compare:
             return Vectors(neighbours)
         case Embedding():

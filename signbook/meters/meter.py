@@ -46,6 +46,10 @@ class Meter:
         """Metrics of the subject against the reference."""
         return {}
 
+    def samples(self, place: int) -> list[Any] | None:
+        """Images [H][W] to show of the model at ``place``, 0 to 255; None if it draws none."""
+        return None
+
 
 def pair(batch: Any, second: str) -> tuple[Any, Tensor]:
     """Inputs, and the tensor ``second`` that goes with them."""

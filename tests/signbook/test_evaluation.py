@@ -27,6 +27,9 @@ def test_documents():
     assert result.document() == {"schema": "signbook.eval/1", "metrics": {"top1": 0.5}}
     assert result.document(with_reference=True)["reference"] == {"top1": 0.75}
     assert "reference" not in Evaluation({"top1": 0.5}).document(with_reference=True)
+    drawn = Evaluation({"frechet": 1.0}, samples={"model": [[[0]]], "reference": [[[9]]]})
+    assert drawn.document()["samples"] == {"model": [[[0]]]}
+    assert drawn.document(with_reference=True)["samples"] == drawn.samples
 
 
 TOKENS = torch.tensor([[0, 1, 2]])

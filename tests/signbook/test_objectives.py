@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from signbook.objectives import IGNORED, calibration_of, label_loss, next_token_loss, objective_of
-from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling
+from signbook.tasks import Classification, Denoising, Embedding, Generation, LanguageModelling
 from vq.errors import ConfigError
 from vq.learning.randomness import generators_of
 
@@ -58,6 +58,14 @@ def test_padded_texts_are_calibrated_without_padding():
     assert calibration_of(Embedding([inputs, inputs]), 5) == [(inputs, None)] * 2
     pair = (tokens, tokens)
     assert calibration_of(Embedding([pair]), 5) == [(pair, None)]
+
+
+def test_what_only_judges_is_refused():
+    x = torch.randn(2, 1, 4, 4)
+    task = Generation([(x,)], lambda model, noise: noise, lambda images: (images, images), x)
+    for door in (objective_of, lambda task: calibration_of(task, 1)):
+        with pytest.raises(ConfigError, match=r"^data must be something to learn from, not gener"):
+            door(task)
 
 
 def test_labels_out_of_range_are_refused():
