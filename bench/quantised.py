@@ -53,14 +53,14 @@ class Work:
         Of the scalars.
     books : dict
         Codebook formats by name.
-    wider : dict
-        What VQ has in some of :data:`PARTS` instead, so that it has no fewer bits than SSVQ.
+    instead : dict
+        What a name of these has in one of :data:`PARTS`, by both.
     """
 
     name: str
     bits: int
     books: dict[str, Codebook]
-    wider: dict[str, Codebook] = field(default_factory=dict)
+    instead: dict[tuple[str, str], Codebook] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,7 @@ class Arm:
     def _format(self, setting: Setting, block: int, part: str) -> Format:
         if self.book is None:
             return SCALARS[self.work.bits](group=setting.group, zeros=setting.zeros)
-        wider = self.work.wider if self.book == "vq" else {}
-        book = wider.get(part, self.work.books[self.book])
+        book = self.work.instead.get((self.book, part), self.work.books[self.book])
         return replace(book, scale="output", shared=f"{block}.{part}")
 
 

@@ -57,13 +57,17 @@ WORKS = {
             "smollm2@2.1",
             2,
             {"ssvq": vq.SSVQ(d=8, k=512, parity=True), "vq": vq.VQ(d=4, k=256)},
-            {"qkv": vq.VQ(d=4, k=512)},
+            {("vq", "qkv"): vq.VQ(d=4, k=512)},
         ),
         Work(
             "smollm2@3.1",
             3,
-            {"ssvq": vq.SSVQ(d=4, k=512, parity=True), "vq": vq.VQ(d=3, k=512)},
-            {"o": vq.VQ(d=3, k=1024)},
+            {"ssvq": vq.SSVQ(d=5, k=1024), "vq": vq.VQ(d=3, k=512)},
+            {
+                ("ssvq", "qkv"): vq.SSVQ(d=4, k=256),
+                ("ssvq", "o"): vq.SSVQ(d=4, k=256),
+                ("vq", "o"): vq.VQ(d=3, k=1024),
+            },
         ),
         Work("smollm2@4.1", 4, {"ssvq": vq.SSVQ(d=2, k=64), "vq": vq.VQ(d=2, k=256)}),
     )

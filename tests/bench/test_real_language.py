@@ -41,11 +41,11 @@ def test_arms_name_methods(work, arm, share, method):
 def test_recipes_hold_all_linears_and_share_codebooks_in_a_block():
     layers = {f"model.layers.7.{name}" for names in quantised.PARTS.values() for name in names}
     for work in (TWO, THREE):
-        for kind, wider in (("vq", work.wider), ("ssvq", {})):
+        for kind in ("vq", "ssvq"):
             books = Arm(work, f"gptaq-{kind}").recipe(Setting()).rules
             assert len(books) == 30 * 7 and layers < books.keys()
             for part, names in quantised.PARTS.items():
-                book = wider.get(part, work.books[kind])
+                book = work.instead.get((kind, part), work.books[kind])
                 wanted = replace(book, scale="output", shared=f"7.{part}")
                 assert {books[f"model.layers.7.{name}"] for name in names} == {wanted}
     scalars = Arm(TWO, "exa@0.5").recipe(Setting(group=128, zeros=True)).rules
