@@ -65,6 +65,8 @@ class Machine:
     memory : MemoryModel
         One that has not been used.
     ways : Ways
+    holds_book : bool
+        Whether the codebook RAM has been loaded since reset: one of its books is then not free.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Machine:
         descriptors: bytes,
         memory: MemoryModel,
         ways: Ways,
+        holds_book: bool = False,
     ) -> None:
         self._library = library()
         layout = structures()["Machine"]
@@ -94,7 +97,7 @@ class Machine:
         m["leaps"] = ways.leaps
         m["stretch"] = ways.stretch_cycles
         self._configure(config)
-        self._reset()
+        self._reset(holds_book)
         self._connect(config, memory, ways.ask)
 
     def _configure(self, config: AcceleratorConfig) -> None:
@@ -124,14 +127,15 @@ class Machine:
         for name, value in settings.items():
             self._data["config"][name] = value
 
-    def _reset(self) -> None:
-        """Registers whose reset value is not 0, in the first cycle of a run."""
+    def _reset(self, holds_book: bool) -> None:
+        """Registers whose value is not 0 in the first cycle of a run."""
         s = self._data[0]["state"]
         s["fetcher"]["state"] = _REQUEST
         s["channels"]["free_beats"] = self._data[0]["config"]["fifo_beats"]
         s["load_request"]["input_slots"] = s["load_request"]["output_slots"] = SLOTS
         s["router"]["fresh"] = s["sequencer"]["fresh"] = s["walk"]["fresh"] = 1
-        s["loader"]["writable_books"] = 2
+        s["loader"]["writable_books"] = 1 if holds_book else 2
+        s["loader"]["any_used"] = holds_book
         for wanted, queues in {
             "weighted": ("weight_layers", "stream_regions", "router_layers", "sequencer_layers"),
             "load": ("codebook_regions", "loader_layers"),

@@ -62,6 +62,7 @@ def predict(
     program: Program,
     memory: MemoryModel,
     *,
+    holds_book: bool = False,
     progress: Callable[[int], None] | None = None,
     ways: Ways | None = None,
 ) -> Prediction:
@@ -78,6 +79,8 @@ def predict(
     program : Program
     memory : MemoryModel
         One that has not been used; it is used up.
+    holds_book : bool
+        Whether a run before has loaded a codebook, without reset since.
     progress : callable, optional
         Called now and then with the number of data beats so far.
     ways : Ways, optional
@@ -91,8 +94,9 @@ def predict(
         If there is no C compiler, or the program stands still.
     """
     return predict_descriptors(
-        config, program.address, program.descriptors, memory, progress=progress, ways=ways
-    )
+        config, program.address, program.descriptors, memory,
+        holds_book=holds_book, progress=progress, ways=ways,
+    )  # fmt: skip
 
 
 def predict_descriptors(
@@ -101,6 +105,7 @@ def predict_descriptors(
     descriptors: bytes,
     memory: MemoryModel,
     *,
+    holds_book: bool = False,
     progress: Callable[[int], None] | None = None,
     ways: Ways | None = None,
 ) -> Prediction:
@@ -109,7 +114,7 @@ def predict_descriptors(
     The descriptors are not checked as the hardware checks them.
     """
     start = time.monotonic()
-    machine = Machine(config, address, descriptors, memory, ways or Ways())
+    machine = Machine(config, address, descriptors, memory, ways or Ways(), holds_book)
     spent = memory.energy(machine.cycle)
     machine.run(progress)
     energy = memory.energy(machine.cycle)

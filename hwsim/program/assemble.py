@@ -18,7 +18,7 @@ from hwsim.program.strips import Strip, strips_of
 from hwsim.program.weights import ImageLayer, WeightFile, layers_of
 from rtl import AcceleratorConfig
 from rtl.program import PROGRAM_BYTES, PROGRAM_LAYER, PROGRAM_VERSION
-from vq.container import GRANULE_BYTES, ConfigError
+from vq.container import GRANULE_BYTES, ConfigError, Span
 
 __all__ = ["Program", "ProgramLayer", "assemble"]
 
@@ -69,8 +69,9 @@ class Program:
     records: int
     places: dict[Tensor, Place]
     _file: NDArray[np.uint8] | None
+    _base: int
     _tail: bytes
-    _nbytes: int
+    _end: int
 
     @property
     def descriptors(self) -> bytes:
@@ -85,41 +86,73 @@ class Program:
         ConfigError
             If the file is only planned.
         """
-        if self._file is None:
-            raise ConfigError("program: file must exist for its image, not be planned only")
-        image = bytearray(self._nbytes)
-        image[: len(self._file)] = self._file.data
-        start = self._nbytes - len(self._tail)
-        image[start:] = self._tail
+        image = bytearray(self._end)
+        self.write(image)
         return image
 
+    def write(self, image: bytearray) -> None:
+        """Put the file and the program where they belong; see :meth:`image` for the error."""
+        if self._file is None:
+            raise ConfigError("program: file must exist for its image, not be planned only")
+        image[self._base : self._base + len(self._file)] = self._file.data
+        image[self._end - len(self._tail) : self._end] = self._tail
 
-def assemble(steps: Sequence[Step], container: WeightFile, config: AcceleratorConfig) -> Program:
+
+def assemble(
+    steps: Sequence[Step],
+    container: WeightFile,
+    config: AcceleratorConfig,
+    *,
+    space: Space | None = None,
+    base: int = 0,
+    held: Span | None = None,
+) -> Program:
     """Lay out a program behind a container's file, or behind one that is only planned.
 
     A step whose positions or activations exceed the buffers becomes several descriptors of some
     rows each, which read its weights again. Behind the file lie tensors, records, parameters and
     descriptors.
 
+    Parameters
+    ----------
+    steps : sequence of Step
+    container : WeightFile
+    config : AcceleratorConfig
+    space : Space, optional
+        Memory of several programs. It has handed out the file's place, and hands out all others.
+    base : int
+        Where the file begins.
+    held : Span, optional
+        Codebook of the file that the instance has loaded before, and still holds.
+
     Raises
     ------
     ConfigError
-        If the instance cannot run a step. All such steps are named, each with the limit.
+        If the instance cannot run a step (all such steps are named, each with the limit), or
+        memory ends before the program.
     """
     require_runnable(steps, config)
     file = container.image()
     if file is not None and len(file) != container.file_bytes:
         raise ConfigError("container must be open to be assembled, but it was closed")
-    space = Space.behind(container.file_bytes)
+    if space is None:
+        space = Space()
+        base = space.take_pages(container.file_bytes)
+    space.take_pages(0)  # cycles depend on places in a page, and so not on what lies before
     for tensor in _tensors(steps):
         space.place(tensor, config)
     strips = [strip for step in steps for strip in strips_of(step, config)]
-    images = _images(strips, container, config)
+    images = _images(strips, container, config, base, held)
     slots = {step: parameter_slots(step, config) for step in steps}
     records = space.take(GRANULE_BYTES * len(strips))
     tail_address = space.end
     parameters = {step: space.take(len(raw)) for step, raw in slots.items()}
     address = space.take(PROGRAM_BYTES * len(strips))
+    if space.end > 1 << config.address_bits:
+        raise ConfigError(
+            f"accelerator: files and programs must end by {1 << config.address_bits:#x} "
+            f"(address_bits = {config.address_bits}), not at {space.end:#x}"
+        )
 
     buffers = Buffers(space, config)
     written: set[Tensor] = set()
@@ -175,7 +208,7 @@ def assemble(steps: Sequence[Step], container: WeightFile, config: AcceleratorCo
     tail = b"".join(raw + bytes(-len(raw) % GRANULE_BYTES) for raw in slots.values())
     tail += b"".join(map(_packed, descriptors, images))
     assert tail_address + len(tail) == space.end
-    return Program(layers, address, records, space.places, file, tail, space.end)
+    return Program(layers, address, records, space.places, file, base, tail, space.end)
 
 
 def _tensors(steps: Sequence[Step]) -> Iterator[Tensor]:
@@ -187,11 +220,15 @@ def _tensors(steps: Sequence[Step]) -> Iterator[Tensor]:
 
 
 def _images(
-    strips: Sequence[Strip], container: WeightFile, config: AcceleratorConfig
+    strips: Sequence[Strip],
+    container: WeightFile,
+    config: AcceleratorConfig,
+    base: int,
+    held: Span | None,
 ) -> list[ImageLayer | None]:
     """The weights of each strip; None where its step has none."""
     entries = [strip.step.entry for strip in strips if strip.step.entry is not None]
-    found = iter(layers_of(container, config.streamer, entries))
+    found = iter(layers_of(container, config.streamer, entries, base=base, held=held))
     return [None if strip.step.entry is None else next(found) for strip in strips]
 
 

@@ -96,15 +96,16 @@ class Place:
 
 @dataclass
 class Space:
-    """Hands out memory behind the file, one region after another."""
+    """Hands out memory, one region after another."""
 
-    end: int
+    end: int = 0
     places: dict[Tensor, Place] = field(default_factory=dict)
 
-    @classmethod
-    def behind(cls, nbytes: int) -> "Space":
-        """Memory from the first page behind ``nbytes``."""
-        return cls(-(-nbytes // PAGE_BYTES) * PAGE_BYTES)
+    def take_pages(self, nbytes: int) -> int:
+        """Address of a region of whole pages, for a file."""
+        address = -(-self.end // PAGE_BYTES) * PAGE_BYTES
+        self.end = address + -(-nbytes // PAGE_BYTES) * PAGE_BYTES
+        return address
 
     def take(self, nbytes: int) -> int:
         """Address of a region of whole granules."""

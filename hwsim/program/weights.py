@@ -79,13 +79,18 @@ class ImageLayer:
 
 
 def layers_of(
-    container: WeightFile, config: StreamerConfig, entries: Sequence[LayerEntry] | None = None
+    container: WeightFile,
+    config: StreamerConfig,
+    entries: Sequence[LayerEntry] | None = None,
+    *,
+    base: int = 0,
+    held: Span | None = None,
 ) -> list[ImageLayer]:
     """Describe layers of a container in the order of ``entries``; all of them if left out.
 
-    Addresses are file offsets: the memory image is the file itself. A layer whose codebook is
-    that of the last layer that had one keeps it, any other codebook is loaded; one in ROM is
-    always there.
+    Addresses are file offsets from ``base`` on: the memory image is the file itself. A layer whose
+    codebook is that of the last layer that had one (``held``, before there was any) keeps it, any
+    other codebook is loaded; one in ROM is always there.
 
     Raises
     ------
@@ -95,14 +100,13 @@ def layers_of(
     entries = container.layers if entries is None else entries
     check_layers(list(dict.fromkeys(entries)), config)
     layers = []
-    loaded = None
     for entry in entries:
         g, span = entry.geometry, entry.codebook
         fields: dict[str, Any] = {
             "method": _METHODS[g.method],
             "codebook_mode": CodebookMode.NONE,
             "stream_granules": entry.stream.nbytes // GRANULE_BYTES,
-            "stream_address": entry.stream.offset,
+            "stream_address": base + entry.stream.offset,
         }
         read_granules = 0  # beside the stream
         if g.group:
@@ -113,13 +117,13 @@ def layers_of(
             inputs_per_beat = config.bus_bits // config.tile_outputs
             fields |= {
                 "codebook_mode": CodebookMode.ZEROS,
-                "codebook_address": zeros.offset,
+                "codebook_address": base + zeros.offset,
                 "codebook_granules": read_granules,
                 "group_beats": -(-min(g.group, g.I) // inputs_per_beat),
                 "block_beats": g.I // inputs_per_beat,
             }
         if g.k:
-            there = g.in_rom or span == loaded
+            there = g.in_rom or span == held
             fields |= {
                 "codebook_mode": CodebookMode.KEEP if there else CodebookMode.LOAD,
                 "log2_d": g.d.bit_length() - 1,
@@ -135,10 +139,10 @@ def layers_of(
             if span is not None and not there:
                 read_granules = -(-span.nbytes // GRANULE_BYTES)
                 fields |= {
-                    "codebook_address": span.offset,
+                    "codebook_address": base + span.offset,
                     "codebook_granules": read_granules,
                 }
-                loaded = span
+                held = span
         layers.append(
             ImageLayer(
                 entry,

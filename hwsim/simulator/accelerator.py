@@ -1,8 +1,8 @@
-"""Run a program on a simulated accelerator and hold its books against each other."""
+"""Run programs on a simulated accelerator and hold its books against each other."""
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from rtl.control.registers import register_map
 from rtl.program import RECORD, RunStatus
 from vq.container import GRANULE_BYTES, SimulationError
 
-__all__ = ["Outcome", "Surroundings", "run_program"]
+__all__ = ["Outcome", "Surroundings", "run_program", "run_programs"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Surroundings:
     idle_limit_cycles : int
         A run in which the memory sees nothing for this long has failed.
     runs : int
-        How often the program is run, without reset between.
+        How often a single program is run, without reset between.
     resets : tuple of int
         Before that: start, and reset after so many cycles.
     played : bool
@@ -64,12 +64,13 @@ class Outcome:
     records : list of LayerRecord
         One for each descriptor; none after an error.
     image : bytearray
-        Memory after the run.
+        Memory after all runs.
     beats_read, read_bursts, beats_written, write_bursts : int
         Counted by the memory.
     energy : Energy or None
         Of the memory during the run, if its model knows any.
     wall_seconds : float
+        Of the simulation; several runs share them by their cycles.
     """
 
     status: RunStatus
@@ -97,23 +98,46 @@ def run_program(
     Raises
     ------
     SimulationError
+        See :func:`run_programs`.
+    """
+    around = surroundings or Surroundings()
+    return run_programs(config, [program] * around.runs, image, around, progress)
+
+
+def run_programs(
+    config: AcceleratorConfig,
+    programs: Sequence[Program],
+    image: bytearray,
+    surroundings: Surroundings | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Outcome]:
+    """Simulate programs one after another, without reset between; return the outcome of each.
+
+    None is started after one that has ended with an error.
+
+    Raises
+    ------
+    SimulationError
         If the design breaks a rule of AXI, stands still, moves anything after it said done, or if
         its counters contradict each other or the memory's.
     """
     around = surroundings or Surroundings()
     job = {
-        "program": program.address,
-        "layers": len(program.layers),
         "bus_bits": config.bus_bits,
         "registers": register_map(),
         **dataclasses.asdict(around),
+        "runs": [[program.address, len(program.layers)] for program in programs],
     }
     with simulate_job(
         config, "hwsim.simulator.accelerator_testbench", json.dumps(job), progress, memory=image
     ) as done:
         runs = json.loads((done.folder / "result.json").read_text())["runs"]
         after = bytearray((done.folder / MEMORY_FILE).read_bytes())
-        return [_outcome(run, program, after, done.wall_seconds) for run in runs]
+        second = done.wall_seconds / sum(run["cycles"] for run in runs)
+        return [
+            _outcome(run, program, after, run["cycles"] * second)
+            for program, run in zip(programs, runs, strict=False)
+        ]
 
 
 def _outcome(

@@ -1,4 +1,4 @@
-"""Testbench of the accelerator: a host, a memory, and a program between them.
+"""Testbench of the accelerator: a host, a memory, and programs between them.
 
 Runs inside the simulator. One coroutine wakes once per cycle, at the rising edge. Values read
 there are those of the cycle that ends; values written there are seen in the next cycle.
@@ -49,11 +49,13 @@ async def run_program(dut: Any) -> None:
         runs = []
         await system.reset()
         for reset_after in job["resets"]:
-            await system.start()
+            await system.start(*job["runs"][0])
             await system.pass_cycles(reset_after)
             await system.reset()
-        for _ in range(job["runs"]):
-            runs.append(await system.run())
+        for program, layers in job["runs"]:
+            runs.append(await system.run(program, layers))
+            if runs[-1]["registers"]["STATUS"] >> 8 & 0xFF:
+                break  # not OK: the design may wait for a reset
     except ProtocolError as error:
         (path.parent / "error").write_text(str(error))
         raise
@@ -133,23 +135,23 @@ class _System:
         for _ in range(count):
             await self._tick()
 
-    async def start(self) -> None:
+    async def start(self, program: int, layers: int) -> None:
         """Write the registers, the start last."""
         job = self._job
         for name, value in (
-            ("PROGRAM_LOW", job["program"] & 0xFFFFFFFF),
-            ("PROGRAM_HIGH", job["program"] >> 32),
-            ("LAYERS", job["layers"]),
+            ("PROGRAM_LOW", program & 0xFFFFFFFF),
+            ("PROGRAM_HIGH", program >> 32),
+            ("LAYERS", layers),
             ("TIMEOUT", job["timeout_cycles"]),
             ("CONTROL", 0b11),
         ):
             if await self._host.write(job["registers"][name], value):
                 raise ProtocolError(f"register {name} must take a write, not refuse it")
 
-    async def run(self) -> dict[str, Any]:
+    async def run(self, program: int, layers: int) -> dict[str, Any]:
         """One run to its interrupt; what the registers and the memory then say."""
         before = [self._reads.beats, self._reads.bursts, self._writes.beats, self._writes.bursts]
-        await self.start()
+        await self.start(program, layers)
         started = self._moved_at = self.cycle
         spent = self._memory.energy(started)
         limit = self._job["idle_limit_cycles"]
