@@ -68,19 +68,28 @@ def run_of(program: Program, counts: Counts, config: AcceleratorConfig, exact: b
     Raises
     ------
     SimulationError
-        If not all bytes were read.
+        If other bytes were read than the program's, of any kind.
     """
-    read_bytes = counts.beats_read * config.bus_bytes
-    expected = sum(layer.read_bytes for layer in program.layers)
-    if read_bytes != expected:
-        raise SimulationError(f"bytes read must be {expected}, not {read_bytes}")
     registers, energy = counts.registers, counts.energy
     stalls = {cause: registers[f"{cause.upper()}_CYCLES"] for cause in STALL_CAUSES}
     weights = [layer.weights for layer in program.layers if layer.weights]
     parameters = sum(layer.parameter_bytes for layer in program.layers)
+    activations = sum(layer.activation_bytes for layer in program.layers)
+    descriptors = PROGRAM_BYTES * len(program.layers)
+    streams = sum(layer.entry.stream.nbytes for layer in weights)
+    for channel, expected in {
+        "descriptors": descriptors,
+        "parameters": parameters,
+        "codebooks": sum(layer.read_bytes for layer in weights) - streams,
+        "activations": activations,
+        "weights": streams,
+    }.items():
+        read = registers[f"READ_{channel.upper()}"] * config.bus_bytes
+        if read != expected:
+            raise SimulationError(f"bytes of {channel} read must be {expected}, not {read}")
     return Run(
         cycles=registers["CYCLES"],
-        bytes_read=read_bytes,
+        bytes_read=counts.beats_read * config.bus_bytes,
         bytes_written=counts.beats_written * config.bus_bytes,
         bursts=counts.read_bursts + counts.write_bursts,
         stall_cycles=Stalls(**stalls),
@@ -93,8 +102,8 @@ def run_of(program: Program, counts: Counts, config: AcceleratorConfig, exact: b
             weights=sum(layer.entry.geometry.payload_bytes for layer in weights),
             codebooks=sum(layer.codebook_bytes for layer in weights),
             scales=parameters + sum(layer.zero_bytes for layer in weights),
-            activations=sum(layer.activation_bytes for layer in program.layers),
-            descriptors=PROGRAM_BYTES * len(program.layers),
+            activations=activations,
+            descriptors=descriptors,
             padding=sum(layer.padding_bytes for layer in weights),
         ),
         layers=_layers(program, counts),

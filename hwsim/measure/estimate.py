@@ -8,9 +8,10 @@ from hwsim.cycles import predict
 from hwsim.defaults import DEFAULT_MEMORY
 from hwsim.measure.counts import run_of
 from hwsim.measure.document import Run
-from hwsim.measure.file import Progress, graph_of, measure, runs_as_network
+from hwsim.measure.file import Progress, measure
+from hwsim.measure.work import steps_of
 from hwsim.memory import parse_memory
-from hwsim.program import Step, assemble, steps_of_graph, steps_of_layers
+from hwsim.program import assemble
 from rtl import AcceleratorConfig
 from vq.container import Container
 
@@ -51,7 +52,7 @@ def estimate(
     config = config or AcceleratorConfig()
 
     def prepare(name: str, container: Container, original: Container) -> Callable[[], Run]:
-        program = assemble(_steps(container, original, rows), container, config)
+        program = assemble(steps_of(container, original, rows), container, config)
         beats = sum(layer.read_bytes for layer in program.layers) // config.bus_bytes
 
         def told(done: int) -> None:
@@ -65,10 +66,3 @@ def estimate(
         return run
 
     return measure(path, "model", prepare, config=config, memory=memory, rows=rows, methods=methods)
-
-
-def _steps(container: Container, original: Container, rows: int | None) -> list[Step]:
-    """What :func:`hwsim.simulate` runs; the graph is that of the original file."""
-    if runs_as_network(original, rows):
-        return steps_of_graph(graph_of(original, container), container)
-    return steps_of_layers(container, rows or 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from hwsim.measure.baselines import baseline_layers, require_baselines, with_weights_of
 from hwsim.measure.checked import Engine
-from hwsim.measure.document import Measurement, Run
+from hwsim.measure.document import Measurement, Reordered, Run
 from hwsim.measure.order import in_order_of
 from hwsim.memory import parse_memory
 from hwsim.program.weights import check_layers
@@ -16,7 +16,7 @@ from vq.container import ConfigError, Container, open_container, write_container
 from vq.integer import IntegerModel, is_integer_tensor, read_integer
 from vq.native import scratch_folder
 
-__all__ = ["Progress", "graph_of", "measure", "runs_as_network"]
+__all__ = ["Progress", "graph_of", "measure", "opened", "runs_as_network"]
 
 #: Called with the name of a run, its data beats so far, and all its beats.
 Progress = Callable[[str, int, int], None]
@@ -49,21 +49,38 @@ def measure(
     require_baselines(methods)
     if rows is not None and rows < 1:
         raise ConfigError(f"rows must be at least 1, not {rows}")
+    with (
+        opened(path, config) as (container, reordered),
+        _baselines(container, dict.fromkeys(methods)) as others,
+    ):
+        plans = [("compressed", container), *others]
+        # All programs exist before the first one is run.
+        ready = {name: prepare(name, one, container) for name, one in plans}
+        runs = {name: run() for name, run in ready.items()}
+    if reordered is not None:
+        runs["compressed"] = runs["compressed"].model_copy(update={"reordered": reordered})
+    return Measurement.of(engine, config.to_mapping(), described, runs).to_json()
+
+
+@contextmanager
+def opened(
+    path: str | PathLike[str], config: AcceleratorConfig
+) -> Iterator[tuple[Container, Reordered | None]]:
+    """A file in the order of an instance, and what was re-ordered for that, if anything.
+
+    Raises
+    ------
+    ConfigError
+        If it names another codebook than the instance has in ROM, or as :func:`in_order_of`.
+    ContainerError
+        If the file is damaged.
+    """
     streamer = config.streamer
     with open_container(path, rom=streamer.roms) as stored:
         # What must come out cannot be computed from a codebook that the instance does not have.
         check_layers([entry for entry in stored.layers if entry.geometry.in_rom], streamer)
-        with (
-            in_order_of(stored, config) as (container, reordered),
-            _baselines(container, dict.fromkeys(methods)) as others,
-        ):
-            plans = [("compressed", container), *others]
-            # All programs exist before the first one is run.
-            ready = {name: prepare(name, one, container) for name, one in plans}
-            runs = {name: run() for name, run in ready.items()}
-    if reordered is not None:
-        runs["compressed"] = runs["compressed"].model_copy(update={"reordered": reordered})
-    return Measurement.of(engine, config.to_mapping(), described, runs).to_json()
+        with in_order_of(stored, config) as found:
+            yield found
 
 
 def runs_as_network(container: Container, rows: int | None) -> bool:

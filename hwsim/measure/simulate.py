@@ -1,22 +1,19 @@
 """Measure a container on the generated hardware, beside the same layers as int8."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from hwsim.cycles import predict
 from hwsim.defaults import DEFAULT_MEMORY
 from hwsim.measure.compare import require_prediction
 from hwsim.measure.counts import run_of
 from hwsim.measure.document import Run
-from hwsim.measure.file import Progress, graph_of, measure, runs_as_network
+from hwsim.measure.file import Progress, measure
+from hwsim.measure.work import Work
 from hwsim.memory import absolute_memory, parse_memory
-from hwsim.program import Program, Step, Tensor, assemble, steps_of_graph, work_of_layers
-from hwsim.simulator.accelerator import Surroundings, run_program
+from hwsim.program import Program, assemble
+from hwsim.simulator.accelerator import Outcome, Surroundings, run_program
 from rtl import AcceleratorConfig
 from rtl.program import RunStatus
 from vq.container import Container, SimulationError
@@ -24,15 +21,6 @@ from vq.container import Container, SimulationError
 __all__ = ["simulate"]
 
 DEFAULT_TIMEOUT_CYCLES = 1 << 20
-
-
-@dataclass(frozen=True, eq=False)
-class _Work:
-    """Steps to run, what goes in, and what must come out."""
-
-    steps: list[Step]
-    inputs: dict[Tensor, NDArray[np.int8]]
-    outputs: dict[Tensor, NDArray[np.int8]]
 
 
 def simulate(
@@ -96,37 +84,17 @@ def simulate(
     memory = absolute_memory(memory)  # the simulator runs in a folder of its own
 
     def run(name: str, container: Container, original: Container) -> Callable[[], Run]:
-        work = _work(container, original, rows)
+        work = Work.of(container, original, rows)
         program = assemble(work.steps, container, config)
         return lambda: _run(name, program, work, config, memory, progress, check)
 
     return measure(path, "rtl", run, config=config, memory=memory, rows=rows, methods=methods)
 
 
-def _work(container: Container, original: Container, rows: int | None) -> _Work:
-    """What to run; the graph is that of the original file."""
-    if runs_as_network(original, rows):
-        model = graph_of(original, container)
-        steps = steps_of_graph(model, container)
-        x = np.random.default_rng(0).integers(-128, 128, (1, *model.graph.input.shape))
-        values = model.trace(x.astype(np.int8))
-        return _Work(
-            steps,
-            {step.source: values[step.source.name][0] for step in steps[:1]},
-            {step.target: values[step.name][0] for step in steps},
-        )
-    works = work_of_layers(container, rows or 1)
-    return _Work(
-        [work.step for work in works],
-        {work.step.source: work.inputs for work in works},
-        {work.step.target: work.outputs for work in works},
-    )
-
-
 def _run(
     name: str,
     program: Program,
-    work: _Work,
+    work: Work,
     config: AcceleratorConfig,
     memory: str,
     progress: Progress | None,
@@ -134,8 +102,7 @@ def _run(
 ) -> Run:
     """One run of the document, in RTL."""
     image = program.image()
-    for tensor, value in work.inputs.items():
-        program.places[tensor].write(image, value)
+    work.write(program, image)
     beats = sum(layer.read_bytes for layer in program.layers) // config.bus_bytes
     (outcome,) = run_program(
         config,
@@ -144,16 +111,23 @@ def _run(
         Surroundings(memory=memory, timeout_cycles=DEFAULT_TIMEOUT_CYCLES),
         progress and (lambda done: progress(name, done, beats)),
     )
-    if outcome.status != RunStatus.OK:
-        failed = program.layers[outcome.failed_layer].step.name
-        raise SimulationError(f"layer {failed!r}: status must be OK, not {outcome.status.name}")
+    require_ok(program, outcome)
     if check:
         predicted = predict(config, program, parse_memory(memory))
         require_prediction(program, outcome, predicted, parse_memory(memory))
     if progress is not None:
         progress(name, beats, beats)
-    exact = all(
-        np.array_equal(program.places[tensor].read(outcome.image).reshape(want.shape), want)
-        for tensor, want in work.outputs.items()
-    )
-    return run_of(program, outcome, config, exact)
+    return run_of(program, outcome, config, work.is_in(program, outcome.image))
+
+
+def require_ok(program: Program, outcome: Outcome) -> None:
+    """Require that a run has come to its end without an error.
+
+    Raises
+    ------
+    SimulationError
+        Names the layer and the status.
+    """
+    if outcome.status != RunStatus.OK:
+        failed = program.layers[outcome.failed_layer].step.name
+        raise SimulationError(f"layer {failed!r}: status must be OK, not {outcome.status.name}")

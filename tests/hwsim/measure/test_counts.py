@@ -40,8 +40,12 @@ def test_energy_is_the_memorys(program):
     assert (run.energy_by.read, run.energy_pj) == (counts.energy.read_pj, counts.energy.total_pj)
 
 
-def test_all_bytes_must_have_been_read(program):
+@pytest.mark.parametrize(
+    "channel", ["descriptors", "parameters", "codebooks", "activations", "weights"]
+)
+def test_all_bytes_must_have_been_read(program, channel):
     counts = predict(SMALL, program, parse_memory("ideal"))
-    registers = counts.registers | {"READ_WEIGHTS": counts.registers["READ_WEIGHTS"] - 1}
-    with pytest.raises(SimulationError, match=r"^bytes read must be \d+, not \d+$"):
+    name = f"READ_{channel.upper()}"
+    registers = counts.registers | {name: counts.registers[name] - 1}
+    with pytest.raises(SimulationError, match=rf"^bytes of {channel} read must be \d+, not \d+$"):
         run_of(program, replace(counts, registers=registers), SMALL, exact=None)
