@@ -1,8 +1,8 @@
 """Measurement: containers on simulated hardware.
 
 :func:`simulate` runs the RTL, :func:`estimate` the cycle model, :func:`estimate_workload` the model
-for networks without a file; :mod:`hwsim.simulator.verilator` is the only module that starts a
-simulator.
+for networks without a file; :func:`simulate_turns` and :func:`estimate_turns` run several files on
+one instance. :mod:`hwsim.simulator.verilator` is the only module that starts a simulator.
 The names below are imported when they are first used: the process inside the simulator needs
 few of them, and a missing hardware package is named by the first call, not by the import.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hwsim.measure.baselines import BASELINES
     from hwsim.measure.estimate import estimate
     from hwsim.measure.simulate import simulate
+    from hwsim.measure.turns import estimate_turns, simulate_turns
     from hwsim.measure.workload import estimate_workload
     from hwsim.memory import Dram, IdealMemory, MemoryModel, parse_memory
 
@@ -27,9 +28,11 @@ _HOME = {
     "IdealMemory": "hwsim.memory",
     "MemoryModel": "hwsim.memory",
     "estimate": "hwsim.measure.estimate",
+    "estimate_turns": "hwsim.measure.turns",
     "estimate_workload": "hwsim.measure.workload",
     "parse_memory": "hwsim.memory",
     "simulate": "hwsim.measure.simulate",
+    "simulate_turns": "hwsim.measure.turns",
 }
 
 __all__ = [
@@ -39,9 +42,11 @@ __all__ = [
     "IdealMemory",
     "MemoryModel",
     "estimate",
+    "estimate_turns",
     "estimate_workload",
     "parse_memory",
     "simulate",
+    "simulate_turns",
 ]
 
 
