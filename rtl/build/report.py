@@ -15,7 +15,15 @@ from rtl.build.synthesis import DEVICE, Cells, cells_of, clock_of, tool_versions
 from rtl.config import StreamerConfig
 from rtl.decode.weights import WeightReader
 
-__all__ = ["BLOCKS", "CORE", "area_report", "area_table", "clock_report", "clock_table"]
+__all__ = [
+    "BLOCKS",
+    "CORE",
+    "area_report",
+    "area_table",
+    "clock_report",
+    "clock_table",
+    "decoder_area",
+]
 
 _GROUP_SCALES = "group scales"
 #: Blocks by the modules that make them up; everything else is ``rest``. Each module is
@@ -95,6 +103,20 @@ def area_report(config: AcceleratorConfig, *, progress: Progress | None = None) 
         "decoder_share": (totals["full"].luts - scales) / int8 - 1,
         "group_scales_share": scales / int8,
     }
+
+
+def decoder_area(config: AcceleratorConfig) -> dict[str, int]:
+    """Count the cells of the decoder alone, as :func:`area_report` does among all blocks.
+
+    A codebook in ROM is logic; in RAM, it is in block RAMs.
+
+    Raises
+    ------
+    SimulationError, OutputError
+        As :func:`area_report`.
+    """
+    (module,) = BLOCKS["decoder"]
+    return _facts(cells_of(*_pieces(emit_verilog(config), top_of(config))[module]))
 
 
 def clock_report(

