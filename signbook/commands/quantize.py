@@ -41,7 +41,7 @@ _DISTILLING = Defaults("vq.learning.distil", "distil_")
 _FITTING = Defaults("rescomp.codebooks.settings", "Fitting")
 #: Codebooks of about so many bits. A sign of every sub-vector pays for twice the codewords.
 _CODEBOOKS: dict[str, dict[int, dict[str, Any]]] = {
-    "ssvq": {2: {"d": 8, "k": 512, "parity": True}, 3: {"d": 4, "k": 512, "parity": True}},
+    "ssvq": {2: {"d": 8, "k": 512, "parity": True}, 3: {"d": 4, "k": 256}},
     "vq": {2: {"d": 4, "k": 256}, 3: {"d": 2, "k": 64}},
 }
 
