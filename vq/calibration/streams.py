@@ -110,8 +110,18 @@ class Runner:
             found.contexts.append(contexts)
         return found
 
-    def run(self, stage: Stage, batch: int, boundary: Boundary | None, *, ahead: int = 0) -> Any:
+    def run(
+        self,
+        stage: Stage,
+        batch: int,
+        boundary: Boundary | None,
+        *,
+        ahead: int = 0,
+        passed: list[Tensor] | None = None,
+    ) -> Any:
         """Run a stage on a batch and, if it is a block, up to ``ahead`` blocks behind it.
+
+        What each of these blocks gives is added to ``passed``.
 
         Returns
         -------
@@ -140,6 +150,8 @@ class Runner:
                     context = contexts[min(place, len(contexts) - 1)]
                     args, kwargs = to_device((context.args, context.kwargs), self.device)
                     hidden = hidden_of(block(hidden, *args, **kwargs))
+                    if passed is not None:
+                        passed.append(hidden.clone())  # the next one may work in place
             return hidden
         return None
 
@@ -187,14 +199,22 @@ class Stream:
         self.boundary: Boundary | None = None
 
     def run(
-        self, stage: Stage, batch: int, *, ahead: int = 0, boundary: Boundary | None = None
+        self,
+        stage: Stage,
+        batch: int,
+        *,
+        ahead: int = 0,
+        boundary: Boundary | None = None,
+        passed: list[Tensor] | None = None,
     ) -> Any:
         """Run the present stage (:meth:`Runner.run`), on another stream's hidden states if given.
 
         With gradients where they are enabled, up to the hidden states at the boundary.
         """
         with self._using(stage):
-            return self.runner.run(stage, batch, boundary or self.boundary, ahead=ahead)
+            return self.runner.run(
+                stage, batch, boundary or self.boundary, ahead=ahead, passed=passed
+            )
 
     def advance(self, stage: Stage) -> None:
         """Go on behind a stage that others follow."""

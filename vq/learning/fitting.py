@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,20 +13,33 @@ from torch import Tensor, nn
 from vq import distributed
 from vq.calibration.batches import tensors_of
 from vq.calibration.stages import Stage, frozen_but, own_parameters
-from vq.calibration.streams import Streams
+from vq.calibration.streams import Boundary, Stream, Streams
 from vq.errors import ConfigError, TrainingError, bulleted
+from vq.learning.goal import Goal
 from vq.learning.rates import CosineAdam, Rates, learning, parameter_groups
 from vq.learning.rules.clamping import Clamping
 from vq.learning.rules.driver import Rules
 from vq.learning.rules.rule import RuleSettings
 from vq.progress import Advance
 
-__all__ = ["BlockPlan", "BlockResult", "Fitter", "Goal", "held_out_of"]
+__all__ = ["BlockPlan", "BlockResult", "Fitter", "held_out_of"]
 
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """Settings of a run; :func:`vq.finetune_blocks_` explains them."""
+    """Settings of a run; :func:`vq.finetune_blocks_` explains most of them.
+
+    Attributes
+    ----------
+    held_out : float
+        Share of the batches, the last ones, that judge and do not teach.
+    patience : int or None
+        Judge after every epoch, end after so many in a row without a smaller error, and keep the
+        best state; None judges once, in the end.
+    weights : tuple of float
+        Of the losses behind the block itself and each of the ``look_ahead`` ones, which add up;
+        empty: only the last one counts. Near the model's end, what exists does.
+    """
 
     epochs: int
     rates: Rates
@@ -36,6 +49,8 @@ class BlockPlan:
     rules: tuple[RuleSettings, ...]
     seed: int
     held_out: float = 0.0
+    patience: int | None = None
+    weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         problems = []
@@ -49,6 +64,15 @@ class BlockPlan:
             problems.append(f"seed must not be negative, not {self.seed!r}")
         if not 0 <= self.held_out < 1:
             problems.append(f"held_out must be at least 0 and below 1, not {self.held_out!r}")
+        if self.patience is not None and self.patience < 1:
+            problems.append(f"patience must be positive, not {self.patience!r}")
+        if self.weights and len(self.weights) != self.look_ahead + 1:
+            problems.append(
+                f"weights must be {self.look_ahead + 1}, one for the block and each behind it, "
+                f"not {len(self.weights)}"
+            )
+        if not all(0 < weight < math.inf for weight in self.weights):
+            problems.append(f"weights must be positive, not {self.weights!r}")
         if problems:
             raise ConfigError(bulleted("block-wise training", problems))
 
@@ -106,25 +130,35 @@ class Fitter:
         self._report(self.fit(stage, self.goal(stage)))
         return {"modules": _copy(self.part(stage)), "result": asdict(self.results[-1])}
 
-    def goal(self, stage: Stage) -> "Goal":
+    def goal(self, stage: Stage) -> Goal:
         """What a stage is to give."""
         with distributed.together():
             wanted = self._wanted(stage)
-        return Goal(wanted)
+        return Goal(wanted, self._plan.weights if stage.place is not None else ())
 
-    def fit(self, stage: Stage, goal: "Goal") -> BlockResult:
-        """Train a stage towards a goal; it stays as it was where that does not help."""
-        part, rates = self.part(stage), self._plan.rates
-        before = after = self._error(stage, goal)
+    def fit(
+        self, stage: Stage, goal: Goal, groups: Sequence[dict[str, Any]] | None = None
+    ) -> BlockResult:
+        """Train a stage towards a goal; it stays as it was where that does not help.
+
+        Parameters
+        ----------
+        stage : Stage
+        goal : Goal
+        groups : sequence of dict, optional
+            What learns, as torch's optimisers take it; nothing else then does. If not given, all
+            that is trainable in the stage, at the plan's rates.
+        """
+        part = self.part(stage)
+        before = after = self.error(stage, goal)
         start = _copy(part)
         try:
-            with learning(part, rates):
-                held = own_parameters(self._model, self._chain, stage).values()
-                if own := [parameter for parameter in held if parameter.requires_grad]:
+            with learning(part, self._plan.rates) if groups is None else nullcontext():
+                if own := self._own(stage, groups):
                     with frozen_but(self._model, own), torch.enable_grad():
-                        self._train(stage, part, own, goal)
+                        self._train(stage, part, own, goal, groups)
             if own:
-                after = self._error(stage, goal)
+                after = self.error(stage, goal)
         except BaseException:
             part.load_state_dict(start)
             raise
@@ -142,13 +176,28 @@ class Fitter:
         self.results.append(result)
         self._advance(note=f"{result.name}  error {result.before:.4f} to {result.after:.4f}")
 
+    def _own(self, stage: Stage, groups: Sequence[dict[str, Any]] | None) -> list[nn.Parameter]:
+        """What learns in a stage."""
+        if groups is not None:
+            return [parameter for group in groups for parameter in group["params"]]
+        held = own_parameters(self._model, self._chain, stage).values()
+        return [parameter for parameter in held if parameter.requires_grad]
+
     def _wanted(self, stage: Stage) -> list[list[Tensor]]:
         """What the teacher gives for every batch."""
-        outputs = []
-        for batch in range(len(self._teacher.runner)):
-            found = self._teacher.run(stage, batch, ahead=self._plan.look_ahead)
-            outputs.append([self._teacher.runner.keep(t) for t in self._counted(found, batch)])
-        return outputs
+        keep = self._teacher.runner.keep
+        batches = range(len(self._teacher.runner))
+        return [[keep(t) for t in self._outputs(self._teacher, stage, i)] for i in batches]
+
+    def _outputs(
+        self, stream: Stream, stage: Stage, batch: int, boundary: Boundary | None = None
+    ) -> list[Tensor]:
+        """What counts behind a stage: of a block, and where losses have weights, at every depth."""
+        passed: list[Tensor] | None = [] if self._plan.weights else None
+        found = stream.run(
+            stage, batch, ahead=self._plan.look_ahead, boundary=boundary, passed=passed
+        )
+        return self._counted(passed or found, batch)
 
     def _counted(self, found: Any, batch: int) -> list[Tensor]:
         """Outputs of a run, less those of tokens that do not count."""
@@ -165,24 +214,33 @@ class Fitter:
             return outputs
         return [t[mask] if t.shape[: mask.ndim] == mask.shape else t for t in outputs]
 
-    def _loss(self, stage: Stage, batch: int, goal: "Goal") -> Tensor:
+    def _loss(self, stage: Stage, batch: int, goal: Goal) -> Tensor:
         boundary = self._teacher.boundary if self._plan.inputs == "teacher" else None
-        found = self._changed.run(stage, batch, ahead=self._plan.look_ahead, boundary=boundary)
-        return goal.error(self._counted(found, batch), batch)
+        return goal.error(self._outputs(self._changed, stage, batch, boundary), batch)
 
-    def _error(self, stage: Stage, goal: "Goal") -> float:
+    @torch.no_grad()
+    def error(self, stage: Stage, goal: Goal) -> float:
         """Mean loss over the batches that judge, of all processes."""
         with distributed.together():
             losses = [self._loss(stage, batch, goal) for batch in self._judged]
         return distributed.mean(torch.stack(losses).mean())
 
-    def _train(self, stage: Stage, part: nn.Module, own: list[nn.Parameter], goal: "Goal") -> None:
+    def _train(
+        self,
+        stage: Stage,
+        part: nn.Module,
+        own: list[nn.Parameter],
+        goal: Goal,
+        groups: Sequence[dict[str, Any]] | None,
+    ) -> None:
         plan, count = self._plan, len(self._taught)
         total = plan.epochs * count
-        groups = parameter_groups(part, plan.rates, fixed_signs=plan.fixed_signs)
+        if groups is None:
+            groups = parameter_groups(part, plan.rates, fixed_signs=plan.fixed_signs)
         if not groups:
             return
-        optimizer = CosineAdam(groups, total)
+        optimizer = CosineAdam(list(groups), total)
+        best = None if plan.patience is None else _Best(part, plan.patience)
         rules = Rules(part, [Clamping(), *plan.rules], total, plan.rates)
         # Of its own for every stage, so that a resumed run needs no state of it.
         draw = torch.Generator().manual_seed(zlib.crc32(f"{plan.seed} {stage.name}".encode()))
@@ -206,9 +264,14 @@ class Fitter:
                 optimizer.step(step)
                 rules.after_step()
                 part.zero_grad()
+                ended = (step + 1) % count == 0  # an epoch
+                if best is not None and ended and not best.goes_on(self.error(stage, goal)):
+                    break
         finally:
             rules.close()
             part.zero_grad()
+        if best is not None:
+            best.restore()
 
     def part(self, stage: Stage) -> nn.Module:
         """The modules of a stage that learn."""
@@ -217,27 +280,6 @@ class Fitter:
         if stage.place is not None:
             return self._chain.blocks[stage.place]
         return nn.ModuleList(self._model.get_submodule(name) for name in stage.layers)
-
-
-class Goal:
-    """What the teacher gives behind a stage, for every batch, and how far others are from it."""
-
-    def __init__(self, wanted: list[list[Tensor]]) -> None:
-        self._wanted = wanted
-        squares = [
-            torch.stack([one.float().square().mean() for one in outputs])
-            for outputs in zip(*wanted, strict=True)
-        ]
-        # A tensor of zeros is left as it is.
-        self._sizes = [distributed.mean(each.mean()) or 1.0 for each in squares]
-
-    def error(self, outputs: list[Tensor], batch: int) -> Tensor:
-        """Mean over tensors of their squared error, relative to all batches' mean square."""
-        errors = [
-            nn.functional.mse_loss(one.float(), wanted.to(one.device).float()) / size
-            for one, wanted, size in zip(outputs, self._wanted[batch], self._sizes, strict=True)
-        ]
-        return torch.stack(errors).mean()
 
 
 def held_out_of(count: int, share: float) -> tuple[list[int], list[int]]:
@@ -250,6 +292,28 @@ def held_out_of(count: int, share: float) -> tuple[list[int], list[int]]:
     if not 0 < held_out < least:
         return list(range(least)), list(range(count))
     return list(range(least - held_out)), list(range(least - held_out, count))
+
+
+class _Best:
+    """The state of the smallest error so far."""
+
+    def __init__(self, part: nn.Module, patience: int) -> None:
+        self._part, self._patience = part, patience
+        self._state: dict[str, Any] = {}
+        self._error, self._waited = math.inf, 0
+
+    def goes_on(self, error: float) -> bool:
+        """Whether an error, that of the present state, is a reason to go on."""
+        if error < self._error:
+            self._state, self._error, self._waited = _copy(self._part), error, 0
+        else:
+            self._waited += 1
+        return self._waited < self._patience
+
+    def restore(self) -> None:
+        """Take that state, if there is one."""
+        if self._state:
+            self._part.load_state_dict(self._state)
 
 
 def _copy(part: nn.Module) -> dict[str, Any]:

@@ -9,9 +9,12 @@ from torch import nn
 
 import vq
 from tests.rescomp.models import Keywords, Shared, chain, llama, tokens, vectors
+from vq.calibration.stages import stages_of
+from vq.calibration.streams import Runner, Stream, Streams
+from vq.calibration.survey import survey
 from vq.errors import ConfigError, TrainingError
 from vq.formats.model import compressed_layers
-from vq.learning.fitting import BlockPlan
+from vq.learning.fitting import BlockPlan, Fitter
 from vq.learning.rates import CosineAdam, Rates, parameter_groups
 from vq.learning.rules.rule import Rule
 
@@ -206,6 +209,71 @@ def test_padding_does_not_count():
     assert errors[0] == errors[1]
 
 
+def fitter(count=4, **settings):
+    """What trains the first block of a chain, with its stage; blocks are of one model each."""
+    model, teacher = compressed(chain)
+    plan = BlockPlan(**{
+        "epochs": 3, "rates": Rates(), "look_ahead": 0, "inputs": "changed", "fixed_signs": False,
+        "rules": (), "seed": 0, **settings,
+    })  # fmt: skip
+    data = vectors(count)
+    seen = [survey(one, data, ["0", "2.0", "4"]) for one in (model, teacher)]
+    runners = [
+        Runner(m, data, s.chain, offload=False) for m, s in zip((model, teacher), seen, strict=True)
+    ]
+    streams = Streams(*map(Stream, runners))
+    start, stage, *_ = stages_of(["0", "2.0", "4"], seen[0])
+    with torch.no_grad():
+        streams.advance(start)
+    return Fitter(streams, plan, lambda *args, **more: None), stage, model
+
+
+@torch.no_grad()
+def test_what_learns_can_be_given():
+    one, stage, model = fitter()
+    before = copy.deepcopy(model.state_dict())
+    groups = [{"params": [model[0].bias], "lr": 1e-2}]
+    result = one.fit(stage, one.goal(stage), groups)
+    assert result.after < result.before
+    assert {n for n, t in model.state_dict().items() if not t.equal(before[n])} == {"0.bias"}
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+@torch.no_grad()
+def test_the_best_state_is_kept_and_patience_ends(monkeypatch):
+    one, stage, model = fitter(epochs=9, patience=2, held_out=0.5)
+    told, states = iter([5.0, 4.0, 3.0, 3.5, 3.25, 9.0]), []
+
+    def error(self, stage, goal):
+        states.append(model[0].bias.clone())
+        return next(told)
+
+    monkeypatch.setattr(Fitter, "error", error)
+    one.fit(stage, one.goal(stage))
+    # Before, after four epochs of which the last two are worse, and in the end.
+    assert len(states) == 6 and torch.equal(states[5], states[2])
+    assert not torch.equal(states[5], states[0])
+    monkeypatch.undo()
+    long, stage, model = fitter(epochs=3, patience=3, held_out=0.5)
+    plain, _, _ = fitter(epochs=3, held_out=0.5)
+    found = [x.fit(stage, x.goal(stage)) for x in (long, plain)]
+    assert found[0].after <= found[1].after and found[0].before == found[1].before
+
+
+@torch.no_grad()
+def test_losses_at_every_depth_add_up_by_their_weights():
+    def error(**settings):
+        one, stage, _ = fitter(**settings)
+        return one.error(stage, one.goal(stage))
+
+    depths = [error(look_ahead=depth) for depth in range(3)]
+    for weights in ((1.0, 1.0, 1.0), (0.5, 2.0, 3.0)):
+        wanted = sum(w * each for w, each in zip(weights, depths, strict=True))
+        assert error(look_ahead=2, weights=weights) == pytest.approx(wanted, rel=1e-6)
+    beyond = error(look_ahead=9, weights=(1.0,) * 10)  # what exists
+    assert beyond == pytest.approx(sum(error(look_ahead=depth) for depth in range(6)), rel=1e-6)
+
+
 def test_impossible_settings_are_all_named():
     with pytest.raises(ConfigError) as caught:
         BlockPlan(0, Rates(), -1, "all", False, (), -2, 1.0)
@@ -215,6 +283,13 @@ def test_impossible_settings_are_all_named():
         "- inputs must be 'changed' or 'teacher', not 'all'\n- seed must not be negative, not -2"
         "\n- held_out must be at least 0 and below 1, not 1.0"
     )
+    with pytest.raises(ConfigError) as caught:
+        BlockPlan(1, Rates(), 1, "changed", False, (), 0, 0.0, 0, (1.0, -1.0, 1.0))
+    assert str(caught.value).splitlines()[1:] == [
+        "- patience must be positive, not 0",
+        "- weights must be 2, one for the block and each behind it, not 3",
+        "- weights must be positive, not (1.0, -1.0, 1.0)",
+    ]
 
 
 def test_a_model_must_give_tensors():
