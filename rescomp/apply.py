@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from rescomp.codebooks.quantize import Coded
 from rescomp.quantize import Quantized
-from vq.formats.grids import Grid
-from vq.formats.scalar_weights import ScalarWeight
-from vq.formats.weights import Compressed, attach
-from vq.layers import weight_of
+from vq.formats.scalar_weights import use_codes
+from vq.formats.weights import attach_all
 
 __all__ = ["replace_weight"]
 
@@ -28,34 +26,10 @@ def replace_weight(
     codebooks : dict of name to Parameter
         Of the layers before; layers that share one train the same.
     """
+    if isinstance(found, Quantized):
+        use_codes(modules, found.geometry, found.integers, found.grid)
+        return
     weight = modules[0].weight
     assert isinstance(weight, nn.Parameter)
-    compressed, trained = (
-        _codewords(found, weight) if isinstance(found, Coded) else _scalars(found, weight)
-    )
-    originals: dict[str, nn.Parameter] = {}
-    for module in modules:
-        if originals:
-            compressed.share()
-        chain = attach(module, compressed)
-        for place, (name, own) in enumerate(list(chain.named_parameters(recurse=False))):
-            if name not in originals:
-                # In fp32 also where the module is not, so that every code stands for itself.
-                own.data = trained[compressed.roles[place]]
-                if compressed.roles[place] == "codebook":
-                    own = codebooks.setdefault(found.geometry.codebook, own)
-                originals[name] = own
-            setattr(chain, name, originals[name])
-
-
-def _scalars(found: Quantized, weight: Tensor) -> tuple[Compressed, dict[str, Tensor]]:
-    g = found.geometry
-    decoded = weight_of(found.weight, g.shape, g.op, g.axis).to(weight.device).contiguous()
-    scale = found.grid.scale.to(weight.device)
-    zero = None if found.grid.zero is None else found.grid.zero.to(weight.device)
-    return ScalarWeight(g, weight, Grid(scale, zero)), {"weight": decoded}
-
-
-def _codewords(found: Coded, weight: Tensor) -> tuple[Compressed, dict[str, Tensor]]:
     trained = {role: part.to(weight.device) for role, part in found.trained().items()}
-    return found.compressed(weight), trained
+    attach_all(modules, found.compressed(weight), trained, codebooks)

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from rescomp.checks import check_length, check_method
+from rescomp.checks import check_method
 from rescomp.codebooks.layers import CodebookSolver, can_hold, importance_of, is_coded, problems_of
 from rescomp.codebooks.settings import Fitting
 from rescomp.methods import RTN, Method
@@ -19,6 +19,7 @@ from rescomp.tuning import Tuning
 from rescomp.worker import LayerReport, LayersDone, Worker, off
 from vq.activations.tokens import ActivationQuantizer
 from vq.calibration.batches import Batch, as_it_was, each, fingerprint, split
+from vq.calibration.lengths import check_length
 from vq.calibration.memory import enough_memory
 from vq.calibration.norms import Norms, run_on, warn_of_norms
 from vq.calibration.stages import Stage, stages_of
@@ -29,7 +30,7 @@ from vq.calibration.whole import whole
 from vq.container import Provenance, account
 from vq.container.header import canonical_json
 from vq.distributed import gather, require_same, together
-from vq.errors import ConfigError, UnsupportedLayerError, WeightError, bulleted
+from vq.errors import ConfigError, UnsupportedLayerError, bulleted
 from vq.formats.format import Format
 from vq.formats.model import set_provenance
 from vq.formats.scalar import Int2, Int3, Int4, Int8
@@ -39,7 +40,7 @@ from vq.learning.fitting import BlockResult
 from vq.recipe.plain import check_bare
 from vq.recipe.planning import check_storable
 from vq.recipe.recipe import Recipe
-from vq.recipe.selection import Selected, select
+from vq.recipe.selection import Selected, check_finite, select
 from vq.version import TOOL
 
 __all__ = ["QuantizeResult", "default_recipe", "quantize_"]
@@ -305,10 +306,4 @@ def _check(layers: list[Selected], method: Method) -> None:
     ]
     if others:
         raise UnsupportedLayerError(bulleted("recipe", others))
-    broken = [
-        f"layer {layer.name!r}: weight must be finite, not NaN or infinite"
-        for layer in layers
-        if not bool(torch.isfinite(layer.weight).all())
-    ]
-    if broken:
-        raise WeightError(bulleted("model", broken))
+    check_finite(layers)

@@ -12,7 +12,7 @@ from rescomp.settings import Settings
 from vq.calibration.statistics import Statistics
 from vq.container import Geometry, Layer
 from vq.formats.clip import fit_grid
-from vq.formats.grids import Grid, levels_of, spread
+from vq.formats.grids import Grid, levels_of, on_grid, spread
 
 __all__ = ["Quantized", "Report", "quantize_matrix"]
 
@@ -64,7 +64,7 @@ class Quantized:
     @property
     def weight(self) -> Tensor:
         """Decoded weight, [O, I] float32; every product is exact."""
-        return self.integers.float() * spread(self.grid.scale, self.geometry)
+        return on_grid(self.integers, self.grid, self.geometry)
 
     def to_layer(self) -> Layer:
         """The layer that a container stores."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vq.container import Geometry
 from vq.errors import ConfigError
-from vq.formats.grids import Grid, levels_of, range_grid
+from vq.formats.grids import Grid, grouped, levels_of, range_grid
 
 __all__ = ["Clip", "fit_grid", "part_of"]
 
@@ -73,10 +73,8 @@ def fit_grid(matrix: Tensor, g: Geometry, clip: Clip | None = None) -> Grid:
     matrix = matrix.float()
     if clip is None:
         return range_grid(matrix, g)
-    width = g.group_width
-    count = -(-g.I // width)
-    padded = torch.nn.functional.pad(matrix, (0, count * width - g.I))  # 0 is a level of any grid
-    groups = padded.reshape(g.O, count, width)
+    groups = grouped(matrix, g)  # 0 is a level of any grid
+    _, count, width = groups.shape
     found = [
         _search(part, part_of(g, (len(part), 2 * count), 2), clip)
         for part in torch.split(groups, max(1, _STRIDE // (count * width)))

@@ -14,8 +14,18 @@ from torch import Tensor
 from vq.container import Geometry
 from vq.container.constants import CODE_MAX, FP16_MAX, FP16_MIN
 from vq.errors import WeightError
+from vq.formats.integers import half_through
 
-__all__ = ["Grid", "levels_of", "range_grid", "spread"]
+__all__ = [
+    "Grid",
+    "ends_of",
+    "grouped",
+    "levels_of",
+    "on_grid",
+    "range_grid",
+    "spanning",
+    "spread",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,29 +58,49 @@ def range_grid(matrix: Tensor, g: Geometry) -> Grid:
     WeightError
         If a scale exceeds fp16.
     """
-    if not g.group:
-        peak = matrix.abs().amax(dim=1, keepdim=True)
-        return Grid(torch.where(peak > 0, peak / CODE_MAX, torch.ones_like(peak)), None)
-    levels = (1 << g.b) - 1
-    width = g.group_width
-    count = g.groups // g.O
-    padded = torch.nn.functional.pad(matrix, (0, count * width - g.I))  # the range includes 0
-    groups = padded.reshape(g.O, count, width)
-    if g.zeros:
-        low, high = groups.amin(dim=2).clamp(max=0), groups.amax(dim=2).clamp(min=0)
-        scale = (high - low) / levels
-    else:
-        low, high = groups.aminmax(dim=2)
-        scale = torch.maximum(high, -low) / (levels / 2)
-    silent = scale == 0
-    scale = scale.clamp(min=FP16_MIN).half().float().masked_fill(silent, 1.0)
-    if not bool(torch.isfinite(scale).all()):
+    scale, zero = spanning(*ends_of(matrix, g), g)
+    if g.group and not bool(torch.isfinite(scale).all()):
+        most = FP16_MAX * ((1 << g.b) - 1) / 2
         raise WeightError(
-            f"layer {g.name!r}: weights must be at most {FP16_MAX * levels / 2:g} for the fp16 "
-            f"scales of {g.method}, not {float(matrix.abs().max()):g}; keep the layer"
+            f"layer {g.name!r}: weights must be at most {most:g} for the fp16 scales of "
+            f"{g.method}, not {float(matrix.abs().max()):g}; keep the layer"
         )
-    zero = torch.round(-low / scale).clamp(0, levels).to(torch.uint8) if g.zeros else None
     return Grid(scale, zero)
+
+
+def grouped(matrix: Tensor, g: Geometry) -> Tensor:
+    """Weights [O, I] by their groups, [O, groups of an output, width]; a last one ends in zeros."""
+    if short := -g.I % g.group_width:
+        matrix = torch.nn.functional.pad(matrix, (0, short))
+    return matrix.reshape(g.O, -1, g.group_width)
+
+
+def ends_of(matrix: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
+    """Least and greatest weight of every group of ``matrix`` [O, I], [O, groups of an output].
+
+    With zeros, 0 is in between.
+    """
+    low, high = grouped(matrix, g).aminmax(dim=2)
+    return (low.clamp(max=0), high.clamp(min=0)) if g.zeros else (low, high)
+
+
+def spanning(low: Tensor, high: Tensor, g: Geometry) -> tuple[Tensor, Tensor | None]:
+    """Scales and zeros of grids from ``low`` to ``high``, as :func:`range_grid` tells.
+
+    Scales have gradients, which pass their rounding as if nothing happened; they are infinite where
+    fp16 cannot hold them.
+    """
+    levels = (1 << g.b) - 1
+    peak = torch.maximum(high, -low)
+    if not g.group:
+        return torch.where(peak > 0, peak / CODE_MAX, torch.ones_like(peak)), None
+    scale = (high - low) / levels if g.zeros else peak / (levels / 2)
+    silent = scale == 0
+    scale = half_through(scale.clamp(min=FP16_MIN)).masked_fill(silent, 1.0)
+    if not g.zeros:
+        return scale, None
+    zero = torch.round(-low.detach() / scale.detach()).clamp(0, levels)
+    return scale, zero.to(torch.uint8)
 
 
 def levels_of(g: Geometry, zero: Tensor | None) -> tuple[Any, Any]:
@@ -88,3 +118,8 @@ def spread(groups: Tensor, g: Geometry) -> Tensor:
     if groups.shape[1] == 1:
         return groups.expand(-1, g.I)
     return groups.repeat_interleave(g.group_width, dim=1)[:, : g.I]
+
+
+def on_grid(integers: Tensor, grid: Grid, g: Geometry) -> Tensor:
+    """Decoded weight, [O, I] float32, of codes minus zeros [O, I]; every product is exact."""
+    return integers.float() * spread(grid.scale, g)

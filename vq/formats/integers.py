@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vq.container.constants import CODE_MAX
 
-__all__ = ["applied", "book_step", "codebook_step", "reuse", "round_through"]
+__all__ = ["applied", "book_step", "codebook_step", "half_through", "reuse", "round_through"]
 
 
 def book_step(integers: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def codebook_step(codebook: Tensor) -> Tensor:
 
 
 def round_through(
-    x: Tensor, low: int | Tensor = -CODE_MAX, high: int | Tensor = CODE_MAX
+    x: Tensor, low: float | Tensor = -CODE_MAX, high: float | Tensor = CODE_MAX
 ) -> Tensor:
     """Round to whole numbers from ``low`` to ``high``; the gradient passes as if nothing happened.
 
@@ -32,6 +32,12 @@ def round_through(
     place, and the trained weight would not be the stored one.
     """
     rounded: Tensor = applied(_Round, x, low, high)
+    return rounded
+
+
+def half_through(x: Tensor) -> Tensor:
+    """Nearest numbers that fp16 holds, float32; the gradient passes as if nothing happened."""
+    rounded: Tensor = applied(_Half, x)
     return rounded
 
 
@@ -67,3 +73,19 @@ class _Round(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return grads[0], None, None
+
+
+class _Half(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.half().float()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing of the inputs is needed."""
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]

@@ -1,18 +1,19 @@
 """Weights of the scalar formats: whole numbers on a grid, trained straight through the rounding."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vq.container import Geometry, Layer
-from vq.formats.grids import Grid, levels_of, range_grid, spread
+from vq.formats.grids import Grid, levels_of, on_grid, range_grid, spread
 from vq.formats.integers import round_through
-from vq.formats.weights import Compressed
+from vq.formats.weights import Compressed, attach_all
 from vq.layers import matrix_of, weight_of
 
-__all__ = ["ScalarWeight", "rounded"]
+__all__ = ["ScalarWeight", "rounded", "use_codes"]
 
 
 class ScalarWeight(Compressed):
@@ -78,3 +79,26 @@ def rounded(geometry: Geometry, weight: Tensor) -> ScalarWeight:
     matrix = matrix_of(weight, geometry.op, geometry.axis).float()
     with torch.no_grad():
         return ScalarWeight(geometry, weight, range_grid(matrix, geometry))
+
+
+def use_codes(
+    modules: Sequence[nn.Module], geometry: Geometry, integers: Tensor, grid: Grid
+) -> None:
+    """Replace the weight that modules share by chosen codes on a grid.
+
+    Their weight is then what every reader of the stored layer decodes, in the modules' own dtype.
+
+    Parameters
+    ----------
+    modules : sequence of nn.Module
+    geometry : Geometry
+    integers : [O, I] int8
+        Codes minus zeros.
+    grid : Grid
+    """
+    weight = modules[0].weight
+    assert isinstance(weight, nn.Parameter)
+    g, device = geometry, weight.device
+    own = Grid(grid.scale.to(device), None if grid.zero is None else grid.zero.to(device))
+    decoded = weight_of(on_grid(integers.to(device), own, g), g.shape, g.op, g.axis)
+    attach_all(modules, ScalarWeight(g, weight, own), {"weight": decoded.contiguous()})

@@ -11,7 +11,7 @@ behind it keep their dtypes, and so the file its bits.
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Self
 
 import torch
@@ -22,7 +22,7 @@ from vq.container import Geometry, Layer
 from vq.errors import ConfigError
 from vq.formats.decoded import decoded, refusal
 
-__all__ = ["FROZEN", "Compressed", "attach"]
+__all__ = ["FROZEN", "Compressed", "attach", "attach_all"]
 
 #: A latent sign of this magnitude is frozen: no optimiser step is large enough to move it.
 FROZEN = 2.0**100
@@ -140,6 +140,38 @@ def attach(module: nn.Module, compressed: Compressed) -> nn.Module:
     if "__deepcopy__" in vars(own):  # torch's, not the user's
         setattr(own, "__deepcopy__", _copied)  # noqa: B010
     return chain
+
+
+def attach_all(
+    modules: Sequence[nn.Module],
+    compressed: Compressed,
+    trained: Mapping[str, Tensor],
+    codebooks: dict[str, nn.Parameter] | None = None,
+) -> None:
+    """Replace the weight that modules share by a compressed one whose tensors are known already.
+
+    Parameters
+    ----------
+    modules : sequence of nn.Module
+    compressed : Compressed
+    trained : mapping of role to Tensor
+        In fp32 also where the modules are not, so that every code stands for itself.
+    codebooks : dict of name to Parameter, optional
+        Of the layers before; layers that share one train the same.
+    """
+    books = {} if codebooks is None else codebooks
+    originals: dict[str, nn.Parameter] = {}
+    for module in modules:
+        if originals:
+            compressed.share()
+        chain = attach(module, compressed)
+        for place, (name, own) in enumerate(list(chain.named_parameters(recurse=False))):
+            if name not in originals:
+                own.data = trained[compressed.roles[place]]
+                if compressed.roles[place] == "codebook":
+                    own = books.setdefault(str(compressed.geometry.codebook), own)
+                originals[name] = own
+            setattr(chain, name, originals[name])
 
 
 def _refuse_pickle(module: nn.Module) -> NoReturn:

@@ -1,11 +1,13 @@
 """Which layers of a model a recipe compresses, and into what; decided before any work."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from vq.container import Geometry
-from vq.errors import ConfigError, RecipeError, bulleted
+from vq.errors import ConfigError, RecipeError, WeightError, bulleted
 from vq.formats.format import Format
 from vq.formats.model import is_compressed
 from vq.layers import candidates, check_supported, op_of, shape_of, weight_id
@@ -13,7 +15,7 @@ from vq.recipe.folding import find_norms, is_per_output
 from vq.recipe.plain import check_bare, check_plain
 from vq.recipe.recipe import Recipe
 
-__all__ = ["Selected", "Selection", "select"]
+__all__ = ["Selected", "Selection", "check_finite", "select"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,3 +137,19 @@ def select(model: nn.Module, recipe: Recipe, *, skip_misfits: bool = False) -> S
     if problems:
         raise RecipeError(bulleted("recipe", problems))
     return selection
+
+
+def check_finite(layers: Iterable[Selected]) -> None:
+    """Refuse weights that are not numbers; all of them in one error.
+
+    Raises
+    ------
+    WeightError
+    """
+    problems = [
+        f"layer {layer.name!r}: weight must be finite, not NaN or infinite"
+        for layer in layers
+        if not bool(torch.isfinite(layer.weight).all())
+    ]
+    if problems:
+        raise WeightError(bulleted("model", problems))

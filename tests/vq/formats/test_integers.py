@@ -2,7 +2,7 @@
 
 import torch
 
-from vq.formats.integers import book_step, codebook_step, round_through
+from vq.formats.integers import book_step, codebook_step, half_through, round_through
 
 
 def test_rounding_is_exact_bounded_and_transparent():
@@ -18,6 +18,14 @@ def test_rounding_is_exact_bounded_and_transparent():
         9,
         9,
     ]
+
+
+def test_rounding_to_fp16_is_exact_and_transparent():
+    x = torch.tensor([1.0, 0.1, 2.0**-24, 1.4 * 2.0**-24, 70000.0], requires_grad=True)
+    rounded = half_through(x)
+    assert torch.equal(rounded, x.detach().half().float())
+    (grad,) = torch.autograd.grad((rounded * torch.arange(5.0)).sum(), x)
+    assert torch.equal(grad, torch.arange(5.0))
 
 
 def test_steps():
