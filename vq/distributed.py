@@ -18,6 +18,7 @@ from vq.errors import ConfigError, SignbookError
 __all__ = [
     "average_",
     "average_norms_",
+    "from_first_",
     "gather",
     "is_main",
     "local",
@@ -91,6 +92,13 @@ def average_norms_(model: nn.Module) -> None:
     norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase))
     buffers = (buffer for norm in norms for buffer in norm.buffers(recurse=False))
     average_([buffer for buffer in buffers if torch.is_floating_point(buffer)])
+
+
+def from_first_(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors by those of the first process."""
+    if ranks() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def mean(value: Tensor) -> float:

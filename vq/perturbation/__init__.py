@@ -1,0 +1,1 @@
+"""Scalar weights that are trained block by block: moved a little, clipped, and rounded."""

@@ -1,0 +1,216 @@
+"""What is done to each stage of a model: let its weights learn, and keep the codes they end at."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from vq.calibration.stages import Stage
+from vq.calibration.streams import Runner, Stream, Streams
+from vq.calibration.weights import Weights
+from vq.calibration.whole import Before, restored
+from vq.container import Geometry
+from vq.distributed import from_first_, gather, is_main
+from vq.errors import TrainingError
+from vq.formats.grids import Grid, on_grid
+from vq.formats.scalar_weights import use_codes
+from vq.layers import matrix_of, weight_of
+from vq.learning.fitting import BlockPlan, BlockResult, Fitter
+from vq.learning.goal import Goal
+from vq.perturbation.composition import Composition
+from vq.perturbation.weight import LearnedWeight
+from vq.progress import Advance
+from vq.recipe.footprint import peak_bytes
+from vq.recipe.selection import Selected
+
+__all__ = ["LearnedLayer", "Learner"]
+
+#: Size of a weight that is as good as 0.
+_LEAST = 1e-12
+
+
+@dataclass(frozen=True)
+class LearnedLayer:
+    """How one layer went.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    trained : int
+        Numbers that learnt.
+    moved : float
+        Size of what was added to the weight before it was rounded, relative to the weight's.
+    """
+
+    geometry: Geometry
+    trained: int
+    moved: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Codes of a layer and their grid, with what there is to say of it."""
+
+    integers: Tensor
+    grid: Grid
+    layer: LearnedLayer
+
+
+class Learner:
+    """Trains the weights of one stage after the other (:mod:`vq.calibration.walk`).
+
+    The modules are those of both models: where the unquantised one runs, their original weights
+    are in place. Singular vectors and all else that learning needs exist for the present stage
+    only.
+
+    Parameters
+    ----------
+    runner : Runner
+    before : Before
+        Where original weights are put away.
+    layers : sequence of Selected
+    composition : Composition
+    plan : BlockPlan
+    advance : Advance
+        Of a progress bar that counts stages.
+
+    Attributes
+    ----------
+    streams : Streams
+    layers : dict of layer name to LearnedLayer
+        Those that are done.
+    blocks : list of BlockResult
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        before: Before,
+        layers: Sequence[Selected],
+        composition: Composition,
+        plan: BlockPlan,
+        advance: Advance,
+    ) -> None:
+        self.streams = Streams(Stream(runner), Stream(runner, self._unquantised), alike=True)
+        self.layers: dict[str, LearnedLayer] = {}
+        self.blocks: list[BlockResult] = []
+        self._before, self._composition, self._advance = before, composition, advance
+        self._selected = {layer.name: layer for layer in layers}
+        self._fitter = Fitter(self.streams, plan, advance)
+        self._weights = Weights([])
+        self._found: dict[str, _Found] = {}
+
+    @contextmanager
+    def _unquantised(self, stage: Stage) -> Iterator[None]:
+        with self._weights.unquantised():
+            yield
+
+    @contextmanager
+    def at(self, stage: Stage) -> Iterator[None]:
+        """Keep both weights of a stage's layers; in the end, store the codes in their modules."""
+        layers = [self._selected[name] for name in stage.layers]
+        self._weights = Weights(layers)
+        yield
+        for layer in layers:
+            weight = layer.modules[0].weight
+            assert isinstance(weight, nn.Parameter)
+            self._before.put_away(weight)
+            found = self._found.pop(layer.name)
+            use_codes(layer.modules, layer.geometry, found.integers, found.grid)
+            self._before.drop(weight)
+        self._weights = Weights([])
+
+    def do(self, stage: Stage) -> dict[str, Any]:
+        """Train the layers of a stage, and use the codes that they end at from then on."""
+        goal = self._fitter.goal(stage)
+        layers = [self._selected[name] for name in stage.layers]
+        with ExitStack() as stack:
+            stack.enter_context(restored([m for layer in layers for m in layer.modules]))
+            learning = {layer.name: self._learning(layer) for layer in layers}
+            groups = [group for one in learning.values() for group in one.groups()]
+            _warn_if_few(stage, goal, groups)
+            result = self._fit(stage, goal, groups)
+            found = {name: self._read(name, one) for name, one in learning.items()}
+        self._put(found)
+        self._report(result)
+        return {
+            "layers": {name: _pack(one) for name, one in found.items()},
+            "result": asdict(result),
+        }
+
+    def use(self, stage: Stage, state: Mapping[str, Any]) -> None:
+        """Use the codes that an earlier run has found."""
+        geometries = {name: self._selected[name].geometry for name in stage.layers}
+        self._put({name: _unpack(state["layers"][name], g) for name, g in geometries.items()})
+        self._report(BlockResult(**state["result"]))
+
+    def _learning(self, layer: Selected) -> LearnedWeight:
+        """Let a layer's modules have a weight that learns."""
+        learning = self._composition.weight(layer.geometry, self._weights.original(layer.name))
+        # Another processor may turn singular vectors.
+        from_first_([buffer for buffer in learning.buffers() if buffer.is_floating_point()])
+        for module in layer.modules:
+            parametrize.register_parametrization(module, "weight", learning)
+        return learning
+
+    def _fit(self, stage: Stage, goal: Goal, groups: list[dict[str, Any]]) -> BlockResult:
+        try:
+            return self._fitter.fit(stage, goal, groups)
+        except TrainingError as error:
+            if is_main():
+                warnings.warn(f"{error}; it stays as rounded at its start", stacklevel=2)
+            start = self._fitter.error(stage, goal)
+            return BlockResult(stage.name, start, start)
+
+    def _read(self, name: str, learning: LearnedWeight) -> _Found:
+        """Codes that a weight has ended at."""
+        g, original = self._selected[name].geometry, self._weights.original(name)
+        trained = sum(p.numel() for group in learning.groups() for p in group["params"])
+        matrix = matrix_of(original, g.op, g.axis).float()
+        moved = float((learning.moved(original) - matrix).norm() / matrix.norm().clamp_min(_LEAST))
+        return _Found(*learning.read(original), LearnedLayer(g, trained, moved))
+
+    def _put(self, found: dict[str, _Found]) -> None:
+        """Use codes from now on."""
+        for name, one in found.items():
+            g, original = one.layer.geometry, self._weights.original(name)
+            decoded = weight_of(on_grid(one.integers, one.grid, g), g.shape, g.op, g.axis)
+            self._weights.put(name, decoded.to(original.device, original.dtype).contiguous())
+            self.layers[name] = one.layer
+        self._found |= found
+
+    def _report(self, result: BlockResult) -> None:
+        self.blocks.append(result)
+        errors = f"error {result.before:.4f} to {result.after:.4f}"
+        self._advance(note=f"{result.name}  {errors}  {peak_bytes() / 1e9:.1f} GB")
+
+
+def _warn_if_few(stage: Stage, goal: Goal, groups: list[dict[str, Any]]) -> None:
+    trained = sum(p.numel() for group in groups for p in group["params"])
+    values = sum(gather(goal.values))
+    if values < trained and is_main():
+        warnings.warn(
+            f"block {stage.name!r}: calibration should give more values than learn, {trained:,}, "
+            f"not {values:,}; give more of it, or let less learn",
+            stacklevel=2,
+        )
+
+
+def _pack(found: _Found) -> dict[str, Any]:
+    zero = found.grid.zero
+    return {
+        "integers": found.integers.cpu(),
+        "scale": found.grid.scale.cpu(),
+        "zero": None if zero is None else zero.cpu(),
+        "trained": found.layer.trained,
+        "moved": found.layer.moved,
+    }
+
+
+def _unpack(item: Mapping[str, Any], g: Geometry) -> _Found:
+    grid = Grid(item["scale"], item["zero"])
+    return _Found(item["integers"], grid, LearnedLayer(g, item["trained"], item["moved"]))
