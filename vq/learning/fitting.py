@@ -36,7 +36,7 @@ class BlockPlan:
     patience : int or None
         Judge after every epoch, end after so many in a row without a smaller error, and keep the
         best state; None judges once, in the end.
-    weights : tuple of float
+    depth_weights : tuple of float
         Of the losses behind the block itself and each of the ``look_ahead`` ones, which add up;
         empty: only the last one counts. Near the model's end, what exists does.
     """
@@ -50,7 +50,7 @@ class BlockPlan:
     seed: int
     held_out: float = 0.0
     patience: int | None = None
-    weights: tuple[float, ...] = ()
+    depth_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         problems = []
@@ -66,13 +66,13 @@ class BlockPlan:
             problems.append(f"held_out must be at least 0 and below 1, not {self.held_out!r}")
         if self.patience is not None and self.patience < 1:
             problems.append(f"patience must be positive, not {self.patience!r}")
-        if self.weights and len(self.weights) != self.look_ahead + 1:
+        if self.depth_weights and len(self.depth_weights) != self.look_ahead + 1:
             problems.append(
-                f"weights must be {self.look_ahead + 1}, one for the block and each behind it, "
-                f"not {len(self.weights)}"
+                f"depth_weights must be {self.look_ahead + 1}, one for the block and each behind "
+                f"it, not {len(self.depth_weights)}"
             )
-        if not all(0 < weight < math.inf for weight in self.weights):
-            problems.append(f"weights must be positive, not {self.weights!r}")
+        if not all(0 < weight < math.inf for weight in self.depth_weights):
+            problems.append(f"depth_weights must be positive, not {self.depth_weights!r}")
         if problems:
             raise ConfigError(bulleted("block-wise training", problems))
 
@@ -134,7 +134,7 @@ class Fitter:
         """What a stage is to give."""
         with distributed.together():
             wanted = self._wanted(stage)
-        return Goal(wanted, self._plan.weights if stage.place is not None else ())
+        return Goal(wanted, self._plan.depth_weights if stage.place is not None else ())
 
     def fit(
         self, stage: Stage, goal: Goal, groups: Sequence[dict[str, Any]] | None = None
@@ -193,7 +193,7 @@ class Fitter:
         self, stream: Stream, stage: Stage, batch: int, boundary: Boundary | None = None
     ) -> list[Tensor]:
         """What counts behind a stage: of a block, and where losses have weights, at every depth."""
-        passed: list[Tensor] | None = [] if self._plan.weights else None
+        passed: list[Tensor] | None = [] if self._plan.depth_weights else None
         found = stream.run(
             stage, batch, ahead=self._plan.look_ahead, boundary=boundary, passed=passed
         )

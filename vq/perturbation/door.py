@@ -41,7 +41,7 @@ class Running(TypedDict, total=False):
 
     epochs: int
     look_ahead: int
-    weights: tuple[float, ...]
+    depth_weights: tuple[float, ...]
     held_out: float
     patience: int | None
     checkpoint_dir: str | os.PathLike[str] | None
@@ -86,7 +86,7 @@ def learn_scalars_(
     *,
     epochs: int = 10,
     look_ahead: int = 0,
-    weights: tuple[float, ...] = (),
+    depth_weights: tuple[float, ...] = (),
     held_out: float = 0.125,
     patience: int | None = 4,
     checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -129,7 +129,7 @@ def learn_scalars_(
         with a cosine that ends at zero.
     look_ahead : int
         Add the losses behind so many further blocks, which are not quantised yet and stay.
-    weights : tuple of float, optional
+    depth_weights : tuple of float, optional
         Of the losses behind the block itself and each further one; 1 each if not given.
     held_out : float
         Share of the batches, the last ones, that judge and do not teach; one at least, unless there
@@ -165,10 +165,10 @@ def learn_scalars_(
     OutputError
         If a checkpoint cannot be written.
     """
-    if look_ahead > 0 and not weights:
-        weights = (1.0,) * (look_ahead + 1)
+    if look_ahead > 0 and not depth_weights:
+        depth_weights = (1.0,) * (look_ahead + 1)
     plan = BlockPlan(
-        epochs, Rates(), look_ahead, "changed", False, (), seed, held_out, patience, weights
+        epochs, Rates(), look_ahead, "changed", False, (), seed, held_out, patience, depth_weights
     )
     if resume and checkpoint_dir is None:
         raise ConfigError("checkpoint_dir must be given to resume, not None")

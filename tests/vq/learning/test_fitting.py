@@ -269,8 +269,8 @@ def test_losses_at_every_depth_add_up_by_their_weights():
     depths = [error(look_ahead=depth) for depth in range(3)]
     for weights in ((1.0, 1.0, 1.0), (0.5, 2.0, 3.0)):
         wanted = sum(w * each for w, each in zip(weights, depths, strict=True))
-        assert error(look_ahead=2, weights=weights) == pytest.approx(wanted, rel=1e-6)
-    beyond = error(look_ahead=9, weights=(1.0,) * 10)  # what exists
+        assert error(look_ahead=2, depth_weights=weights) == pytest.approx(wanted, rel=1e-6)
+    beyond = error(look_ahead=9, depth_weights=(1.0,) * 10)  # what exists
     assert beyond == pytest.approx(sum(error(look_ahead=depth) for depth in range(6)), rel=1e-6)
 
 
@@ -287,8 +287,8 @@ def test_impossible_settings_are_all_named():
         BlockPlan(1, Rates(), 1, "changed", False, (), 0, 0.0, 0, (1.0, -1.0, 1.0))
     assert str(caught.value).splitlines()[1:] == [
         "- patience must be positive, not 0",
-        "- weights must be 2, one for the block and each behind it, not 3",
-        "- weights must be positive, not (1.0, -1.0, 1.0)",
+        "- depth_weights must be 2, one for the block and each behind it, not 3",
+        "- depth_weights must be positive, not (1.0, -1.0, 1.0)",
     ]
 
 

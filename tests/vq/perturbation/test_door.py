@@ -90,7 +90,7 @@ def test_look_ahead_adds_the_losses_of_the_blocks_behind():
         for name, settings in (
             ("none", {}),
             ("one", {"look_ahead": 1}),
-            ("heavy", {"look_ahead": 1, "weights": (1.0, 3.0)}),
+            ("heavy", {"look_ahead": 1, "depth_weights": (1.0, 3.0)}),
         )
     }
     assert [one.name for one in found["one"]] == [f"model.layers.{i}" for i in range(3)]
@@ -133,7 +133,7 @@ def test_what_cannot_be_is_refused_before_work():
     refused(ConfigError, "^checkpoint_dir must be given to resume", resume=True)
     refused(ConfigError, r"- epochs must be positive, not 0$", epochs=0)
     refused(ConfigError, r"patience must be positive, not 0$", patience=0)
-    refused(ConfigError, r"weights must be 2, .* not 1$", look_ahead=1, weights=(1.0,))
+    refused(ConfigError, r"depth_weights must be 2, .* not 1$", look_ahead=1, depth_weights=(1.0,))
     refused(ConfigError, r"layer '0': weight must not learn in float16", model=chain().half())
     books = vq.Recipe({"*": vq.SSVQ(d=4, k=4)})
     refused(UnsupportedLayerError, r"layer '0': format must be int8, int4, .*'ssvq'", recipe=books)
