@@ -1,4 +1,4 @@
-"""``signbook quantize``: a few bits by the compensating solvers, on data, block by block."""
+"""``signbook quantize``: a few bits by what compensates or learns, on data, block by block."""
 
 import copy
 import time
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from signbook.commands.defaults import Defaults
+from signbook.commands.learned import METHODS, learned_of, print_learned
 from signbook.commands.options import DEVICE, SEED, Device, Json, Model, Norms, Out, Seed, Weights
 from signbook.commands.printing import (
     print_rows,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import rescomp
     import vq
     from rescomp.methods import Method
+    from vq.perturbation.door import LearnedResult
 
 __all__ = ["method_named", "run"]
 
@@ -39,6 +41,8 @@ _SOLVER = Defaults("rescomp.settings", "Settings")
 _TUNING = Defaults("rescomp.tuning", "Tuning")
 _DISTILLING = Defaults("vq.learning.distil", "distil_")
 _FITTING = Defaults("rescomp.codebooks.settings", "Fitting")
+_LEARNING = Defaults("vq.perturbation.door", "learn_scalars_")
+_SDE = Defaults("vq.methods.sde", "sde_")
 #: Codebooks of about so many bits. A sign of every sub-vector pays for twice the codewords.
 _CODEBOOKS: dict[str, dict[int, dict[str, Any]]] = {
     "ssvq": {2: {"d": 8, "k": 512, "parity": True}, 3: {"d": 4, "k": 256}},
@@ -57,7 +61,7 @@ def run(
         str,
         typer.Option(
             help="rtn, gptq, gptaq, gptq-r, gptaq-r, qep (exa) or foem; all but rtn also with "
-            "-ssvq or -vq behind them, for codebooks."
+            "-ssvq or -vq behind them, for codebooks. Or lwc, lsi or sde, which learn."
         ),
     ] = "gptq",
     bits: Annotated[
@@ -143,13 +147,28 @@ def run(
         typer.Option(
             min=1,
             help=f"Of --tune; by default {_TUNING.epochs} for blocks, {_DISTILLING.epochs} for "
-            "scales.",
+            f"scales. Of lwc, lsi and sde, {_LEARNING.epochs}.",
         ),
     ] = None,
     look_ahead: Annotated[
         int,
-        typer.Option(min=0, help="Of --tune blocks: measure the loss so many blocks later."),
+        typer.Option(
+            min=0,
+            help="Of --tune blocks: measure the loss so many blocks later. Of lwc, lsi and sde: "
+            "add the losses of so many blocks behind.",
+        ),
     ] = _TUNING.look_ahead,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help=f"Of sde: half the band around the singular values; {_SDE.width} by default.",
+        ),
+    ] = None,
+    corner: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of lsi and sde: leading singular directions that all mix."),
+    ] = None,
     weights: Weights = None,
     batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 16,
     offload: Annotated[
@@ -193,15 +212,26 @@ def run(
         raise ConfigError(
             f"--importance must be 'gradients', not {importance!r}; inputs weigh errors anyway"
         )
+    shares = {"alpha": alpha, "alpha2": alpha2, "beta": beta, "mode": mode}
+    learned = learned_of(
+        method,
+        {"width": width, "corner": corner},
+        epochs,
+        look_ahead,
+        {f"--{name}": value for name, value in shares.items()}
+        | {"--clip": clip, "--dynamic-groups": dynamic_groups, "--importance": importance}
+        | {"--activation-bits": activation_bits, "--tune": tune},
+    )
     solver, kind = _split(method)
-    chosen = method_named(solver, alpha=alpha, alpha2=alpha2, beta=beta, mode=mode)
-    if data is None and chosen.correction() is not None:
+    chosen = method_named(solver if learned is None else "rtn", **shares)
+    needs_data = learned is not None or chosen.correction() is not None
+    if data is None and needs_data:
         raise ConfigError(f"--data must be given for {method}, not left out; only rtn needs none")
     layout = _Layout(bits, group, asymmetric, recipe, kind)
     tuned = tuning_of(
         tune,
-        epochs,
-        look_ahead,
+        epochs if learned is None else None,
+        look_ahead if learned is None else 0,
         data=data is not None,
         compensates=chosen.correction() is not None,
         rounded=activation_bits is not None,
@@ -245,24 +275,51 @@ def run(
             rounded = _rounded(network, layers, activation_bits)
         if task is not None and calibration is not None:
             calibration = part_of(calibration, task)
-        with _of_use(out / "checkpoints"), bar("quantising", len(layers)) as advance:
-            result = rescomp.quantize_(
-                network,
-                calibration,
-                rules,
-                chosen,
-                settings=settings,
-                fitting=fitting,
-                importance=weighed,
-                checkpoint_dir=out / "checkpoints",
-                resume=resume,
-                offload=offload,
-                activations=rounded,
-                norms=norms,
-                tuning=tuned.blocks(),
-                seed=seed,
-                progress=lambda done, total, name: advance(note=name),
-            )
+        result: rescomp.QuantizeResult | LearnedResult
+        facts: dict[str, Any]
+        running: dict[str, Any] = {
+            "checkpoint_dir": out / "checkpoints", "resume": resume, "offload": offload,
+            "seed": seed,
+        }  # fmt: skip
+        with _of_use(out / "checkpoints"):
+            if learned is not None:
+                result = learned.quantize(network, calibration or [], rules, **running)
+                facts = {
+                    "settings": {"method": repr(learned), "rotated": rotate},
+                    "layers": learned.layers(result),
+                }
+            else:
+                with bar("quantising", len(layers)) as advance:
+                    result = rescomp.quantize_(
+                        network,
+                        calibration,
+                        rules,
+                        chosen,
+                        settings=settings,
+                        fitting=fitting,
+                        importance=weighed,
+                        activations=rounded,
+                        norms=norms,
+                        tuning=tuned.blocks(),
+                        progress=lambda done, total, name: advance(note=name),
+                        **running,
+                    )
+                facts = {
+                    "settings": {
+                        "method": repr(chosen),
+                        "solver": repr(settings),
+                        **(
+                            {"codebooks": repr(fitting), "importance": importance}
+                            if _has_codebooks(result)
+                            else {}
+                        ),
+                        **({} if tune is None else {"tuning": repr(tuned)}),
+                        **({} if norms else {"norms": False}),
+                        "rotated": rotate,
+                        "activation_bits": activation_bits,
+                    },
+                    "layers": _layers(result, {chosen.name: solver}),
+                }
         distilled = None
         if original is not None and task is not None:
             distilled = tuned.distil(
@@ -283,20 +340,7 @@ def run(
             "file_bytes": file.file_bytes,
             "bits_per_weight": result.bits_per_weight,
             "method": method,
-            "settings": {
-                "method": repr(chosen),
-                "solver": repr(settings),
-                **(
-                    {"codebooks": repr(fitting), "importance": importance}
-                    if _has_codebooks(result)
-                    else {}
-                ),
-                **({} if tune is None else {"tuning": repr(tuned)}),
-                **({} if norms else {"norms": False}),
-                "rotated": rotate,
-                "activation_bits": activation_bits,
-            },
-            "layers": _layers(result, {chosen.name: solver}),
+            **facts,
             "kept": result.kept,
             **({"blocks": [asdict(one) for one in result.blocks]} if result.blocks else {}),
             **({} if distilled is None else {"distilled": distilled}),
@@ -471,20 +515,30 @@ def _layers(result: "rescomp.QuantizeResult", names: dict[str, str]) -> list[dic
 
 def _print(document: dict[str, Any], damping: float) -> None:
     """Print the layers, and which of them calibration could not settle with ``damping``."""
-    errors = ("error", "asymmetric_error")
-    rows = [
-        layer | {key: "" if layer[key] is None else f"{layer[key]:.3g}" for key in errors}
-        for layer in document["layers"]
-    ]
-    print_table("quantised layers", ("name", "method", "bits_per_weight", *errors, "tokens"), rows)
+    rows = document["layers"]
+    if document["method"] in METHODS:
+        print_learned(rows)
+    else:
+        _print_layers(rows)
     totals = ("file", "file_bytes", "bits_per_weight", "seconds")
     facts = [(key, text(document[key])) for key in totals]
-    if dead := sum(layer["dead_columns"] for layer in rows):
+    if dead := sum(layer.get("dead_columns", 0) for layer in rows):
         facts.append(("dead inputs", f"{dead:,}: always 0 in the data: no weight there matters"))
-    if raised := [layer["name"] for layer in rows if layer["damping"] > damping]:
+    if raised := [layer["name"] for layer in rows if layer.get("damping", 0) > damping]:
         facts.append(("raised damping", ", ".join(raised)))
     if blocks := document.get("blocks"):
-        print_table("tuned blocks", ("name", "before", "after"), blocks)
+        title = "trained blocks" if document["method"] in METHODS else "tuned blocks"
+        print_table(title, ("name", "before", "after"), blocks)
     if distilled := document.get("distilled"):
         facts.append(("loss, distilled", f"{distilled['before']:.4g} to {distilled['after']:.4g}"))
     print_rows("total", facts)
+
+
+def _print_layers(layers: list[dict[str, Any]]) -> None:
+    """Print layers with their errors."""
+    errors = ("error", "asymmetric_error")
+    rows = [
+        layer | {key: "" if layer[key] is None else f"{layer[key]:.3g}" for key in errors}
+        for layer in layers
+    ]
+    print_table("quantised layers", ("name", "method", "bits_per_weight", *errors, "tokens"), rows)

@@ -79,8 +79,10 @@ class LearnedWeight(nn.Module):
     def _coded(self, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Codes minus zeros [O, groups of an output, width], scales and zeros [O, groups]."""
         g = self._geometry
-        ends = ends_of(matrix, g)
-        scale, zero = spanning(*(ends if self.clipping is None else self.clipping(*ends)), g)
-        low, high = levels_of(g, None if zero is None else zero[:, :, None])
+        low, high = ends_of(matrix, g)
+        if self.clipping is not None:
+            low, high = self.clipping(low, high)
+        scale, zero = spanning(low, high, g)
+        levels = levels_of(g, None if zero is None else zero[:, :, None])
         codes = round_through(grouped(matrix, g) / scale[:, :, None], -math.inf, math.inf)
-        return codes.clamp(low, high), scale, zero
+        return codes.clamp(*levels), scale, zero
