@@ -1,0 +1,264 @@
+"""LSI and SDE beside rounding, clipping and compensation, at equal bits, data and epochs.
+
+Works are named by model, bits and group: ``stories260k@w2g32``, ``stories260k@w3g32``,
+``minilm@w2g128``, ``smollm2@w2g64``. All linears in blocks are quantised, by every arm in groups
+with zeros, so that all files have the same bytes. ``rtn`` rounds to nearest. ``lwc`` learns to
+clip; ``lsi`` moves singular values, too; ``sde@16`` a band of width 16 around them, ``sde@random``
+as many entries anywhere; ``full`` all weights, without singular vectors; ``+cl1`` and ``+cl2`` add
+the losses behind one and two further blocks. These train each block for 10 epochs. ``gptq``,
+``gptaq-r`` and ``exa@0.5`` compensate, with searched clipping; they do not train.
+
+A seed draws the calibration, the same for all arms: 32 rows of 256 tokens of stories or of
+WikiText-2's "calibrate" part (SmolLM2), two to a step, or at least 16,384 tokens of sentences
+(MiniLM). The last eighth judges blocks, and does not teach. Judged by nats per token on 120
+stories, by perplexity on 16 rows of 512 tokens of WikiText-2's "judge" part, or by 1 - cosine of
+the embeddings of 512 sentences to those of fp32. ``second`` is the same metric on another text,
+Shakespeare. ``block_loss``: mean over blocks of the squared error over the variance of the
+unquantised block's output, each arm on its own stream, on the calibration; ``block_spread`` is the
+standard deviation over blocks, over that mean. ``moved`` is how far weights were moved before they
+were rounded, relative to their size, ``trained`` how many numbers learnt. Seconds are the
+processor's, from model to quantised model; ``peak_mb`` is all that the process held until then.
+
+--quick: stories260k@w2g32, one seed, half the calibration, 3 epochs, 40 stories.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from alone import alone
+from harness import Bench
+from subjects import SUBJECTS
+from torch import Tensor, nn
+
+import vq
+from rescomp import Clip, Settings, quantize_
+from signbook.commands.quantize import method_named
+from signbook.data.factories import tinyshakespeare, tinystories, wikitext2
+from signbook.data.files import data_file
+from signbook.data.texts import sentences_of
+from signbook.evaluation import evaluate
+from signbook.tasks import Embedding, LanguageModelling
+from signbook.zoo.minilm import minilm_tokenizer, tokenize
+from signbook.zoo.smollm2 import smollm2
+from vq.learning.observed import Observed, blocks_of
+from vq.methods.lsi import lsi_
+from vq.methods.lwc import lwc_
+from vq.methods.sde import sde_
+from vq.perturbation.door import LearnedResult
+from vq.recipe.footprint import peak_bytes
+
+ARMS = (
+    *("rtn", "lwc", "lsi", "sde@4", "sde@16", "sde@random", "sde@16+cl1", "sde@16+cl2", "full"),
+    *("gptq", "gptaq-r", "exa@0.5"),
+)
+#: Enough of them for a model of 135 million weights.
+LARGE = ("rtn", "lwc", "lsi", "sde@16", "gptaq-r")
+KINDS = {2: vq.Int2, 3: vq.Int3}
+ROWS, ROW_TOKENS, STEP_ROWS = 32, 256, 2
+EPOCHS, QUICK_EPOCHS = 10, 3
+WIDTH = 16
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is compared on one model at one number of bits."""
+
+    subject: str
+    bits: int
+    group: int
+    arms: tuple[str, ...] = ARMS
+    seeds: int = 3
+
+    @property
+    def name(self) -> str:
+        """For example ``stories260k@w2g32``."""
+        return f"{self.subject}@w{self.bits}g{self.group}"
+
+
+WORKS = {
+    work.name: work
+    for work in (
+        Work("stories260k", 2, 32),
+        Work("stories260k", 3, 32),
+        Work("minilm", 2, 128),
+        Work("smollm2", 2, 64, LARGE, 2),
+    )
+}
+QUICK = "stories260k@w2g32"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, its calibration by seed, and its score; ``quick`` is of all a part."""
+
+    model: nn.Module
+    layers: str
+    calibration: Callable[[int], list[Any]]
+    score: Callable[[nn.Module], dict[str, float]]
+
+
+def stories260k(quick: bool) -> Subject:
+    """Learns and is judged by stories, and by Shakespeare."""
+    found = SUBJECTS["stories260k"]()
+    texts = {
+        "nats_per_token": tinystories(limit=40 if quick else 120, batch=16),
+        "second": tinyshakespeare(limit=16 if quick else 64),
+    }
+
+    def calibration(seed: int) -> list[Tensor]:
+        rows = torch.cat(found.calibration(seed))[: ROWS // 2 if quick else ROWS]
+        return list(rows.split(STEP_ROWS))
+
+    return Subject(found.model, found.layers, calibration, partial(_read, texts, "nats_per_token"))
+
+
+def smollm2_135m(quick: bool) -> Subject:
+    """Learns and is judged by an encyclopaedia, and by Shakespeare."""
+    text: dict[str, Any] = {"batch": 1, "length": 512, "tokenizer": "smollm2"}
+    texts = {
+        "perplexity": wikitext2(part="judge", limit=16, detokenize=True, **text),
+        "second": tinyshakespeare(limit=8, **text),
+    }
+
+    def calibration(seed: int) -> list[Tensor]:
+        drawn = wikitext2(
+            part="calibrate", limit=ROWS, batch=STEP_ROWS, length=ROW_TOKENS, detokenize=True,
+            tokenizer="smollm2", seed=seed,
+        )  # fmt: skip
+        return [{"input_ids": tokens} for tokens, _ in drawn.batches]  # type: ignore[misc]
+
+    return Subject(smollm2(), "model.layers.*", calibration, partial(_read, texts, "perplexity"))
+
+
+def _read(texts: dict[str, LanguageModelling], metric: str, model: nn.Module) -> dict[str, float]:
+    return {n: evaluate(model, t, progress=False).metrics[metric] for n, t in texts.items()}
+
+
+def minilm(quick: bool) -> Subject:
+    """Learns and is judged by sentences of an encyclopaedia, and by those of plays."""
+    found = SUBJECTS["minilm"]()
+    known = minilm_tokenizer()
+    plays = data_file("tinyshakespeare/input.txt").read_text(encoding="utf-8")
+    lines = sentences_of(plays.split("\n\n"), 512)
+    second = Embedding([tokenize(known, lines[i : i + 32]) for i in range(0, len(lines), 32)])
+
+    def score(model: nn.Module) -> dict[str, float]:
+        other = evaluate(model, second, reference=found.model, progress=False).metrics
+        return {"embedding_error": found.score(model), "second": 1 - other["embedding_cosine"]}
+
+    return Subject(found.model, found.layers, found.calibration, score)
+
+
+MODELS: dict[str, Callable[[bool], Subject]] = {
+    "stories260k": stories260k,
+    "minilm": minilm,
+    "smollm2": smollm2_135m,
+}
+
+
+def measured(work: Work, arm: str, seed: int, quick: bool) -> dict[str, float]:
+    """Quantise by an arm, and judge."""
+    subject = MODELS[work.subject](quick)
+    model, data = copy.deepcopy(subject.model), subject.calibration(seed)
+    recipe = vq.Recipe({subject.layers: KINDS[work.bits](group=work.group, zeros=True)})
+    start = time.process_time()
+    facts = quantised(model, recipe, arm, data, seed, QUICK_EPOCHS if quick else EPOCHS)
+    facts |= {"seconds": time.process_time() - start, "peak_mb": peak_bytes() / 1e6}
+    losses = block_losses(model, subject.model, data)
+    mean = sum(losses) / len(losses)
+    variance = sum((loss - mean) ** 2 for loss in losses) / len(losses)
+    facts |= {"block_loss": mean, "block_spread": math.sqrt(variance) / mean}
+    return subject.score(model) | facts
+
+
+def quantised(
+    model: nn.Module, recipe: vq.Recipe, arm: str, data: list[Any], seed: int, epochs: int
+) -> dict[str, float]:
+    """Quantise in place by an arm; what there is to say of that."""
+    learnt = _learnt(model, recipe, arm, data, seed, epochs)
+    if learnt is not None:
+        weights = sum(layer.geometry.weights for layer in learnt.layers)
+        moved = sum(layer.moved**2 * layer.geometry.weights for layer in learnt.layers) / weights
+        return {
+            "bits_per_weight": learnt.bits_per_weight,
+            "trained": sum(layer.trained for layer in learnt.layers),
+            "moved": math.sqrt(moved),
+        }
+    name, _, share = arm.partition("@")
+    options: dict[str, Any] = {"beta": float(share)} if share else {}
+    settings = Settings(clip=None if name == "rtn" else Clip(), measure=False)
+    method = method_named(name, **options)
+    found = quantize_(model, data, recipe, method, settings=settings, seed=seed)
+    return {"bits_per_weight": found.bits_per_weight}
+
+
+def _learnt(
+    model: nn.Module, recipe: vq.Recipe, arm: str, data: list[Any], seed: int, epochs: int
+) -> LearnedResult | None:
+    """Train by an arm that does; None of others."""
+    name, _, ahead = arm.partition("+cl")
+    base, _, width = name.partition("@")
+    run: dict[str, Any] = {
+        "epochs": epochs, "look_ahead": int(ahead or 0), "seed": seed, "progress": False,
+    }  # fmt: skip
+    if base == "lwc":
+        return lwc_(model, data, recipe, **run)
+    if base == "lsi":
+        return lsi_(model, data, recipe, **run)
+    if base == "full":
+        return sde_(model, data, recipe, full=True, **run)
+    if width == "random":
+        return sde_(model, data, recipe, width=WIDTH, random=seed, **run)
+    return sde_(model, data, recipe, width=int(width), **run) if base == "sde" else None
+
+
+@torch.no_grad()
+def block_losses(model: nn.Module, original: nn.Module, data: list[Any]) -> list[float]:
+    """Squared error of every block's output over the variance of the original's."""
+    names = blocks_of(model)
+    sums = torch.zeros(len(names), 4, dtype=torch.float64)
+    for batch in data:
+        both = [_outputs(one, names, batch) for one in (model, original)]
+        for i, (mine, theirs) in enumerate(zip(*both, strict=True)):
+            error = (mine - theirs).double().square().sum()
+            wide = theirs.double()
+            sums[i] += torch.stack(
+                [error, wide.sum(), wide.square().sum(), torch.tensor(float(wide.numel()))]
+            )
+    error, total, squares, count = sums.unbind(1)
+    return (error / (squares - total.square() / count)).tolist()
+
+
+def _outputs(model: nn.Module, names: list[str], batch: Any) -> Iterator[Tensor]:
+    observed = Observed(model.eval(), names)
+    seen = observed(**batch) if isinstance(batch, dict) else observed(batch)
+    return (block[0] for block in seen.blocks)
+
+
+def planned(bench: Bench) -> Iterator[tuple[Work, str, int]]:
+    """Works, arms and seeds to measure: all arms of a seed before the next one."""
+    for name in [QUICK] if bench.quick else bench.works:
+        work = WORKS[name]
+        for seed in bench.seeds[: 1 if bench.quick else work.seeds]:
+            for arm in bench.arms:
+                if arm in work.arms:
+                    yield work, arm, seed
+
+
+def main() -> None:
+    """Measure every row and print the table."""
+    bench = Bench("sde", __doc__, seeds=3, works=tuple(WORKS), arms=ARMS)
+    for work, arm, seed in planned(bench):
+        run = partial(alone, measured, work, arm, seed, bench.quick)
+        bench.measure(work.name, arm, seed, run)
+    bench.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The bench of SDE: arms at equal bits, the loss of blocks by hand, and a whole measurement."""
+
+import json
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import bench.sde as study
+import vq
+from bench.harness import Bench
+from vq.methods.sde import sde_
+
+ARMS = ("rtn", "lwc", "lsi", "sde@4", "sde@random", "sde@16+cl1", "full", "gptq", "exa@0.5")
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(*[nn.Sequential(nn.Linear(20, 20), nn.Tanh()) for _ in range(2)]).eval()
+
+
+def data(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(32, 20, generator=generator) for _ in range(4)]
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """A small model in this process."""
+
+    def subject(quick):
+        return study.Subject(network(), "*", data, lambda m: {"nats_per_token": 1.0, "second": 2.0})
+
+    monkeypatch.setitem(study.MODELS, "stories260k", subject)
+    monkeypatch.setattr(study, "alone", lambda function, *given: function(*given))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:block .* calibration should give more values")
+def test_arms_are_equal_in_bits_and_tell_what_they_did(small, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["sde", "--quick", "--json", "found.json", "--arms", *ARMS])
+    study.main()
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert {row["work"] for row in rows} == {study.QUICK}
+    assert len({row["bits_per_weight"] for row in rows}) == 1
+    found = {(row["arm"], row["metric"]): row["mean"] for row in rows}
+    for arm in ARMS:
+        assert found[arm, "block_loss"] > 0 and found[arm, "seconds"] >= 0
+        assert (arm, "nats_per_token") in found and (arm, "second") in found
+        assert ((arm, "trained") in found) == (arm not in ("rtn", "gptq", "exa@0.5"))
+    assert found["lsi", "trained"] < found["sde@4", "trained"] < found["full", "trained"]
+    assert found["sde@random", "trained"] == found["sde@16+cl1", "trained"]
+    assert found["lwc", "moved"] == 0 < found["lsi", "moved"]
+
+
+def test_losses_of_blocks_by_hand():
+    model, original = network(), network()
+    vq.compress_(model, vq.Recipe({"*": vq.Int2(group=4)}), progress=False)
+    whole, batches = torch.cat(data(0)), data(0)
+    first, second = study.block_losses(model, original, batches)
+    with torch.no_grad():
+        mine, theirs = model[0](whole), original[0](whole)
+        assert first == pytest.approx(float((mine - theirs).square().mean() / theirs.var()), 1e-3)
+        mine, theirs = model[1](mine), original[1](theirs)
+    assert second == pytest.approx(float((mine - theirs).square().mean() / theirs.var()), 1e-3)
+
+
+def test_arms_say_what_is_called(monkeypatch):
+    asked = []
+    monkeypatch.setattr(study, "sde_", lambda *args, **given: asked.append(given))
+    for arm in ("sde@4", "sde@random", "sde@16+cl2", "full"):
+        study._learnt(None, None, arm, [], 3, 7)
+    run = {"epochs": 7, "seed": 3, "progress": False}
+    assert asked == [
+        {"width": 4, "look_ahead": 0} | run,
+        {"width": 16, "random": 3, "look_ahead": 0} | run,
+        {"width": 16, "look_ahead": 2} | run,
+        {"full": True, "look_ahead": 0} | run,
+    ]
+    assert study._learnt(None, None, "gptq", [], 0, 1) is None
+    assert sde_ is not study.sde_
+
+
+def test_pieces_are_planned(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def plan(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sde", *arguments])
+        bench = Bench("sde", "What.", seeds=3, works=tuple(study.WORKS), arms=study.ARMS)
+        return [(work.name, arm, seed) for work, arm, seed in study.planned(bench)]
+
+    whole = plan()
+    assert len(whole) == len(set(whole)) == 3 * 3 * 12 + 2 * 5
+    assert {seed for work, _, seed in whole if work == "smollm2@w2g64"} == {0, 1}
+    assert plan("--quick") == [(study.QUICK, arm, 0) for arm in study.ARMS]
+    assert plan("--works", "smollm2@w2g64", "--arms", "full", "lsi", "--seeds", "1") == [
+        ("smollm2@w2g64", "lsi", 0)
+    ]
