@@ -34,7 +34,15 @@ root_doc = "README"
 
 #: Pages by the headings of the sidebar; a page that is missing here fails the build.
 PAGES = {
-    "Use": ["usage", "recipes", "training", "assignments", "models-and-data", "exports"],
+    "Use": [
+        "usage",
+        "recipes",
+        "training",
+        "assignments",
+        "perturbation",
+        "models-and-data",
+        "exports",
+    ],
     "Compensating quantisers": [
         "scalar-quantizers",
         "scalar-models",
