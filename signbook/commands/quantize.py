@@ -220,7 +220,9 @@ def run(
         look_ahead,
         {f"--{name}": value for name, value in shares.items()}
         | {"--clip": clip, "--dynamic-groups": dynamic_groups, "--importance": importance}
-        | {"--activation-bits": activation_bits, "--tune": tune},
+        | {"--activation-bits": activation_bits, "--tune": tune}
+        | {"--damping": damping != _SOLVER.damping, "--no-measure": not measure}
+        | {"--no-activation-order": not activation_order},
     )
     solver, kind = _split(method)
     chosen = method_named(solver if learned is None else "rtn", **shares)

@@ -110,7 +110,9 @@ def test_bad_input_is_one_error(tmp_path):
     assert "--data must be given for sde, not left out; only rtn" in refused(*given)
     wide = refused(*given, "--data", DATA)
     assert "layer '2': width must be below its rank, 12, not 16" in wide
-    assert "--clip must stand without" in refused(*given, "--data", DATA, "--clip")
+    for option in (["--clip"], ["--damping", "0.1"], ["--no-activation-order"], ["--no-measure"]):
+        said = refused(*given, "--data", DATA, *option)
+        assert f"{option[0]} must stand without --method sde, which has no use of it" in said
     assert not list(tmp_path.glob("*.safetensors"))
 
 
