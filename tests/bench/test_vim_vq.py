@@ -39,6 +39,8 @@ def test_arms_are_trained_as_they_are_named(monkeypatch):
     for arm in ("control", "once", "vim-vq", "vim-vq+signs"):
         model, facts = one.made(arm, teacher, images[:4], 1e-2, 0)
         assert study.divergence(model, teacher, images[:4]) > 0 and facts["seconds"] > 0
+        faster, _ = one.made(arm, teacher, images[:4], 1e-1, 0)
+        assert study.divergence(faster, model, images[:4]) > 0, "at another rate"
     assert decided[1, None] == (1, 0)
     assert decided[4, 1.0][0] == 0 < decided[4, 1.0][1]
     assert decided[4, None][0] == 1

@@ -61,3 +61,10 @@ def test_errors_are_taken_on_other_trajectories_and_leave_no_trace(small):
     torch.manual_seed(5)
     assert study.error(model, small) == study.error(model, small) > 0
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("arm", ["vq4dit@1", "vq4dit@3+signs"])
+def test_arms_learn_at_the_rate_that_was_chosen(arm, small):
+    found = [study.made(arm, small, rate, 0, 1)[0] for rate in (1e-2, 1e-2, 1e-1)]
+    errors = [study.error(model, small) for model in found]
+    assert errors[0] == errors[1] != errors[2]
