@@ -1,6 +1,5 @@
 """Quantise a whole model on calibration data, block by block, in place."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from rescomp.settings import Settings
 from rescomp.tuning import Tuning
 from rescomp.worker import LayerReport, LayersDone, Worker, off
 from vq.activations.tokens import ActivationQuantizer
-from vq.calibration.batches import Batch, as_it_was, each, fingerprint, split
+from vq.calibration.batches import Batch, as_it_was, each, fingerprint, fingerprint_of_all
 from vq.calibration.lengths import check_length
 from vq.calibration.memory import enough_memory
 from vq.calibration.norms import Norms, run_on, warn_of_norms
@@ -230,13 +229,8 @@ def quantize_(
     _check(selection.layers, method)
     weighed = importance_of(selection.layers, importance or {})
     check_length(model, data)
-    with together():
-        data_hash = (
-            fingerprint(split(batch)[0] for batch in data) if data else Provenance().calibration
-        )
-    hashes = gather(data_hash)
-    joined = hashlib.sha256(" ".join(hashes).encode()).hexdigest()
-    calibration = data_hash if len(hashes) == 1 else joined
+    any_data = any(gather(bool(data)))
+    calibration = fingerprint_of_all(data) if any_data else Provenance().calibration
     store = None
     if checkpoint_dir is not None:
         marks = fingerprint_of(model, calibration, rules, method, settings, fitting, seed)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vq import distributed
 from vq.calibration.memory import is_out_of_memory
 from vq.errors import ConfigError, SignbookError
 
@@ -25,6 +26,7 @@ __all__ = [
     "each",
     "feed",
     "fingerprint",
+    "fingerprint_of_all",
     "on_batch",
     "over_tensors",
     "repeatable",
@@ -203,6 +205,20 @@ def fingerprint(batches: Iterable[Batch]) -> str:
 
     feed(batches, add)
     return digest.hexdigest()
+
+
+def fingerprint_of_all(batches: Iterable[Batch]) -> str:
+    """:func:`fingerprint` of the inputs of all processes' batches; one process's is its own.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`fingerprint`, in every process.
+    """
+    with distributed.together():
+        own = fingerprint(split(batch)[0] for batch in batches)
+    found = distributed.gather(own)
+    return own if len(found) == 1 else hashlib.sha256(" ".join(found).encode()).hexdigest()
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:

@@ -6,7 +6,6 @@ whatever is trainable in a block learns, at the rates of :mod:`vq.learning.rates
 that it is given.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ import torch
 from torch import nn
 
 from vq import distributed
-from vq.calibration.batches import Batch, as_it_was, each, fingerprint, split
+from vq.calibration.batches import Batch, as_it_was, each, fingerprint_of_all
 from vq.calibration.memory import enough_memory
 from vq.calibration.stages import stages_of
 from vq.calibration.streams import Runner, Stream, Streams
@@ -142,9 +141,7 @@ def finetune_blocks_(
     if resume and checkpoint_dir is None:
         raise ConfigError("checkpoint_dir must be given to resume, not None")
     data = list(each(batches))
-    with distributed.together():
-        data_hash = fingerprint(split(batch)[0] for batch in data)
-    hashes = distributed.gather(data_hash)
+    data_hash = fingerprint_of_all(data)
     if distributed.ranks() > 1:
         distributed.require_same("weights to train", digest_of(model))
         distributed.require_same("settings and the number of batches", [repr(plan), len(data)])
@@ -152,7 +149,7 @@ def finetune_blocks_(
     if checkpoint_dir is not None:
         marks = marks_of(model) | {
             "teacher": digest_of(teacher),
-            "data": hashlib.sha256(" ".join(hashes).encode()).hexdigest(),
+            "data": data_hash,
             "settings": repr(plan),
             "processes": str(distributed.ranks()),
         }

@@ -1,6 +1,5 @@
 """Let scalar weights learn, block by block, in place."""
 
-import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from vq import distributed
-from vq.calibration.batches import Batch, as_it_was, each, fingerprint, split
+from vq.calibration.batches import Batch, as_it_was, each, fingerprint_of_all
 from vq.calibration.lengths import check_length
 from vq.calibration.memory import enough_memory
 from vq.calibration.stages import stages_of
@@ -177,11 +176,7 @@ def learn_scalars_(
     check_storable(model, selection)
     _check(selection.layers, composition)
     check_length(model, data)
-    with distributed.together():
-        data_hash = fingerprint(split(batch)[0] for batch in data)
-    hashes = distributed.gather(data_hash)
-    joined = hashlib.sha256(" ".join(hashes).encode()).hexdigest()
-    calibration = data_hash if len(hashes) == 1 else joined
+    calibration = fingerprint_of_all(data)
     if distributed.ranks() > 1:
         distributed.require_same("weights to train", digest_of(model))
         distributed.require_same("settings", [repr(plan), repr(composition)])

@@ -9,8 +9,16 @@ from torch import nn
 
 import vq
 from tests.vq.models import Net, unchanged
-from vq import SSVQ, Recipe
-from vq.calibration.batches import call_model, each, fingerprint, on_batch, split, to_device
+from vq import SSVQ, Recipe, distributed
+from vq.calibration.batches import (
+    call_model,
+    each,
+    fingerprint,
+    fingerprint_of_all,
+    on_batch,
+    split,
+    to_device,
+)
 from vq.errors import ConfigError
 
 
@@ -60,6 +68,20 @@ def test_fingerprint_depends_on_values_shapes_and_dtypes():
     data = [[x], [x.reshape(2, 3)], [x.double()], [(x, x)], [{"a": x}], [x + 1]]
     assert len({fingerprint(d) for d in data}) == len(data)
     assert fingerprint([x]) == fingerprint([x.clone()])
+
+
+def test_one_process_has_its_own_fingerprint_less_the_targets():
+    x, y = torch.arange(6.0), torch.ones(1)
+    assert fingerprint_of_all([(x, y)]) == fingerprint([x])
+
+
+def test_the_fingerprint_of_all_tells_which_process_has_what(monkeypatch):
+    x = torch.arange(6.0)
+    found = []
+    for others in ("a", "b"):
+        monkeypatch.setattr(distributed, "gather", lambda own, last=others: [own, last])
+        found.append(fingerprint_of_all([x]))
+    assert len({*found, fingerprint([x])}) == 3
 
 
 @pytest.mark.parametrize(
