@@ -49,7 +49,7 @@ PAGES = {
         "compensated-codebooks",
         "scalars-and-codebooks",
     ],
-    "Formats": ["spec-vqstream-1", "spec-integer-graph", "stability"],
+    "Formats": ["spec-vqstream-1", "spec-vqstream-2", "spec-integer-graph", "stability"],
     "Hardware": ["accelerator", "registers", "hardware-checks", "memory"],
     "Measure": ["cycle-model", "workloads", "sweeps", "reports", "peers"],
     "Findings": ["results", "demo", "log", "/examples/README"],

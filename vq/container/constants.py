@@ -1,4 +1,4 @@
-"""Numbers and names that the writer, the readers and the hardware share (``vqstream/1``)."""
+"""Numbers and names that the writer, the readers and the hardware share."""
 
 __all__ = [
     "AXES",
@@ -12,15 +12,22 @@ __all__ = [
     "INDEX_BITS_MAX",
     "INTEGER_PREFIX",
     "LAYOUT",
+    "LAYOUTS",
     "METHODS",
     "OPS",
     "PAGE_BYTES",
+    "RUNTIME_LAYOUT",
+    "RUNTIME_PREFIX",
     "SCALE_MAX",
     "SUBVECTOR_MAX",
     "TILE_OUTPUTS",
 ]
 
+#: Of files whose weights are all there is to a model.
 LAYOUT = "vqstream/1"
+#: Of files with parts that remain at run time, without which the weights mean something else.
+RUNTIME_LAYOUT = "vqstream/2"
+LAYOUTS = (LAYOUT, RUNTIME_LAYOUT)
 
 #: Sub-vectors in one full chunk of a stream: the widest bus, so that a plane is whole beats.
 CHUNK_SUBVECTORS = 512
@@ -32,6 +39,8 @@ PAGE_BYTES = 4096
 TILE_OUTPUTS = 16
 #: What the names of an integer graph's tensors begin with; a model's own must not.
 INTEGER_PREFIX = "_integer."
+#: What the names of the tensors begin with that remain at run time; a model's own must not.
+RUNTIME_PREFIX = "_runtime."
 #: Widest index, in bits.
 INDEX_BITS_MAX = 16
 #: Longest sub-vector, in weights.

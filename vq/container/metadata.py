@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from vq.container.constants import LAYOUT
+from vq.container.constants import LAYOUT, LAYOUTS, RUNTIME_LAYOUT, RUNTIME_PREFIX
 from vq.container.geometry import Geometry
 from vq.container.header import is_sha256, parse_json
 from vq.container.plan import Provenance
@@ -30,12 +30,14 @@ class Metadata:
     kept : dict of name to (dtype, shape)
         Tensors stored as they are, in file order.
     hashes : dict of tensor name to its sha256, 64 hexadecimal digits
+    layout : str
     """
 
     provenance: Provenance
     layers: list[Geometry]
     kept: dict[str, tuple[str, tuple[int, ...]]]
     hashes: dict[str, str]
+    layout: str
 
 
 def parse_metadata(metadata: dict[str, str], tensors: Collection[str]) -> Metadata:
@@ -47,9 +49,10 @@ def parse_metadata(metadata: dict[str, str], tensors: Collection[str]) -> Metada
         If the layout is unknown, a key is missing or unknown, or a value is malformed.
     """
     layout = metadata.get("layout")
-    if layout != LAYOUT:
+    if layout not in LAYOUTS:
+        known = " or ".join(map(repr, LAYOUTS))
         raise ContainerError(
-            f"layout must be {LAYOUT!r}, not {layout!r}; a newer signbook may read it"
+            f"layout must be {known}, not {layout!r}; a newer signbook may read it"
         )
     for key in sorted(_KEYS ^ metadata.keys()):
         raise ContainerError(f"metadata {key!r} is {'missing' if key in _KEYS else 'unknown'}")
@@ -58,7 +61,12 @@ def parse_metadata(metadata: dict[str, str], tensors: Collection[str]) -> Metada
         raise ContainerError("geometry must match its sha256; the file is damaged")
     layers, kept = _geometry(parse_json(metadata["geometry"], "geometry"))
     hashes = _hashes(parse_json(metadata["sha256"], "metadata 'sha256'"), tensors)
-    return Metadata(_provenance(metadata), layers, kept, hashes)
+    if layout == RUNTIME_LAYOUT and not any(name.startswith(RUNTIME_PREFIX) for name in kept):
+        raise ContainerError(
+            f"layout must be {LAYOUT!r} of a file in which nothing remains at run time, not "
+            f"{layout!r}"
+        )
+    return Metadata(_provenance(metadata), layers, kept, hashes, layout)
 
 
 def _provenance(metadata: dict[str, str]) -> Provenance:

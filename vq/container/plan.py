@@ -7,7 +7,7 @@ not exist yet.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vq.container.constants import GRANULE_BYTES, LAYOUT
+from vq.container.constants import GRANULE_BYTES, LAYOUT, RUNTIME_LAYOUT, RUNTIME_PREFIX
 from vq.container.geometry import Geometry, is_text, round_up
 from vq.container.header import (
     TensorSpec,
@@ -62,6 +62,7 @@ class FilePlan:
     data_offset: int
     geometry_json: str
     provenance: Provenance
+    layout: str = LAYOUT
 
     @property
     def file_bytes(self) -> int:
@@ -72,7 +73,7 @@ class FilePlan:
         """Serialise the header with the hashes of the tensors, each 64 digits."""
         p = self.provenance
         metadata = {
-            "layout": LAYOUT,
+            "layout": self.layout,
             "tool": p.tool,
             "recipe": p.recipe,
             "seed": f"{p.seed:020d}",
@@ -96,7 +97,7 @@ def plan_file(
     layers : sequence of Geometry
         Compressed layers in execution order.
     kept : mapping of name to (dtype, shape)
-        Tensors stored as they are.
+        Tensors stored as they are; those that remain at run time decide the layout.
     provenance : Provenance
 
     Raises
@@ -121,12 +122,14 @@ def plan_file(
         "kept": [[name, dtype, list(shape)] for name, (dtype, shape) in kept.items()],
     }
     text = canonical_json(geometry)
+    remains = any(name.startswith(RUNTIME_PREFIX) for name in kept)
+    layout = RUNTIME_LAYOUT if remains else LAYOUT
     # Offsets in the header count from the data section, so its length does not depend on itself.
-    relative = FilePlan([TensorSpec(*row) for row in rows], 0, text, provenance)
+    relative = FilePlan([TensorSpec(*row) for row in rows], 0, text, provenance, layout)
     empty = dict.fromkeys((t.name for t in relative.tensors), _NO_HASH)
     base = len(relative.header(empty, _NO_HASH))
     tensors = [TensorSpec(n, d, s, base + offset) for n, d, s, offset in rows]
-    return FilePlan(tensors, base, text, provenance)
+    return FilePlan(tensors, base, text, provenance, layout)
 
 
 def _tensors(

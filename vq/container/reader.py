@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vq.container import codec, order
-from vq.container.constants import SCALE_MAX
+from vq.container.constants import RUNTIME_LAYOUT, SCALE_MAX
 from vq.container.geometry import Geometry
 from vq.container.header import Header, is_pad, parse_header
 from vq.container.metadata import Metadata, parse_metadata
 from vq.container.plan import SCALES, plan_file
+from vq.container.runtime import PARTS, RuntimePart, is_runtime_tensor, parse_parts
 from vq.container.writer import Kept
-from vq.errors import ContainerError
+from vq.errors import ConfigError, ContainerError
 
 __all__ = ["Container", "LayerEntry", "Span", "open_container"]
 
@@ -77,6 +79,9 @@ class Container:
     layers : tuple of LayerEntry
         In execution order.
     provenance : Provenance
+    layout : str
+    runtime : tuple of RuntimePart
+        What remains in the model at run time; the weights alone are not the model then.
     kept_shapes : mapping of str to (str, tuple of int)
         Type and shape of the tensors stored as they are, by name, in file order.
     """
@@ -110,7 +115,7 @@ class Container:
 
     def _open(self, header: Header) -> None:
         metadata = parse_metadata(header.metadata, header.tensors)
-        self.provenance = metadata.provenance
+        self.provenance, self.layout = metadata.provenance, metadata.layout
         self._hashes = metadata.hashes
         self._check_layout(header, metadata)
         self._specs = header.tensors
@@ -122,6 +127,15 @@ class Container:
         for name in self._specs:
             if is_pad(name) and self.tensor_bytes(name).any():
                 raise ContainerError(f"tensor {name!r}: padding must be zero")
+        self.runtime = self._runtime()
+
+    def _runtime(self) -> tuple[RuntimePart, ...]:
+        if self.layout != RUNTIME_LAYOUT:
+            return ()
+        if PARTS not in self.kept_shapes:
+            raise ContainerError(f"tensor {PARTS!r}: must be in a file of {RUNTIME_LAYOUT}")
+        geometries = {name: entry.geometry for name, entry in self._by_name.items()}
+        return parse_parts(self.tensor_bytes(PARTS).tobytes(), self.kept_shapes, geometries)
 
     def _check_layout(self, header: Header, metadata: Metadata) -> None:
         """Require exactly the tensors that the geometry implies, in their places."""
@@ -355,6 +369,49 @@ class Container:
     def kept_names(self) -> tuple[str, ...]:
         """Names of the tensors stored as they are, in file order."""
         return tuple(self.kept_shapes)
+
+    def runtime_facts(self) -> dict[str, list[dict[str, Any]]]:
+        """What documents say of the parts that remain at run time; nothing if there are none.
+
+        ``runtime`` lists them, each with its ``kind``, ``layers``, ``bytes`` in the file, and
+        ``macs_per_token`` in all its layers together
+        (:meth:`vq.container.runtime.RuntimePart.macs_per_token`).
+        """
+        layers = {name: entry.geometry for name, entry in self._by_name.items()}
+        rows = [
+            {
+                "kind": part.kind,
+                "layers": list(part.layers),
+                "bytes": part.nbytes,
+                "macs_per_token": part.macs_per_token(layers),
+            }
+            for part in self.runtime
+        ]
+        return {"runtime": rows} if rows else {}
+
+    def is_own(self, name: str) -> bool:
+        """Whether a kept tensor is one of the model's state, as far as this layout says."""
+        return self.layout != RUNTIME_LAYOUT or not is_runtime_tensor(name)
+
+    def require_plain(self, what: str) -> None:
+        """Refuse a file in which parts remain at run time.
+
+        Parameters
+        ----------
+        what : str
+            What cannot have them, as the error says it.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if self.runtime:
+            kinds = ", ".join(dict.fromkeys(part.kind for part in self.runtime))
+            raise ConfigError(
+                f"{self.path}: {what} must be made of a file whose weights are all there is, but "
+                f"parts remain at run time ({kinds}), without which its weights mean something "
+                "else; quantise by a method that leaves none"
+            )
 
     def kept(self, name: str) -> Kept:
         """A tensor stored as it is."""

@@ -17,6 +17,7 @@ from vq.container.constants import GROUPED_BITS, SCALE_MAX, TILE_OUTPUTS
 from vq.container.geometry import Geometry
 from vq.container.header import is_pad
 from vq.container.plan import SCALES, FilePlan, Provenance, plan_file
+from vq.container.runtime import PARTS, parse_parts
 from vq.errors import ContainerError, OutputError
 
 __all__ = ["Kept", "Layer", "atomic_file", "atomic_files", "write_container", "write_planned"]
@@ -309,6 +310,9 @@ def write_container(
         If the place cannot be written (no such folder, no permission, disk full).
     """
     kept = kept or {}
+    if PARTS in kept:
+        shapes = {name: (t.dtype, t.shape) for name, t in kept.items()}
+        parse_parts(kept[PARTS].data, shapes, {x.geometry.name: x.geometry for x in layers})
     plan = plan_file(
         [layer.geometry for layer in layers],
         {name: (t.dtype, t.shape) for name, t in kept.items()},

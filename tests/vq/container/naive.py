@@ -20,7 +20,7 @@ class NaiveFile:
         (length,) = struct.unpack("<Q", data[:8])
         table = json.loads(data[8 : 8 + length])
         metadata = table.pop("__metadata__")
-        assert metadata["layout"] == "vqstream/1"
+        assert metadata["layout"] in ("vqstream/1", "vqstream/2")
         self.rom = rom or {}
         self.tensors = {}
         for name, row in table.items():

@@ -211,8 +211,19 @@ KNOWN = r"dtype must be a known one, not "
 SIZES = r"shape must be at most 8 sizes below 2\*\*48, not "
 OFFSETS = r"data_offsets must be two offsets, not "
 
-of_meta("layout", r"layout must be 'vqstream/1', not 'vqstream/2'; a newer .*", layout="vqstream/2")
-of_meta("layout_case", r"layout must be 'vqstream/1', not 'VQSTREAM/1'; .*", layout="VQSTREAM/1")
+of_meta(
+    "layout",
+    r"layout must be 'vqstream/1' or .*, not 'vqstream/3'; a newer .*",
+    layout="vqstream/3",
+)
+of_meta(
+    "layout_case", r"layout must be 'vqstream/1' or .*, not 'VQSTREAM/1'; .*", layout="VQSTREAM/1"
+)
+of_meta(
+    "layout_parts",
+    r"layout must be 'vqstream/1' of a file in which nothing remains .*",
+    layout="vqstream/2",
+)
 of_meta("unknown_key", r"metadata 'extra' is unknown", extra="")
 of_meta("meta_not_text", r"header field __metadata__ must map strings to strings", tool=1)
 of_meta("seed_short", r"metadata 'seed' must be 20 digits, not '1'", seed="1")
