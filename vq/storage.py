@@ -9,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vq.activations.runtime import attach_stored, runtime_tensors
 from vq.calibration.whole import whole
 from vq.container import Container, FilePlan, open_container, write_container
 from vq.errors import ConfigError, ContainerError, bulleted
 from vq.formats.kept import kept_of, tensor_of, tied_tensors
 from vq.formats.model import compressed_layers, kept_tensors, provenance_of, require_alone
+from vq.formats.remaining import require_plain
 from vq.formats.wrappers import bare, listed
 from vq.inference.decode import decode_weight
 from vq.inference.device import choose_device
@@ -33,7 +35,9 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, progress: bool = Tru
     A model that was cast since it was compressed (``.half()``, ``.to(dtype)``) computes with the
     stored weights rounded to its dtype; the file is that of the model before the cast. For that,
     norms, biases and kept layers stay in memory in both dtypes from a cast on. Names are those of
-    the bare model, also if it is in ``torch.compile`` or ``DataParallel`` by now.
+    the bare model, also if it is in ``torch.compile`` or ``DataParallel`` by now. What a method has
+    left in the model beside its weights (:mod:`vq.activations.runtime`) is stored, too, and raises
+    the layout to ``vqstream/2``.
 
     Parameters
     ----------
@@ -56,6 +60,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, progress: bool = Tru
     require_alone(model)
     with bar("writing the file", None, enabled=progress):
         kept = {name: kept_of(tensor) for name, tensor in kept_tensors(model).items()}
+        kept |= runtime_tensors(model)
         stored = [layer.to_layer() for layer in layers]
         return write_container(path, stored, kept, provenance_of(model))
 
@@ -70,7 +75,8 @@ def load(
 ) -> nn.Module:
     """Read a container into ``into``, a model of the same architecture, and return it.
 
-    The compressed weights are decoded; the result is an ordinary dense model. Tensors that the
+    The compressed weights are decoded; the result is an ordinary dense model, in which what the
+    file says remains at run time is in place (:mod:`vq.activations.runtime`). Tensors that the
     model ties are stored once and stay tied. Whatever fails, a hook of the model, the move to
     ``device`` or Ctrl-C among it, the model stays as it was; until the end, memory holds both.
 
@@ -90,8 +96,8 @@ def load(
         If the file is damaged or does not fit the model.
     ConfigError
         If layers of the model are wrapped (``torch.compile``, ``DataParallel``); all of it may be.
-        If it is compressed already, has no shapes yet, or no room for values (on the meta device),
-        or this machine has no such ``device``.
+        If it is compressed already, has parts that remain at run time, no shapes yet, or no room
+        for values (on the meta device), or this machine has no such ``device``.
     """
     model = bare(into)
     check_values(model)
@@ -100,9 +106,11 @@ def load(
             f"model to load into must be as before its compression, but {listed(done)} are "
             "compressed; give a fresh one"
         )
+    require_plain(model, "vq.load")
     place = None if device is None else choose_device(device)
     with open_container(path, rom=rom) as container:
-        own = (name for name in container.kept_names if not is_integer_tensor(name))
+        stays = (name for name in container.kept_names if container.is_own(name))
+        own = (name for name in stays if not is_integer_tensor(name))
         state = {name: tensor_of(container.kept(name)) for name in own}
         for entry in track(container.layers, "decoding weights", enabled=progress):
             name = entry.geometry.name
@@ -112,9 +120,12 @@ def load(
             if stored is not None:
                 state.update(dict.fromkeys(names, state[stored]))
         _check_fit(container, state, model.state_dict())
-    with whole(into, trained=True):
-        model.load_state_dict(state)
-        return into if place is None else into.to(place)
+        with whole(into, trained=True):
+            model.load_state_dict(state)
+            if place is not None:
+                into.to(place)
+            attach_stored(model, container)
+            return into
 
 
 def _check_fit(container: Container, state: Mapping[str, Tensor], wanted: dict[str, Any]) -> None:

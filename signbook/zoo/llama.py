@@ -102,6 +102,7 @@ class _Block(nn.Module):
 class Llama(nn.Module):
     """Causal language model: tokens [B, T] give logits [B, T, vocabulary].
 
+    Positions count from 0; ``position_ids`` [1, T], if given, may be others, below 0 among them.
     The embedding is also the output layer; it is stored once, as ``embed.weight``.
 
     Raises
@@ -126,12 +127,15 @@ class Llama(nn.Module):
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.02)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, position_ids: Tensor | None = None) -> Tensor:
         count = tokens.shape[1]
         if count > self.config.context:
             raise ConfigError(f"tokens must be at most {self.config.context}, not {count}")
         x = self.embed(tokens)
         cos, sin = self.cos[:count], self.sin[:count]
+        if position_ids is not None:
+            far = position_ids[:, None].abs()  # for all heads
+            cos, sin = self.cos[far], self.sin[far] * position_ids[:, None, :, None].sign()
         for block in self.blocks:
             x = block(x, cos, sin)
         return linear(self.norm(x), self.embed.weight)

@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vq.activations.transform import transforms_first
 from vq.errors import ConfigError, UnsupportedLayerError, bulleted
+from vq.formats.remaining import remaining
 from vq.layers import op_of
 
 __all__ = ["ActivationQuantizer", "round_tokens"]
@@ -44,6 +46,19 @@ def round_tokens(x: Tensor, bits: int, *, symmetric: bool = True, clip: float = 
     zero = (-low / scale).round_()
     levels = (values / scale).round_().add_(zero).clamp_(0, top).sub_(zero)
     return levels.mul_(scale).to(x.dtype)
+
+
+def check_rounding(bits: int, clip: float) -> None:
+    """Refuse settings that no rounding has.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if bits not in _BITS:
+        raise ConfigError(f"activation bits must be 2 to 8, not {bits!r}")
+    if not 0 < clip <= 1:
+        raise ConfigError(f"activation clip must be in (0, 1], not {clip!r}")
 
 
 def _positive(scale: Tensor) -> Tensor:
@@ -86,10 +101,7 @@ class ActivationQuantizer:
         symmetric: bool = True,
         clip: float = 1.0,
     ) -> None:
-        if bits not in _BITS:
-            raise ConfigError(f"activation bits must be 2 to 8, not {bits!r}")
-        if not 0 < clip <= 1:
-            raise ConfigError(f"activation clip must be in (0, 1], not {clip!r}")
+        check_rounding(bits, clip)
         self.bits, self.symmetric, self.clip = bits, symmetric, clip
         self._is_on = True
         known = dict(model.named_modules())
@@ -99,6 +111,12 @@ class ActivationQuantizer:
         missing = [name for name in names if name not in known]
         if missing:
             raise ConfigError(f"model must hold the layers {', '.join(missing)}, not lack them")
+        done = [n for n in names if any(one.kind == "rounding" for one in remaining(known[n]))]
+        if done:
+            raise ConfigError(
+                f"activations to round must not be rounded already, as those of {', '.join(done)} "
+                "are by what remains in the model; leave them out"
+            )
         problems = [
             f"layer {name!r}: must be linear, not {type(known[name]).__name__}"
             for name in names
@@ -109,13 +127,15 @@ class ActivationQuantizer:
         self._owners = {name: _owner(name, known) for name in names}
         self._rounded: set[str] = set()  # layers that have been called; of their owners, _ran
         self._ran: set[str] = set()
-        # Before all other hooks: those that look on see what the layer sees.
+        # Before all other hooks but transforms: those that look on see what the layer sees.
         self._handles = [
             known[name].register_forward_pre_hook(
                 partial(self._round, name), prepend=True, with_kwargs=True
             )
             for name in names
         ]
+        for name in names:
+            transforms_first(known[name])
         self._handles += [
             known[owner].register_forward_pre_hook(partial(self._note, owner))
             for owner in {owner for owner, _ in self._owners.values()}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vq.container import Kept
-from vq.container.constants import INTEGER_PREFIX
+from vq.container.constants import INTEGER_PREFIX, RUNTIME_PREFIX
 from vq.errors import ConfigError, bulleted
 from vq.formats.wrappers import listed
 
@@ -19,6 +19,7 @@ _DTYPES = {
     "F32": torch.float32, "F64": torch.float64,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
+_TAKEN = {INTEGER_PREFIX: "integer graphs", RUNTIME_PREFIX: "what remains at run time"}
 _TAGS = {dtype: tag for tag, dtype in _DTYPES.items()}
 
 
@@ -60,11 +61,13 @@ def require_names(names: Iterable[str]) -> None:
     ------
     ConfigError
     """
-    if taken := [name for name in names if name.startswith(INTEGER_PREFIX)]:
-        raise ConfigError(
-            f"model must not hold {listed(taken)}: names that begin with {INTEGER_PREFIX} are "
-            "those of integer graphs; rename the module"
-        )
+    given = list(names)
+    for prefix, whose in _TAKEN.items():
+        if taken := [name for name in given if name.startswith(prefix)]:
+            raise ConfigError(
+                f"model must not hold {listed(taken)}: names that begin with {prefix} are "
+                f"those of {whose}; rename the module"
+            )
 
 
 def require_kept(tensors: Mapping[str, object]) -> None:

@@ -1,0 +1,178 @@
+"""What a method leaves in a model beside its weights: put there, found again, stored and read.
+
+Three kinds of parts: transforms and roundings are hooks before linears, prefixes stand in place of
+the ``forward`` of modules that attend. A model is asked for them by looking at its modules, so that
+copies, renamed modules and parts of it have what they should.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vq.activations.prefix import Prefix, prefix_of
+from vq.activations.rounding import Rounding
+from vq.activations.transform import Transform, transforms_first
+from vq.container import Container, ContainerError, Kept
+from vq.container.runtime import PARTS, RuntimePart, describe, tensor_name
+from vq.errors import ConfigError
+from vq.formats.kept import kept_of, tensor_of
+from vq.formats.remaining import Remaining, remaining
+
+__all__ = [
+    "Hook",
+    "attach",
+    "attach_stored",
+    "detach",
+    "runtime_tensors",
+    "unrounded",
+]
+
+Hook = Transform | Rounding
+
+
+def attach(model: nn.Module, part: Hook, layers: Sequence[str]) -> None:
+    """Put a transform or a rounding before linears; of both, the transform is the first."""
+    for name in layers:
+        module = model.get_submodule(name)
+        module.register_forward_pre_hook(part, prepend=True, with_kwargs=True)
+        transforms_first(module)
+
+
+def detach(model: nn.Module) -> None:
+    """Take all parts out of a model."""
+    for module in model.modules():
+        hooks = module._forward_pre_hooks
+        for key in [key for key, hook in hooks.items() if isinstance(hook, Remaining)]:
+            del hooks[key]
+            module._forward_pre_hooks_with_kwargs.pop(key, None)
+        if prefix_of(module) is not None:
+            del vars(module)["forward"]
+
+
+def _hooks(model: nn.Module) -> Iterator[tuple[Hook, list[str]]]:
+    """Transforms and roundings, each with the names of its layers, in the order of the model."""
+    found: dict[int, tuple[Hook, list[str]]] = {}
+    for name, module in model.named_modules():
+        for hook in remaining(module):
+            if isinstance(hook, Transform | Rounding):
+                found.setdefault(id(hook), (hook, []))[1].append(name)
+    yield from found.values()
+
+
+def _prefixes(model: nn.Module) -> Iterator[dict[str, Prefix]]:
+    """Modules with prefixes that are stored together."""
+    found: dict[tuple[Any, ...], dict[str, Prefix]] = {}
+    for name, module in model.named_modules():
+        if (own := prefix_of(module)) is not None:
+            key = (tuple(own.tokens.tolist()), own.keys.shape, own.keys.dtype, own.heads)
+            found.setdefault(key, {})[name] = own
+    yield from found.values()
+
+
+@contextmanager
+def unrounded(model: nn.Module) -> Iterator[None]:
+    """Context in which roundings that remain in a model let everything pass."""
+    on = [hook for hook, _ in _hooks(model) if isinstance(hook, Rounding) and hook.is_on]
+    for hook in on:
+        hook.is_on = False
+    try:
+        yield
+    finally:
+        for hook in on:
+            hook.is_on = True
+
+
+def runtime_tensors(model: nn.Module) -> dict[str, Kept]:
+    """What a file stores of a model's parts, by name; nothing if there are none."""
+    rows: list[tuple[str, Sequence[str], dict[str, int], dict[str, Tensor]]] = [
+        (hook.kind, names, hook.settings, hook.tensors) for hook, names in _hooks(model)
+    ]
+    for group in _prefixes(model):
+        first, *_ = group.values()
+        tensors = {
+            "tokens": first.tokens,
+            "keys": torch.stack([one.keys for one in group.values()]),
+            "values": torch.stack([one.values for one in group.values()]),
+        }
+        rows.append((first.kind, list(group), {"heads": first.heads}, tensors))
+    if not rows:
+        return {}
+    found: dict[str, Kept] = {}
+    parts = []
+    for number, (kind, names, settings, tensors) in enumerate(rows):
+        kept = {field: kept_of(tensor) for field, tensor in tensors.items()}
+        found |= {tensor_name(number, field): one for field, one in kept.items()}
+        shapes = {field: (one.dtype, one.shape) for field, one in kept.items()}
+        parts.append(RuntimePart(kind, tuple(names), settings, shapes))
+    text = describe(parts)
+    return {PARTS: Kept("U8", (len(text),), text), **found}
+
+
+def attach_stored(model: nn.Module, container: Container) -> None:
+    """Put the parts of a file into a model that has its weights.
+
+    Raises
+    ------
+    ContainerError
+        If the model has not the layers, or values are damaged; it is then without any part.
+    """
+    names = {name for name, _ in model.named_modules()}
+    missing = [name for part in container.runtime for name in part.layers if name not in names]
+    if missing:
+        raise ContainerError(
+            f"{container.path}: what remains at run time belongs to {', '.join(missing)}, which "
+            "the model must hold"
+        )
+    try:
+        for number, part in enumerate(container.runtime):
+            stored = {f: tensor_of(container.kept(tensor_name(number, f))) for f in part.tensors}
+            _attach_one(model, container, number, part, stored)
+    except BaseException:
+        detach(model)
+        raise
+
+
+def _attach_one(
+    model: nn.Module,
+    container: Container,
+    number: int,
+    part: RuntimePart,
+    stored: dict[str, Tensor],
+) -> None:
+    for field, tensor in stored.items():
+        if not bool(torch.isfinite(tensor.float()).all()):
+            raise ContainerError(
+                f"{container.path}: tensor {tensor_name(number, field)!r} must be finite"
+            )
+    if part.kind == "transform":
+        order = stored.get("order")
+        places = None if order is None else order.sort().values
+        if places is not None and not torch.equal(places, torch.arange(len(places)).int()):
+            raise ContainerError(
+                f"{container.path}: tensor {tensor_name(number, 'order')!r} must be a permutation"
+            )
+        attach(model, Transform(**stored), part.layers)
+    elif part.kind == "rounding":
+        attach(model, _rounding(container, number, part, stored), part.layers)
+    else:
+        for i, name in enumerate(part.layers):
+            keys, values = stored["keys"][i].clone(), stored["values"][i].clone()
+            prefix = Prefix(stored["tokens"], keys, values, part.settings["heads"])
+            prefix.enter(model.get_submodule(name))
+
+
+def _rounding(
+    container: Container, number: int, part: RuntimePart, stored: dict[str, Tensor]
+) -> Rounding:
+    bits, symmetric = part.settings["bits"], bool(part.settings["symmetric"])
+    try:
+        if "clip" in stored:
+            return Rounding(bits, symmetric=symmetric, clip=float(stored["clip"]))
+        if not float(stored["scale"]) > 0:
+            raise ConfigError(f"scale must be positive, not {float(stored['scale'])}")
+        return Rounding(bits, symmetric=symmetric, scale=stored["scale"])
+    except ConfigError as error:
+        raise ContainerError(f"{container.path}: part {number} at run time: {error}") from None
