@@ -21,6 +21,7 @@ __all__ = [
     "Measurement",
     "Memory",
     "Network",
+    "Remaining",
     "Reordered",
     "Rest",
     "RestLayer",
@@ -229,6 +230,19 @@ class Rest(Checked):
         return self
 
 
+class Remaining(Checked):
+    """A part of a file's model that remains at run time and that the accelerator does not run.
+
+    ``bytes`` are those of its tensors in the file, ``macs_per_token`` multiplications in all its
+    layers together.
+    """
+
+    kind: str
+    layers: list[str]
+    bytes: Count
+    macs_per_token: Count
+
+
 class Network(Checked):
     """The network whose shapes were measured."""
 
@@ -241,7 +255,8 @@ class Network(Checked):
 class Measurement(Checked):
     """All runs on one instance and memory, and their ratios.
 
-    ``workload``, ``rest`` and ``speedup_with_rest`` are of networks without a file.
+    ``workload``, ``rest`` and ``speedup_with_rest`` are of networks without a file, ``runtime`` is
+    of files whose weights are not all there is to their model.
     """
 
     kind: Literal["signbook.simulate/1"] = Field(alias="schema")
@@ -254,6 +269,7 @@ class Measurement(Checked):
     workload: Network | None = None
     rest: Rest | None = None
     speedup_with_rest: Ratio | None = None
+    runtime: list[Remaining] | None = None
     versions: dict[str, str] | None = None
 
     @classmethod
@@ -266,6 +282,7 @@ class Measurement(Checked):
         *,
         workload: Network | None = None,
         rest: Rest | None = None,
+        runtime: Sequence[Mapping[str, Any]] = (),
     ) -> Self:
         """The document of runs by name, with their ratios.
 
@@ -279,6 +296,8 @@ class Measurement(Checked):
             "compressed", and baselines; without "int8" there are no ratios.
         workload, rest : optional
             Of a network without a file.
+        runtime : sequence of mapping
+            Of a file, as :meth:`vq.container.Container.runtime_facts` lists it.
         """
         ours, int8 = runs["compressed"], runs.get("int8")
         more: dict[str, Any] = {}
@@ -286,6 +305,8 @@ class Measurement(Checked):
             on_top = rest.cycles if rest else 0
             whole = (int8.cycles + on_top) / (ours.cycles + on_top) if int8 else None
             more = {"workload": workload, "rest": rest, "speedup_with_rest": whole}
+        if runtime:
+            more["runtime"] = [Remaining(**part) for part in runtime]
         return cls(
             schema="signbook.simulate/1",
             engine=engine,

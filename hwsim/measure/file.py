@@ -57,9 +57,11 @@ def measure(
         # All programs exist before the first one is run.
         ready = {name: prepare(name, one, container) for name, one in plans}
         runs = {name: run() for name, run in ready.items()}
+        remains = container.runtime_facts().get("runtime", [])
     if reordered is not None:
         runs["compressed"] = runs["compressed"].model_copy(update={"reordered": reordered})
-    return Measurement.of(engine, config.to_mapping(), described, runs).to_json()
+    found = Measurement.of(engine, config.to_mapping(), described, runs, runtime=remains)
+    return found.to_json()
 
 
 @contextmanager

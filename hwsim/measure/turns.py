@@ -15,7 +15,7 @@ from hwsim.defaults import DEFAULT_MEMORY
 from hwsim.measure.checked import Checked, Count, Engine
 from hwsim.measure.compare import require_prediction
 from hwsim.measure.counts import run_of
-from hwsim.measure.document import Accelerator, Memory, Reordered, Run
+from hwsim.measure.document import Accelerator, Memory, Remaining, Reordered, Run
 from hwsim.measure.file import Progress, opened, runs_as_network
 from hwsim.measure.simulate import DEFAULT_TIMEOUT_CYCLES, require_ok
 from hwsim.measure.work import Work, steps_of
@@ -39,7 +39,10 @@ class Turn(Checked):
 
 
 class Turns(Checked):
-    """The document ``signbook.turns/1``: what every turn cost."""
+    """The document ``signbook.turns/1``: what every turn cost.
+
+    ``runtime`` is what remains at run time of each file, if anything does of any, and is not run.
+    """
 
     kind: Literal["signbook.turns/1"] = Field(alias="schema")
     engine: Engine
@@ -47,6 +50,7 @@ class Turns(Checked):
     memory: Memory
     files: list[str]
     turns: Annotated[list[Turn], Field(min_length=1)]
+    runtime: list[list[Remaining]] | None = None
 
 
 def simulate_turns(
@@ -302,6 +306,10 @@ class _Table:
             reordered = self.reordered[place]
             more = {} if reordered is None else {"reordered": reordered}
             found.append(Turn(file=place, run=run.model_copy(update=more)))
+        remains = [
+            [Remaining(**part) for part in file.runtime_facts().get("runtime", [])]
+            for file in self.files
+        ]
         return Turns(
             schema="signbook.turns/1",
             engine=engine,
@@ -309,4 +317,5 @@ class _Table:
             memory=Memory.model_validate(parse_memory(self.memory).describe()),
             files=[fspath(path) for path in self.paths],
             turns=found,
+            **({"runtime": remains} if any(remains) else {}),
         ).model_dump(by_alias=True, exclude_unset=True)

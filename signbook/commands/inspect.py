@@ -5,7 +5,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from signbook.commands.options import File, Json
-from signbook.commands.printing import print_table, print_totals, save_json
+from signbook.commands.printing import print_remaining, print_table, print_totals, save_json
 
 if TYPE_CHECKING:
     from vq.container import Geometry, LayerAccount
@@ -27,6 +27,7 @@ def run(file: File, json: Json = None) -> dict[str, Any]:
     document = inspect_file(file)
     save_json(json, document)
     print_table(str(file), _COLUMNS, document["layers"])
+    print_remaining(document, "remains at run time")
     print_totals(document)
     return document
 
@@ -36,8 +37,9 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     ``ratio_compressed_layers_fp32`` compares the compressed layers with their fp32 size,
     ``ratio_whole_model_fp32`` the whole file with all tensors of the model in fp32 (those of an
-    integer graph count as bytes of the file only), ``ratio_int8`` the
+    integer graph, or that remain at run time, count as bytes of the file only), ``ratio_int8`` the
     compressed layers with the same layers as int8 in this container, scales and padding counted.
+    ``runtime`` lists what remains at run time, if anything does.
 
     Raises
     ------
@@ -53,9 +55,11 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         with bar("checking the file", steps) as advance:
             container.verify(complete=False, progress=advance)  # no weight is told
         geometries = [entry.geometry for entry in container.layers]
-        own = [name for name in container.kept_names if not is_integer_tensor(name)]
+        named = [name for name in container.kept_names if container.is_own(name)]
+        own = [name for name in named if not is_integer_tensor(name)]
         kept = sum(math.prod(container.kept(name).shape) for name in own)
         file_bytes = container.file_bytes
+        remains = container.runtime_facts()
     accounts = account(geometries)
     weights = sum(g.weights for g in geometries)
     compressed_bytes = sum(a.total_bytes for a in accounts)
@@ -68,6 +72,7 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         "ratio_compressed_layers_fp32": _FP32_BYTES * weights / compressed_bytes,
         "ratio_whole_model_fp32": _FP32_BYTES * (weights + kept) / file_bytes,
         "ratio_int8": int8_bytes / compressed_bytes,
+        **remains,
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from signbook.commands.accelerator import read_settings
-from signbook.commands.printing import print_rows, print_table, save_json
+from signbook.commands.printing import print_remaining, print_rows, print_table, save_json
 from signbook.commands.tables import layer_rows, rest_rows, run_rows, summary_rows
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def print_measured(title: str, document: dict[str, Any], json: Path | None) -> N
     print_table(f"{title}: runs", list(runs[0]), runs)
     if rest := rest_rows(document):
         print_table("not run by the accelerator", list(rest[0]), rest)
+    print_remaining(document, "remains at run time, not run by the accelerator")
     print_rows("ratios", summary_rows(document))
     if order := document["runs"]["compressed"].get("reordered"):
         stored = order["from"] or "several numbers"

@@ -16,6 +16,7 @@ __all__ = [
     "keep_output",
     "print_compressed",
     "print_line",
+    "print_remaining",
     "print_rows",
     "print_table",
     "print_totals",
@@ -99,6 +100,13 @@ def print_totals(document: Mapping[str, Any]) -> None:
     """Print what a document says about the whole."""
     totals = [(key, text(v)) for key, v in document.items() if not isinstance(v, list)]
     print_rows("total", totals)
+
+
+def print_remaining(document: Mapping[str, Any], title: str) -> None:
+    """Print what remains of a file's model at run time, if anything does."""
+    if remains := document.get("runtime"):
+        rows = [part | {"layers": len(part["layers"])} for part in remains]
+        print_table(title, ("kind", "layers", "bytes", "macs_per_token"), rows)
 
 
 def print_compressed(document: Mapping[str, Any]) -> None:

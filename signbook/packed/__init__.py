@@ -64,6 +64,7 @@ def export_packed(
     kind = FORMATS[to]
     architecture = read_architecture(file, model)
     with open_container(file, rom=roms_of(rom)) as container:
+        container.require_plain(f"--to {to}")
         layers = [entry.geometry for entry in container.layers]
         weights = {g.name: _dense(container, g) for g in layers}
         kept = [_kept(container, n) for n in container.kept_names if not is_integer_tensor(n)]

@@ -57,6 +57,7 @@ def measured_section(number_: int, document: Measurement, file: str) -> Section:
         _bytes(document),
         _energy(document),
         _rest(document),
+        _remaining(document),
     ]
     section = Section(
         f"{number_}. {name_of(document, file)}", [document.engine], file, _cards(document)
@@ -280,6 +281,21 @@ def _rest(document: Measurement) -> Part | None:
         plots.split_bars(split, label="cycles"),
         Table(["run", "weight streams", "rest", "all", "rest of all"], rows),
         note,
+    )
+
+
+def _remaining(document: Measurement) -> Part | None:
+    if not document.runtime:
+        return None
+    rows = [
+        [part.kind, number(len(part.layers)), number(part.bytes), number(part.macs_per_token)]
+        for part in document.runtime
+    ]
+    return Part(
+        "What remains at run time",
+        table=Table(["part", "layers", "bytes", "multiplications per token"], rows),
+        note="Not run by the accelerator, and in no figure above: the weights alone are not the "
+        "model of this file.",
     )
 
 

@@ -5,7 +5,7 @@ move into the linears behind them, what is left of a norm commutes with any rota
 that writes to the residual stream or reads from it takes ``Q`` or its inverse into its weight.
 Besides, the values of every attention head can be rotated between ``v_proj`` and ``o_proj``.
 Nothing is left to do at run time, and the model remains one of its class. Rotations at run time,
-such as that of the inputs of ``down_proj``, are not made: a container has no place for them.
+such as that of the inputs of ``down_proj``, are not made.
 """
 
 import math
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vq.errors import ConfigError, bulleted
 from vq.formats.model import is_compressed
+from vq.formats.remaining import require_plain
 
 __all__ = ["hadamard", "orthogonal", "rotate_"]
 
@@ -106,6 +107,7 @@ def rotate_(model: nn.Module, *, heads: bool = True, seed: int = 0) -> None:
     ConfigError
         If the model is built otherwise; it is then unchanged.
     """
+    require_plain(model, "rotation")
     parts = _Parts(model)
     generator = torch.Generator().manual_seed(seed)
     q = orthogonal(parts.embedding.weight.shape[1], generator)

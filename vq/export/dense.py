@@ -53,7 +53,7 @@ def export_dense(
     Raises
     ------
     ConfigError
-        If ``dtype`` is none of these.
+        If ``dtype`` is none of these, or parts of the model remain at run time.
     ContainerError
         If the file is damaged, or a weight is too large for ``dtype``.
     OutputError
@@ -63,6 +63,7 @@ def export_dense(
         raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     tag = DTYPES[dtype]
     with open_container(path, rom=rom) as container, atomic_file(out) as file:
+        container.require_plain("dense weights")
         rows = _dense_tensors(container, tag)
         table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         at = 0

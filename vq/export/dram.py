@@ -44,7 +44,8 @@ def export_dram(
     dict
         The ``signbook.dram/1`` document: ``base``, ``bytes``, ``sha256`` of the image, every
         layer with the address and bytes of its stream, codebook and scales (None if it has none)
-        and what a decoder has to know of it, and the address of every other tensor.
+        and what a decoder has to know of it, and the address of every other tensor; ``runtime``
+        lists parts that remain at run time, which an accelerator does not run.
 
     Raises
     ------
@@ -99,6 +100,7 @@ def _map(container: Container, base: int) -> dict[str, Any]:
         "sha256": hashlib.sha256(image.data).hexdigest(),
         "layers": layers,
         "tensors": {n: place for n, place in others.items() if not n.startswith("_pad.")},
+        **container.runtime_facts(),
     }
 
 

@@ -19,6 +19,7 @@ from vq.container import atomic_file, open_container
 from vq.errors import ConfigError
 from vq.export.door import Door, Int8, named_inputs, named_outputs, replaced
 from vq.export.runtime import BATCHES, OPSET, check_opset, check_size, described, need, session
+from vq.formats.remaining import require_plain
 from vq.integer.store import weight_of_layer
 from vq.progress import Advance, bar
 
@@ -78,14 +79,15 @@ def export_onnx(
     Raises
     ------
     ConfigError
-        If a package is not installed, ``opset`` is none of these, the model cannot take the
-        inputs, holds other floating-point tensors than float32, is too large for one file, or
-        torch cannot export it, or onnxruntime computes something else.
+        If a package is not installed, ``opset`` is none of these, parts of the model remain at run
+        time, it cannot take the inputs, holds other floating-point tensors than float32, is too
+        large for one file, or torch cannot export it, or onnxruntime computes something else.
     OutputError
         If ``out`` cannot be written; what existed before is intact.
     """
     need("onnx", "onnxscript", "onnxruntime")
     check_opset(opset)
+    require_plain(model, "exporting to ONNX")
     stored = {} if int8 is None else _int8_weights(model, int8, rom)
     check_size(type(model).__name__, _bytes(model, stored))
     inputs = to_device(inputs, device_of(model))

@@ -85,12 +85,13 @@ def model_card(
         about["license"] = license_
     about["tags"] = ["signbook", *sorted({g.method for g in layers})]
     name = type(model).__name__
+    remains = "" if plan.layout == LAYOUT else ", with what its method leaves at run time in place"
     parts = [
         f"---\n{yaml.safe_dump(about, sort_keys=False, allow_unicode=True)}---",
         _MARK,
         f"# {literal(base or name)}, compressed",
         f"A {literal(name)} that Signbook has compressed into one file, `{FILE}`, in the layout "
-        f"`{LAYOUT}`. Loaded, it is an ordinary dense model.",
+        f"`{plan.layout}`. Loaded, it is an ordinary dense model{remains}.",
         "## How to load it",
         f"```python\nimport vq.hf\n\n"
         f'model = vq.hf.from_pretrained("FOLDER")  # where this file is; a {name}\n```',

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vq.activations.runtime import attach_stored
 from vq.container import LAYOUT, Container, open_container
+from vq.container.constants import LAYOUTS
 from vq.errors import ConfigError, bulleted
 from vq.formats.kept import dtype_tag
 from vq.inference.decode import decode_weight
@@ -93,12 +95,12 @@ class SignbookConfig:
         **unknown: Any,
     ) -> None:
         problems = [
-            f"{name} must be {wanted!r}, not {value!r}"
+            f"{name} must be {' or '.join(map(repr, wanted))}, not {value!r}"
             for name, value, wanted in (
-                ("quant_method", quant_method, METHOD),
-                ("layout", layout, LAYOUT),
+                ("quant_method", quant_method, (METHOD,)),
+                ("layout", layout, LAYOUTS),
             )
-            if value != wanted
+            if value not in wanted
         ]
         problems += [f"{name} must not be set" for name in unknown]
         if problems:
@@ -149,6 +151,7 @@ class _Quantizer:
         own = streams | set(container.kept_names)
         parts = {name for name in container.tensor_spans() if name not in own}
         parts |= {name for name in container.kept_names if is_integer_tensor(name)}
+        parts |= {name for name in container.kept_names if not container.is_own(name)}
         ignored = set(model._keys_to_ignore_on_load_unexpected or ())
         ignored |= {f"^{re.escape(name)}$" for name in parts}
         model._keys_to_ignore_on_load_unexpected = ignored
@@ -177,11 +180,15 @@ class _Quantizer:
         return dtype if stored.startswith(("F", "BF")) else None
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
-        """Leave no trace: the model is what its architecture makes of the decoded weights."""
+        """Leave no trace: the model is what its architecture makes of the decoded weights.
+
+        What the file says remains at run time is put in place.
+        """
         for name in ("_keys_to_ignore_on_load_unexpected", "_weight_conversions"):
             vars(model).pop(name, None)
         vars(model.config).pop("transformers_weights", None)
         if self._container is not None:
+            attach_stored(model, self._container)
             self._container.close()
         return model
 

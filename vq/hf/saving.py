@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from vq.container import LAYOUT
+from vq.container.constants import RUNTIME_LAYOUT
 from vq.errors import ConfigError, bulleted
 from vq.formats.kept import tied_tensors
 from vq.formats.model import compressed_layers, is_compressed, provenance_of
+from vq.formats.remaining import remaining
 from vq.hf.quantizer import FILE, METHOD
 
 __all__ = ["check_names", "config_json"]
@@ -25,7 +27,7 @@ def config_json(model: Any) -> str:
     config.dtype = str(_dtype(model)).removeprefix("torch.")
     config.quantization_config = {
         "quant_method": METHOD,
-        "layout": LAYOUT,
+        "layout": RUNTIME_LAYOUT if any(map(remaining, model.modules())) else LAYOUT,
         "file": FILE,
         "recipe": json.loads(provenance_of(model).recipe),
     }

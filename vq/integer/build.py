@@ -93,6 +93,7 @@ def integerize(
     ConfigError, ContainerError
         As :func:`add_integer`.
     """
+    container.require_plain("an integer graph")
     inputs = _inputs(batches)
     traced = trace_model(model.eval())
     _require_compressed(traced, container)

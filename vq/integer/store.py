@@ -50,7 +50,10 @@ def read_integer(container: Container) -> IntegerModel:
     ------
     ContainerError
         If there is none, or anything about it is wrong.
+    ConfigError
+        If parts of the model remain at run time.
     """
+    container.require_plain("an integer graph")
     if _GRAPH not in container.kept_names:
         raise ContainerError(
             f"{container.path}: must hold an integer graph, not none; run: signbook integer"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vq.errors import ConfigError
+from vq.formats.remaining import require_plain
 
 __all__ = ["Split", "split_fused_"]
 
@@ -43,6 +44,7 @@ def split_fused_(model: nn.Module, names: Sequence[str] = ("*.qkv",), parts: int
     ConfigError
         If a name fits nothing, or what it fits is no linear with such a number of outputs.
     """
+    require_plain(model, "taking layers apart")
     found: dict[str, nn.Module] = {
         name: module
         for name, module in model.named_modules()

@@ -10,6 +10,7 @@ from vq.clustering.cluster import KMeans
 from vq.container import LayerAccount, Provenance, account, plan_file
 from vq.container.header import canonical_json
 from vq.formats.kept import dtype_tag, require_kept, require_names, tied_tensors
+from vq.formats.remaining import require_plain
 from vq.recipe.footprint import peak_bytes, resident_bytes, unread_bytes
 from vq.recipe.plain import check_values
 from vq.recipe.recipe import Recipe
@@ -99,6 +100,7 @@ def plan(model: nn.Module, recipe: Recipe, *, seed: int = 0) -> Plan:
     RecipeError, UnsupportedLayerError, ConfigError
         As :func:`vq.compress_` would.
     """
+    require_plain(model, "vq.plan")
     selection = select(model, recipe)
     _warn_of_padding(selection)
     geometries = [layer.geometry for layer in selection.layers]

@@ -3,14 +3,20 @@
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from hwsim import estimate, simulate
+import vq
+from hwsim import estimate, estimate_turns, simulate
 from hwsim.cycles import library as compiled
 from hwsim.cycles import predict
+from hwsim.measure.document import Measurement
 from hwsim.simulator.accelerator import Surroundings
+from signbook.report import render_report
 from tests.hwsim.containers import Maker, write
 from tests.hwsim.programs import SMALL, Layers, Net, every_format, network
 from vq import SSVQ, Int8, Recipe
+from vq.activations.rounding import Rounding
+from vq.activations.runtime import attach, detach
 from vq.container import ConfigError, SimulationError
 
 MEMORY = "ideal:bytes_per_cycle=8,latency=20"
@@ -128,3 +134,27 @@ def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         compiled.library()
     monkeypatch.undo()
     compiled.library.cache_clear()
+
+
+def test_what_remains_at_run_time_is_named_and_counted(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
+    attach(model, Rounding(4), ["0", "2"])
+    vq.compress_(model, Recipe({"*": Int8(tile_outputs=8)}))
+    vq.save(model, path := tmp_path / "a.vq.safetensors")
+    remains = [
+        {"kind": "rounding", "layers": ["0", "2"], "bytes": 4, "macs_per_token": 16 + 8}
+    ]  # fmt: skip
+    document = estimate(path, config=SMALL, memory=MEMORY)
+    assert document["runtime"] == remains
+    assert [layer["name"] for layer in document["runs"]["compressed"]["layers"]] == ["0", "2"]
+    detach(model)
+    vq.save(model, plain := tmp_path / "b.vq.safetensors")
+    without = estimate(plain, config=SMALL, memory=MEMORY)
+    assert "runtime" not in without
+    assert comparable(without)["runs"] == comparable(document)["runs"]
+    turns = estimate_turns([plain, path], config=SMALL, memory=MEMORY)
+    assert turns["runtime"] == [[], remains]
+    assert "runtime" not in estimate_turns([plain], config=SMALL, memory=MEMORY)
+    assert "What remains at run time" in render_report(
+        [("a", Measurement.model_validate(document))]
+    )

@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 import vq
+from tests.vq.activations.models import remaining_model
 from tests.vq.models import Net
 from vq import SSVQ, VQ, Int3, Int4, Int8, Recipe
+from vq.activations.runtime import runtime_tensors
 from vq.errors import ConfigError, ContainerError, OutputError
 from vq.formats.model import compressed_layers
 
@@ -308,7 +310,7 @@ def test_damaged_container_is_one_typed_error(tmp_path, place, own):
     ("changes", "message"),
     [
         ({"quant_method": "gptq"}, r"config.json: quant_method must be 'signbook', not 'gptq'$"),
-        ({"layout": "vqstream/2"}, r"layout must be 'vqstream/1', not 'vqstream/2'$"),
+        ({"layout": "vqstream/3"}, r"must be 'vqstream/1' or 'vqstream/2', not 'vqstream/3'$"),
         ({"group": 3}, r"quantization_config has 1 problem:\n- group must not be set$"),
         ({"file": "other.vq.safetensors"}, r"weights must be in 'other.vq.safetensors' only"),
     ],
@@ -426,3 +428,18 @@ def test_minilm(tmp_path, reports):
     assert len(list(compressed_layers(model))) == 6
     with torch.no_grad():
         assert torch.equal(loaded(**tokens)[0], model(**tokens)[0])
+
+
+@torch.no_grad()
+def test_what_remains_at_run_time_is_loaded_and_written_again(tmp_path):
+    model = remaining_model()
+    vq.hf.save_pretrained(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["quantization_config"]["layout"] == "vqstream/2"
+    assert (
+        "vqstream/2`. Loaded, it is an ordinary dense model, with what"
+        in (tmp_path / "README.md").read_text()
+    )
+    loaded = vq.hf.from_pretrained(tmp_path)
+    assert runtime_tensors(loaded) == runtime_tensors(model)
+    assert torch.equal(loaded(IDS).logits, model(IDS).logits)
