@@ -15,8 +15,8 @@ from rescomp.methods import RTN, Method
 from rescomp.resume import fingerprint_of
 from rescomp.settings import Settings
 from rescomp.tuning import Tuning
-from rescomp.worker import LayerReport, LayersDone, Worker, off
-from vq.activations.tokens import ActivationQuantizer
+from rescomp.worker import LayerReport, LayersDone, Worker
+from vq.activations.tokens import ActivationQuantizer, off
 from vq.calibration.batches import Batch, as_it_was, each, fingerprint, fingerprint_of_all
 from vq.calibration.lengths import check_length
 from vq.calibration.memory import enough_memory
@@ -206,7 +206,7 @@ def quantize_(
     ConfigError
         If the data are missing, too long for the model, not finite, or do not reach all layers;
         if activations are not finite; if there is not enough memory; if blocks are to be tuned
-        without a method that compensates, or while activations are rounded.
+        without a method that compensates.
     TrainingError
         If the loss stops being finite while a block is tuned.
     ResumeError
@@ -217,7 +217,7 @@ def quantize_(
     method, settings, fitting = method or RTN(), settings or Settings(), fitting or Fitting()
     check_method(method)
     solves = method.correction() is not None
-    _check_tuning(tuning, method, activations)
+    _check_tuning(tuning, method)
     plan = None if tuning is None else tuning.plan(seed)
     given = () if batches is None else batches
     data = list(each(given)) if solves else list(given)
@@ -266,20 +266,11 @@ def quantize_(
     return QuantizeResult(reports, selection.kept, worker.blocks)
 
 
-def _check_tuning(
-    tuning: Tuning | None, method: Method, activations: ActivationQuantizer | None
-) -> None:
-    if tuning is None:
-        return
-    if method.correction() is None:
+def _check_tuning(tuning: Tuning | None, method: Method) -> None:
+    if tuning is not None and method.correction() is None:
         raise ConfigError(
             f"tuning must come with a method that compensates, not {method.name}; use "
             "vq.compress_ and vq.finetune_blocks_"
-        )
-    if activations is not None:
-        raise ConfigError(
-            "tuning must go without activations that are rounded: no gradient passes them; leave "
-            "one of the two out"
         )
 
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from rescomp.quantize import Quantized, Report
 from rescomp.resume import pack, unpack
 from rescomp.settings import Settings
 from rescomp.tuning import Tuner
-from vq.activations.tokens import ActivationQuantizer
+from vq.activations.tokens import ActivationQuantizer, off
 from vq.calibration.gathering import Gatherer, Group, is_looked_up
 from vq.calibration.norms import Norms
 from vq.calibration.stages import Stage
@@ -32,7 +32,7 @@ from vq.layers import matrix_of, weight_of
 from vq.learning.fitting import BlockPlan, BlockResult
 from vq.recipe.selection import Selected
 
-__all__ = ["LayerReport", "LayersDone", "Worker", "off"]
+__all__ = ["LayerReport", "LayersDone", "Worker"]
 
 LayersDone = Callable[[int, int, str], None]
 """Called with layers done, layers in all, and the name of the last one."""
@@ -56,11 +56,6 @@ class LayerReport:
     geometry: Geometry
     method: str
     report: Report
-
-
-def off(activations: ActivationQuantizer | None) -> AbstractContextManager[Any]:
-    """Context in which activations are not rounded."""
-    return nullcontext() if activations is None else activations.off()
 
 
 class Worker:

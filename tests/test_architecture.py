@@ -41,7 +41,8 @@ ARROWS = {
     "vq/activations": "vq/calibration vq/formats vq/container",
     "vq/learning": "vq/calibration vq/activations vq/formats vq/clustering vq/recipe vq/container",
     "vq/learning/rules": "vq/learning/rates vq/formats vq/clustering vq/container",
-    "vq/perturbation": "vq/learning vq/calibration vq/formats vq/recipe vq/container",
+    "vq/perturbation": "vq/learning vq/activations vq/calibration vq/formats vq/recipe "
+    "vq/container",
     "vq/methods": "vq/perturbation vq/learning vq/calibration vq/formats vq/recipe",
     "vq/integer": "vq/storage vq/calibration vq/formats vq/container",
     "vq/export": "vq/calibration vq/integer vq/formats vq/container",

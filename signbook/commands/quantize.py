@@ -236,7 +236,6 @@ def run(
         look_ahead if learned is None else 0,
         data=data is not None,
         compensates=chosen.correction() is not None,
-        rounded=activation_bits is not None,
     )
     if batches < 1:
         raise ConfigError(f"--batches must be positive, not {batches}")

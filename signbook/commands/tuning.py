@@ -84,7 +84,6 @@ def tuning_of(
     *,
     data: bool,
     compensates: bool,
-    rounded: bool,
 ) -> Tune:
     """Read the options.
 
@@ -92,8 +91,8 @@ def tuning_of(
     ----------
     tune : str or None
         Parts, with commas between them.
-    data, compensates, rounded : bool
-        Whether there are data, the method compensates, and activations are rounded meanwhile.
+    data, compensates : bool
+        Whether there are data, and the method compensates.
 
     Raises
     ------
@@ -110,9 +109,4 @@ def tuning_of(
         raise ConfigError("--tune must come with --data, not without")
     if "blocks" in parts and not compensates:
         raise ConfigError("--tune blocks must come with a method that compensates, not with rtn")
-    if parts and rounded:
-        raise ConfigError(
-            "--tune must stand without --activation-bits: no gradient passes activations that are "
-            "rounded"
-        )
     return Tune(parts, epochs, look_ahead)

@@ -1,18 +1,20 @@
 """Activations in a few bits: every token is rounded on a grid of its own, as it comes."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vq.activations.transform import transforms_first
 from vq.errors import ConfigError, UnsupportedLayerError, bulleted
+from vq.formats.integers import applied
 from vq.formats.remaining import remaining
 from vq.layers import op_of
 
-__all__ = ["ActivationQuantizer", "round_tokens"]
+__all__ = ["ActivationQuantizer", "off", "round_tokens"]
 
 _BITS = range(2, 9)
 
@@ -22,7 +24,8 @@ def round_tokens(x: Tensor, bits: int, *, symmetric: bool = True, clip: float = 
 
     Symmetric levels lie about 0, one more below than above, and the greatest magnitude of the
     token times ``clip`` is the last above. Otherwise they reach from the least value to the
-    greatest, both times ``clip`` and with 0 between, and 0 is a level.
+    greatest, both times ``clip`` and with 0 between, and 0 is a level. The gradient passes as if
+    nothing happened.
 
     Parameters
     ----------
@@ -33,6 +36,11 @@ def round_tokens(x: Tensor, bits: int, *, symmetric: bool = True, clip: float = 
     clip : float
         Share of the range that is kept, at most 1.
     """
+    rounded: Tensor = applied(_Tokens, x, bits, symmetric, clip)
+    return rounded
+
+
+def _rounded(x: Tensor, bits: int, symmetric: bool, clip: float) -> Tensor:
     values = x.float()
     if symmetric:
         top = (1 << (bits - 1)) - 1
@@ -64,6 +72,22 @@ def check_rounding(bits: int, clip: float) -> None:
 def _positive(scale: Tensor) -> Tensor:
     """A token of zeros has scale 1."""
     return scale.masked_fill_(scale == 0, 1.0)
+
+
+class _Tokens(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, bits: int, symmetric: bool, clip: float) -> Tensor:
+        return _rounded(x, bits, symmetric, clip)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing of the inputs is needed."""
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0], None, None, None
 
 
 class ActivationQuantizer:
@@ -197,6 +221,11 @@ class ActivationQuantizer:
         """Take the rounding out of the model."""
         for handle in self._handles:
             handle.remove()
+
+
+def off(activations: ActivationQuantizer | None) -> AbstractContextManager[Any]:
+    """Context in which activations are not rounded, if something rounds them."""
+    return nullcontext() if activations is None else activations.off()
 
 
 def _owner(name: str, known: Mapping[str, nn.Module]) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vq import distributed
+from vq.activations.tokens import ActivationQuantizer, off
 from vq.calibration.batches import Batch, as_it_was, each, fingerprint_of_all
 from vq.calibration.lengths import check_length
 from vq.calibration.memory import enough_memory
@@ -46,6 +47,7 @@ class Running(TypedDict, total=False):
     checkpoint_dir: str | os.PathLike[str] | None
     resume: bool
     offload: bool
+    activations: ActivationQuantizer | None
     seed: int
     progress: bool
 
@@ -91,6 +93,7 @@ def learn_scalars_(
     checkpoint_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     offload: bool = False,
+    activations: ActivationQuantizer | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> LearnedResult:
@@ -143,6 +146,9 @@ def learn_scalars_(
         bit for bit.
     offload : bool
         Keep hidden states on the CPU between runs.
+    activations : ActivationQuantizer, optional
+        What rounds activations in this model; it is off where the unquantised one runs, and
+        gradients pass it.
     seed : int
         Of the order of batches; recorded in the file.
     progress : bool
@@ -188,13 +194,14 @@ def learn_scalars_(
             "method": repr(composition),
             "settings": repr(plan),
             "data": calibration,
+            "activations": repr(activations),
             "processes": str(distributed.ranks()),
         }
         store = StageCheckpoints(checkpoint_dir, marks, resume=resume)
     names = [layer.name for layer in selection.layers]
     with whole(model) as before, as_it_was(model), without_cache(model), enough_memory():
         model.eval()
-        with distributed.together():
+        with distributed.together(), off(activations):
             seen = survey(model, data, names)
         blocks = [] if seen.chain is None else list(seen.chain.names)
         distributed.require_same("blocks that the data show", blocks)
@@ -202,7 +209,9 @@ def learn_scalars_(
         runner = Runner(model, data, seen.chain, offload=offload)
         count = sum(bool(stage.layers) for stage in stages)
         with bar("block by block", count, enabled=progress and distributed.is_main()) as advance:
-            learner = Learner(runner, before, selection.layers, composition, plan, advance)
+            learner = Learner(
+                runner, before, selection.layers, composition, plan, activations, advance
+            )
             walk(stages, learner, learner.streams, store)
     set_provenance(model, Provenance(TOOL, text, seed, calibration))
     layers = [learner.layers[name] for name in names]

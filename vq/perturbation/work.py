@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from vq.activations.tokens import ActivationQuantizer, off
 from vq.calibration.stages import Stage
 from vq.calibration.streams import Runner, Stream, Streams
 from vq.calibration.weights import Weights
@@ -75,6 +76,8 @@ class Learner:
     layers : sequence of Selected
     composition : Composition
     plan : BlockPlan
+    activations : ActivationQuantizer or None
+        Off in the unquantised model.
     advance : Advance
         Of a progress bar that counts stages.
 
@@ -93,12 +96,15 @@ class Learner:
         layers: Sequence[Selected],
         composition: Composition,
         plan: BlockPlan,
+        activations: ActivationQuantizer | None,
         advance: Advance,
     ) -> None:
-        self.streams = Streams(Stream(runner), Stream(runner, self._unquantised), alike=True)
+        reference = Stream(runner, self._unquantised)
+        self.streams = Streams(Stream(runner), reference, alike=activations is None)
         self.layers: dict[str, LearnedLayer] = {}
         self.blocks: list[BlockResult] = []
         self._before, self._composition, self._advance = before, composition, advance
+        self._activations = activations
         self._selected = {layer.name: layer for layer in layers}
         self._fitter = Fitter(self.streams, plan, advance)
         self._weights = Weights([])
@@ -106,7 +112,7 @@ class Learner:
 
     @contextmanager
     def _unquantised(self, stage: Stage) -> Iterator[None]:
-        with self._weights.unquantised():
+        with self._weights.unquantised(), off(self._activations):
             yield
 
     @contextmanager

@@ -52,6 +52,16 @@ def test_blocks_and_scales_are_tuned(tmp_path):
     assert float(divergence) == pytest.approx(document["distilled"]["after"], rel=1e-4)
 
 
+def test_what_is_tuned_learns_under_rounded_activations(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    given = {"data": DATA, "method": "qep", "recipe": recipe, "epochs": 4, "activation_bits": 3}
+    found = quantize.run(MODEL, tmp_path / "out", tune="blocks,scales", **given)
+    assert found["settings"]["activation_bits"] == 3
+    assert all(block["after"] < block["before"] for block in found["blocks"])
+    assert found["distilled"]["after"] < found["distilled"]["before"]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ConfigError("data must be others")])
 def test_a_run_that_stops_while_scales_learn_goes_on(tmp_path, monkeypatch, error):
     recipe = tmp_path / "recipe.yaml"
@@ -85,7 +95,7 @@ def test_a_run_that_stops_while_scales_learn_goes_on(tmp_path, monkeypatch, erro
 
 
 def test_options_that_do_not_fit_are_refused(tmp_path):
-    fits = {"data": True, "compensates": True, "rounded": False}
+    fits = {"data": True, "compensates": True}
     for match, (given, facts) in {
         "be blocks, scales or blocks,scales, not 'all'$": (("all", None, 0), {}),
         "^--look-ahead must come with --tune blocks, not without$": (("scales", None, 1), {}),
@@ -94,10 +104,6 @@ def test_options_that_do_not_fit_are_refused(tmp_path):
         "with a method that compensates, not with rtn$": (
             ("blocks", None, 0),
             {"compensates": False},
-        ),
-        "^--tune must stand without --activation-bits: no gradient": (
-            ("scales", None, 0),
-            {"rounded": True},
         ),
     }.items():
         with pytest.raises(ConfigError, match=match):

@@ -43,6 +43,16 @@ def test_every_token_has_a_grid_of_its_own(bits, symmetric, width, seed):
         assert (got[i] - x[i]).abs().max() <= step * (0.5 if symmetric else 1) + 1e-6 * span
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_gradients_pass_as_if_nothing_happened(symmetric):
+    x, weight = torch.randn(5, 9), torch.randn(5, 9)
+    leaf = x.clone().requires_grad_()
+    got = round_tokens(leaf, 3, symmetric=symmetric, clip=0.9)
+    assert torch.equal(got, round_tokens(x, 3, symmetric=symmetric, clip=0.9))
+    (got * weight).sum().backward()
+    assert torch.equal(leaf.grad, weight)
+
+
 def test_hooks_can_be_switched():
     model, x = chain(), vectors(1)[0]
     before = model(x)

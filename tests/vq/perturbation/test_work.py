@@ -8,6 +8,7 @@ from torch import nn
 
 import vq
 from tests.rescomp.models import CASES, Shared, chain, vectors
+from vq.activations.tokens import ActivationQuantizer
 from vq.formats.model import compressed_layers
 from vq.layers import candidates
 from vq.learning.fitting import Fitter
@@ -112,3 +113,25 @@ def test_few_values_are_a_warning():
         "block '0': calibration should give more values than learn, 98, not 16; give more of it, "
         "or let less learn"
     )
+
+
+def test_weights_learn_under_rounded_activations_beside_an_unrounded_model(monkeypatch):
+    wanted, errors = [], {}
+    goal = Fitter.goal
+
+    def watched(self, stage):
+        found = goal(self, stage)
+        wanted.append(found._wanted)
+        return found
+
+    monkeypatch.setattr(Fitter, "goal", watched)
+    original, data = chain(), vectors(6, rows=32)
+    for bits in (None, 8, 3):
+        model = copy.deepcopy(original)
+        rounding = bits and ActivationQuantizer(model, ["0", "2.0", "4"], bits)
+        settings = {"epochs": 4, "held_out": 0, "progress": False, "activations": rounding}
+        found = learn_scalars_(model, data, RECIPE, BOTH, **settings)
+        errors[bits] = [one.before for one in found.blocks]
+        assert all(one.after < one.before for one in found.blocks)
+    assert torch.equal(wanted[0][0][0], wanted[6][0][0]), "of the unrounded model"
+    assert errors[3][0] > errors[8][0] != errors[None][0]
