@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -137,7 +137,11 @@ class Fitter:
         return Goal(wanted, self._plan.depth_weights if stage.place is not None else ())
 
     def fit(
-        self, stage: Stage, goal: Goal, groups: Sequence[dict[str, Any]] | None = None
+        self,
+        stage: Stage,
+        goal: Goal,
+        groups: Sequence[dict[str, Any]] | None = None,
+        begin: Callable[[], None] | None = None,
     ) -> BlockResult:
         """Train a stage towards a goal; it stays as it was where that does not help.
 
@@ -148,6 +152,8 @@ class Fitter:
         groups : sequence of dict, optional
             What learns, as torch's optimisers take it; nothing else then does. If not given, all
             that is trainable in the stage, at the plan's rates.
+        begin : callable, optional
+            Changes what learns to where training may begin; it does if the error there is smaller.
         """
         part = self.part(stage)
         before = after = self.error(stage, goal)
@@ -155,6 +161,10 @@ class Fitter:
         try:
             with learning(part, self._plan.rates) if groups is None else nullcontext():
                 if own := self._own(stage, groups):
+                    if begin is not None:
+                        begin()
+                        if not self.error(stage, goal) < before:
+                            part.load_state_dict(start)
                     with frozen_but(self._model, own), torch.enable_grad():
                         self._train(stage, part, own, goal, groups)
             if own:

@@ -11,11 +11,12 @@ from vq.errors import ConfigError, bulleted
 from vq.formats.grids import range_grid
 from vq.layers import matrix_of
 from vq.perturbation.clipping import Clipping
+from vq.perturbation.equivalence import Around
 from vq.perturbation.mask import Mask
 from vq.perturbation.moves import FreeMove, SingularMove, steady_rate
 from vq.perturbation.weight import LearnedWeight
 
-__all__ = ["Clip", "Composition", "Perturb"]
+__all__ = ["Clip", "Composition", "Perturb", "Transform"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,39 @@ class Perturb:
 
 
 @dataclass(frozen=True)
+class Transform:
+    """Learnable scales between what gives a tensor and what reads it, exact but for rounding.
+
+    Norms and the linears behind them (with shifts, where all have biases), values and outputs of
+    attention, queries and keys.
+
+    Attributes
+    ----------
+    rate : float
+        Of logarithms of scales, and of shifts in units of what the norm gives. The published code
+        has 5e-3, of scales and shifts themselves.
+    strength : float
+        How much of the activations' range goes over to the weights at the start, 0 to 1.
+    least : float
+        Of any scale at the start.
+    """
+
+    rate: float = 1e-2
+    strength: float = 0.5
+    least: float = 1e-2
+
+    def __post_init__(self) -> None:
+        _check("transformation", self.rate)
+        problems = []
+        if not 0 <= self.strength <= 1:
+            problems.append(f"strength must be from 0 to 1, not {self.strength!r}")
+        if not 0 < self.least < math.inf:
+            problems.append(f"least must be positive, not {self.least!r}")
+        if problems:
+            raise ConfigError(bulleted("transformation", problems))
+
+
+@dataclass(frozen=True)
 class Composition:
     """Parts of a method; each may be absent.
 
@@ -68,27 +102,29 @@ class Composition:
     ----------
     perturbation : Perturb or None
     clipping : Clip or None
+    transformation : Transform or None
     """
 
     perturbation: Perturb | None = None
     clipping: Clip | None = None
+    transformation: Transform | None = None
 
     def __post_init__(self) -> None:
-        if self.perturbation is None and self.clipping is None:
-            raise ConfigError("composition must hold clipping or a perturbation, not neither")
+        if not any((self.perturbation, self.clipping, self.transformation)):
+            raise ConfigError("composition must hold one part at least, not none")
 
     def problems(self, g: Geometry) -> list[str]:
         """Everything that keeps these parts from a layer."""
         mask = None if self.perturbation is None else self.perturbation.mask
         return [] if mask is None else mask.problems(min(g.O, g.I))
 
-    def weight(self, g: Geometry, weight: Tensor) -> LearnedWeight:
-        """Learning weight of a layer, which starts from its original one."""
+    def weight(self, g: Geometry, weight: Tensor, around: Around | None = None) -> LearnedWeight:
+        """Learning weight of a layer, which starts from its original one, among its pairs."""
         matrix = matrix_of(weight, g.op, g.axis).float()
         clipping = None
         if self.clipping is not None:
             clipping = Clipping(g, self.clipping.start, self.clipping.rate, weight.device)
-        return LearnedWeight(g, weight.dtype, self._moves(g, matrix), clipping)
+        return LearnedWeight(g, weight.dtype, self._moves(g, matrix), clipping, around)
 
     def _moves(self, g: Geometry, matrix: Tensor) -> list[nn.Module]:
         if self.perturbation is None:

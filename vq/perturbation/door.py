@@ -26,6 +26,7 @@ from vq.learning.checkpoint import StageCheckpoints, digest_of, marks_of
 from vq.learning.fitting import BlockPlan, BlockResult
 from vq.learning.rates import Rates
 from vq.perturbation.composition import Composition
+from vq.perturbation.finding import PairResult, warn_of_pairs
 from vq.perturbation.work import LearnedLayer, Learner
 from vq.progress import bar
 from vq.recipe.planning import check_storable
@@ -64,11 +65,14 @@ class LearnedResult:
         Layers that were left alone.
     blocks : list of BlockResult
         In the order they run.
+    pairs : list of PairResult
+        Of the transformation, if there is one: those that were scaled, and those left out.
     """
 
     layers: list[LearnedLayer]
     kept: list[str]
     blocks: list[BlockResult]
+    pairs: list[PairResult]
 
     @property
     def bits_per_weight(self) -> float:
@@ -103,8 +107,9 @@ def learn_scalars_(
     give as quantised, what the unquantised model's block gives; the loss is the squared error in
     units of the mean square. What comes before the first block and behind the last is trained, too,
     and a model without blocks as one. All that is not a selected weight stays, batch norms'
-    statistics among it. In the end weights are ordinary ones of int8, int4, int3 or int2 layers, as
-    :func:`vq.compress_` leaves them.
+    statistics among it, but for gains and biases that a transformation scales, in blocks; pairs
+    that are not exact are left out, with a warning. In the end weights are ordinary ones of int8,
+    int4, int3 or int2 layers, as :func:`vq.compress_` leaves them.
 
     A block whose error on the held-out batches has not fallen, or whose loss stops being finite,
     stays as it was rounded at its start; the latter with a warning. Whatever fails, Ctrl-C among
@@ -215,7 +220,8 @@ def learn_scalars_(
             walk(stages, learner, learner.streams, store)
     set_provenance(model, Provenance(TOOL, text, seed, calibration))
     layers = [learner.layers[name] for name in names]
-    return LearnedResult(layers, selection.kept, learner.blocks)
+    warn_of_pairs(learner.pairs)
+    return LearnedResult(layers, selection.kept, learner.blocks, learner.pairs)
 
 
 def _check(layers: list[Selected], composition: Composition) -> None:

@@ -12,6 +12,7 @@ from vq.formats.grids import Grid, ends_of, grouped, levels_of, spanning
 from vq.formats.integers import round_through
 from vq.layers import matrix_of, weight_of
 from vq.perturbation.clipping import Clipping
+from vq.perturbation.equivalence import Around
 
 __all__ = ["LearnedWeight"]
 
@@ -19,11 +20,11 @@ __all__ = ["LearnedWeight"]
 class LearnedWeight(nn.Module):
     """Parametrisation that gives, at every moment, what would be decoded if training ended there.
 
-    ``original -> moves -> ends of groups -> clipping -> scales, zeros -> codes -> decoded``: each
-    move and the clipping may be there or not. The grid follows the moved weight, whose own least
-    and greatest entries have gradients for it. Scales and zeros are rounded as the file has them,
-    fp16 and uint8, and zeros have no gradient. A code at an end of its range passes no gradient to
-    its weight.
+    ``original -> moves -> pairs -> ends of groups -> clipping -> scales, zeros -> codes ->
+    decoded``: each move, the pairs and the clipping may be there or not. The grid follows the moved
+    and scaled weight, whose own least and greatest entries have gradients for it. Scales and zeros
+    are rounded as the file has them, fp16 and uint8, and zeros have no gradient. A code at an end
+    of its range passes no gradient to its weight.
 
     Parameters
     ----------
@@ -34,6 +35,8 @@ class LearnedWeight(nn.Module):
     moves : sequence of nn.Module
         As in :mod:`vq.perturbation.moves`; they may share parameters with those of other layers.
     clipping : Clipping or None
+    around : Around, optional
+        What pairs with other layers do to it; their numbers are not in :meth:`groups`.
     """
 
     def __init__(
@@ -42,20 +45,21 @@ class LearnedWeight(nn.Module):
         dtype: torch.dtype,
         moves: Sequence[nn.Module],
         clipping: Clipping | None,
+        around: Around | None = None,
     ) -> None:
         super().__init__()
         self._geometry, self._dtype = geometry, dtype
-        self.moves, self.clipping = nn.ModuleList(moves), clipping
+        self.moves, self.clipping, self.around = nn.ModuleList(moves), clipping, around
 
     def forward(self, weight: Tensor) -> Tensor:
         """Decoded weight, as its module holds it, of the original one."""
         g = self._geometry
-        codes, scale, _ = self._coded(self.moved(weight))
+        codes, scale, _ = self._coded(weight)
         decoded = (codes * scale[:, :, None]).reshape(g.O, -1)[:, : g.I]
         return weight_of(decoded, g.shape, g.op, g.axis).to(self._dtype)
 
     def moved(self, weight: Tensor) -> Tensor:
-        """What is rounded, [O, I] float32."""
+        """What is rounded, before pairs scale it, [O, I] float32."""
         matrix = matrix_of(weight, self._geometry.op, self._geometry.axis).float()
         for move in self.moves:
             matrix = move(matrix)
@@ -65,7 +69,7 @@ class LearnedWeight(nn.Module):
     def read(self, weight: Tensor) -> tuple[Tensor, Grid]:
         """Codes minus zeros, [O, I] int8, and their grid, as a container stores them."""
         g = self._geometry
-        codes, scale, zero = self._coded(self.moved(weight))
+        codes, scale, zero = self._coded(weight)
         return codes.reshape(g.O, -1)[:, : g.I].to(torch.int8), Grid(scale, zero)
 
     def groups(self) -> list[dict[str, Any]]:
@@ -76,9 +80,11 @@ class LearnedWeight(nn.Module):
             for part in parts
         ]
 
-    def _coded(self, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _coded(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Codes minus zeros [O, groups of an output, width], scales and zeros [O, groups]."""
-        g = self._geometry
+        g, matrix = self._geometry, self.moved(weight)
+        if self.around is not None:
+            matrix = self.around(matrix)
         low, high = ends_of(matrix, g)
         if self.clipping is not None:
             low, high = self.clipping(low, high)

@@ -1,9 +1,10 @@
 """What is done to each stage of a model: let its weights learn, and keep the codes they end at."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from vq.layers import matrix_of, weight_of
 from vq.learning.fitting import BlockPlan, BlockResult, Fitter
 from vq.learning.goal import Goal
 from vq.perturbation.composition import Composition
+from vq.perturbation.equivalence import Equivalences
+from vq.perturbation.finding import Finder, PairResult
 from vq.perturbation.weight import LearnedWeight
 from vq.progress import Advance
 from vq.recipe.footprint import peak_bytes
@@ -87,6 +90,7 @@ class Learner:
     layers : dict of layer name to LearnedLayer
         Those that are done.
     blocks : list of BlockResult
+    pairs : list of PairResult
     """
 
     def __init__(
@@ -103,10 +107,13 @@ class Learner:
         self.streams = Streams(Stream(runner), reference, alike=activations is None)
         self.layers: dict[str, LearnedLayer] = {}
         self.blocks: list[BlockResult] = []
+        self.pairs: list[PairResult] = []
         self._before, self._composition, self._advance = before, composition, advance
         self._activations = activations
         self._selected = {layer.name: layer for layer in layers}
         self._fitter = Fitter(self.streams, plan, advance)
+        self._finder = Finder(self.streams.changed, self._selected)
+        self._model, self._chain = runner.model, runner.chain
         self._weights = Weights([])
         self._found: dict[str, _Found] = {}
 
@@ -135,37 +142,74 @@ class Learner:
         goal = self._fitter.goal(stage)
         layers = [self._selected[name] for name in stage.layers]
         with ExitStack() as stack:
-            stack.enter_context(restored([m for layer in layers for m in layer.modules]))
-            learning = {layer.name: self._learning(layer) for layer in layers}
+            tied, pairs, begin = self._tied(stage)
+            modules = [m for layer in layers for m in layer.modules]
+            stack.enter_context(restored([*modules, *tied.modules()]))
+            learning = {layer.name: self._learning(layer, tied) for layer in layers}
+            tied.scale_others()
             groups = [group for one in learning.values() for group in one.groups()]
+            groups += tied.groups()
             _warn_if_few(stage, goal, groups)
-            result = self._fit(stage, goal, groups)
+            result = self._fit(stage, goal, groups, begin)
             found = {name: self._read(name, one) for name, one in learning.items()}
-        self._put(found)
-        self._report(result)
+            others = tied.others()
+        self._put(found, others)
+        self._report(result, pairs)
         return {
             "layers": {name: _pack(one) for name, one in found.items()},
+            "others": {name: value.cpu() for name, value in others.items()},
             "result": asdict(result),
+            "pairs": [asdict(one) for one in pairs],
         }
 
     def use(self, stage: Stage, state: Mapping[str, Any]) -> None:
         """Use the codes that an earlier run has found."""
         geometries = {name: self._selected[name].geometry for name in stage.layers}
-        self._put({name: _unpack(state["layers"][name], g) for name, g in geometries.items()})
-        self._report(BlockResult(**state["result"]))
+        found = {name: _unpack(state["layers"][name], g) for name, g in geometries.items()}
+        self._put(found, state["others"])
+        pairs = [PairResult(**one) for one in state["pairs"]]
+        self._report(BlockResult(**state["result"]), pairs)
 
-    def _learning(self, layer: Selected) -> LearnedWeight:
+    def _tied(
+        self, stage: Stage
+    ) -> tuple[Equivalences, list[PairResult], Callable[[], None] | None]:
+        """Pairs of a stage, what there is to say of them, and where they may begin."""
+        originals = {name: self._weights.original(name) for name in stage.layers}
+        asked = self._composition.transformation
+        if asked is None or (stage.place is None and self._chain is not None):
+            return Equivalences(self._model, self._selected, originals, [], 0.0), [], None
+        with off(self._activations):
+            pairs, left = self._finder.find(stage, self._weights)
+            ranges = self._finder.ranges(stage, pairs)
+        tied = Equivalences(self._model, self._selected, originals, pairs, asked.rate)
+        counts = [sum(p.numel() for p in one.parameters()) for one in tied.numbers]
+        results = [
+            PairResult(stage.name, pair.name, count)
+            for pair, count in zip(pairs, counts, strict=True)
+        ]
+        begin = partial(tied.begin, ranges, asked.strength, asked.least)
+        return tied, results + left, begin if pairs else None
+
+    def _learning(self, layer: Selected, tied: Equivalences) -> LearnedWeight:
         """Let a layer's modules have a weight that learns."""
-        learning = self._composition.weight(layer.geometry, self._weights.original(layer.name))
+        learning = self._composition.weight(
+            layer.geometry, self._weights.original(layer.name), tied.around.get(layer.name)
+        )
         # Another processor may turn singular vectors.
         from_first_([buffer for buffer in learning.buffers() if buffer.is_floating_point()])
         for module in layer.modules:
             parametrize.register_parametrization(module, "weight", learning)
         return learning
 
-    def _fit(self, stage: Stage, goal: Goal, groups: list[dict[str, Any]]) -> BlockResult:
+    def _fit(
+        self,
+        stage: Stage,
+        goal: Goal,
+        groups: list[dict[str, Any]],
+        begin: Callable[[], None] | None,
+    ) -> BlockResult:
         try:
-            return self._fitter.fit(stage, goal, groups)
+            return self._fitter.fit(stage, goal, groups, begin)
         except TrainingError as error:
             if is_main():
                 warnings.warn(f"{error}; it stays as rounded at its start", stacklevel=2)
@@ -180,17 +224,22 @@ class Learner:
         moved = float((learning.moved(original) - matrix).norm() / matrix.norm().clamp_min(_LEAST))
         return _Found(*learning.read(original), LearnedLayer(g, trained, moved))
 
-    def _put(self, found: dict[str, _Found]) -> None:
-        """Use codes from now on."""
+    def _put(self, found: dict[str, _Found], others: Mapping[str, Tensor]) -> None:
+        """Use codes, gains and biases from now on."""
         for name, one in found.items():
             g, original = one.layer.geometry, self._weights.original(name)
             decoded = weight_of(on_grid(one.integers, one.grid, g), g.shape, g.op, g.axis)
             self._weights.put(name, decoded.to(original.device, original.dtype).contiguous())
             self.layers[name] = one.layer
         self._found |= found
+        for name, value in others.items():
+            parameter = self._model.get_parameter(name)
+            self._weights.split(name, parameter)
+            self._weights.put(name, value.to(parameter.device))
 
-    def _report(self, result: BlockResult) -> None:
+    def _report(self, result: BlockResult, pairs: list[PairResult]) -> None:
         self.blocks.append(result)
+        self.pairs += pairs
         errors = f"error {result.before:.4f} to {result.after:.4f}"
         self._advance(note=f"{result.name}  {errors}  {peak_bytes() / 1e9:.1f} GB")
 

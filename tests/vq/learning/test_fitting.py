@@ -1,6 +1,7 @@
 """Every block learns by itself, as a loop written by hand would train it."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -237,6 +238,26 @@ def test_what_learns_can_be_given():
     assert result.after < result.before
     assert {n for n, t in model.state_dict().items() if not t.equal(before[n])} == {"0.bias"}
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("there", "begins"), [(4.0, 1.0), (6.0, 0.0), (math.nan, 0.0)])
+def test_training_begins_elsewhere_if_that_is_better(there, begins, monkeypatch):
+    one, stage, model = fitter(epochs=1)
+    told, start, seen = iter([5.0, there, 3.0]), model[0].bias.clone(), []
+
+    def begin():
+        model[0].bias += 1
+
+    def train(self, *given):
+        seen.append(model[0].bias - start)
+
+    monkeypatch.setattr(Fitter, "error", lambda self, *given: next(told))
+    monkeypatch.setattr(Fitter, "_train", train)
+    groups = [{"params": [model[0].bias], "lr": 1e-2}]
+    result = one.fit(stage, one.goal(stage), groups, begin)
+    assert torch.allclose(seen[0], torch.full_like(start, begins), atol=1e-6)
+    assert (result.before, result.after) == (5, 3)
 
 
 @torch.no_grad()

@@ -45,7 +45,7 @@ def test_impossible_settings_are_refused():
         (r"^clipping has 1 problem:\n- rate must be positive, not 0$", lambda: Clip(0)),
         (r"^clipping has 1 problem:\n- start must be finite, not inf$", lambda: Clip(start=1e999)),
         (r"rate must be positive, not nan$", lambda: Perturb(rate=math.nan)),
-        (r"^composition must hold clipping or a perturbation, not neither$", Composition),
+        (r"^composition must hold one part at least, not none$", Composition),
     ):
         with pytest.raises(ConfigError, match=match):
             build()

@@ -87,10 +87,10 @@ def test_a_loss_that_diverges_leaves_its_block_at_its_start_and_says_so(monkeypa
     original, _, plain = learnt()
     fit = Fitter.fit
 
-    def wild(self, stage, goal, groups):
+    def wild(self, stage, goal, groups, begin):
         if stage.name == "2.0":
             groups = [group | {"lr": 1e30} for group in groups]
-        return fit(self, stage, goal, groups)
+        return fit(self, stage, goal, groups, begin)
 
     monkeypatch.setattr(Fitter, "fit", wild)
     with pytest.warns(
