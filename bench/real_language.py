@@ -69,7 +69,12 @@ WORKS = {
                 ("vq", "o"): vq.VQ(d=3, k=1024),
             },
         ),
-        Work("smollm2@4.1", 4, {"ssvq": vq.SSVQ(d=2, k=64), "vq": vq.VQ(d=2, k=256)}),
+        Work(
+            "smollm2@4.1",
+            4,
+            {"ssvq": vq.SSVQ(d=3, k=512), "vq": vq.VQ(d=2, k=256)},
+            {("vq", "o"): vq.VQ(d=2, k=512)},
+        ),
     )
 }
 #: The arm that groups of scalars are chosen with.
