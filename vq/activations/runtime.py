@@ -41,14 +41,19 @@ def attach(model: nn.Module, part: Hook, layers: Sequence[str]) -> None:
         transforms_first(module)
 
 
-def detach(model: nn.Module) -> None:
-    """Take all parts out of a model."""
+def detach(model: nn.Module, *, but: Sequence[Remaining] = ()) -> None:
+    """Take all parts out of a model, but those that may stay."""
+    stays = {id(part) for part in but}
+
+    def goes(part: object) -> bool:
+        return isinstance(part, Remaining) and id(part) not in stays
+
     for module in model.modules():
         hooks = module._forward_pre_hooks
-        for key in [key for key, hook in hooks.items() if isinstance(hook, Remaining)]:
+        for key in [key for key, hook in hooks.items() if goes(hook)]:
             del hooks[key]
             module._forward_pre_hooks_with_kwargs.pop(key, None)
-        if prefix_of(module) is not None:
+        if goes(vars(module).get("forward")):
             del vars(module)["forward"]
 
 

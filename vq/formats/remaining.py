@@ -9,7 +9,7 @@ from torch import nn
 
 from vq.errors import ConfigError
 
-__all__ = ["Remaining", "remaining", "require_plain"]
+__all__ = ["Remaining", "all_remaining", "remaining", "require_plain"]
 
 
 class Remaining:
@@ -24,6 +24,11 @@ def remaining(module: nn.Module) -> list[Remaining]:
     return [one for one in held if isinstance(one, Remaining)]
 
 
+def all_remaining(model: nn.Module) -> list[Remaining]:
+    """What remains anywhere in a model; at several modules, several times."""
+    return [one for module in model.modules() for one in remaining(module)]
+
+
 def require_plain(model: nn.Module, what: str) -> None:
     """Refuse a model in which anything remains.
 
@@ -36,8 +41,7 @@ def require_plain(model: nn.Module, what: str) -> None:
     ------
     ConfigError
     """
-    kinds = dict.fromkeys(one.kind for module in model.modules() for one in remaining(module))
-    if kinds:
+    if kinds := dict.fromkeys(one.kind for one in all_remaining(model)):
         raise ConfigError(
             f"{what} must be given a model whose weights are all there is, but parts remain in it "
             f"at run time ({', '.join(kinds)}); do it before them, or to a fresh model"

@@ -14,7 +14,7 @@ from vq.container.constants import RUNTIME_LAYOUT
 from vq.errors import ConfigError, bulleted
 from vq.formats.kept import tied_tensors
 from vq.formats.model import compressed_layers, is_compressed, provenance_of
-from vq.formats.remaining import remaining
+from vq.formats.remaining import all_remaining
 from vq.hf.quantizer import FILE, METHOD
 
 __all__ = ["check_names", "config_json"]
@@ -27,7 +27,7 @@ def config_json(model: Any) -> str:
     config.dtype = str(_dtype(model)).removeprefix("torch.")
     config.quantization_config = {
         "quant_method": METHOD,
-        "layout": RUNTIME_LAYOUT if any(map(remaining, model.modules())) else LAYOUT,
+        "layout": RUNTIME_LAYOUT if all_remaining(model) else LAYOUT,
         "file": FILE,
         "recipe": json.loads(provenance_of(model).recipe),
     }

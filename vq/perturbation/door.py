@@ -1,5 +1,6 @@
 """Let scalar weights learn, block by block, in place."""
 
+import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from vq import distributed
+from vq.activations.runtime import runtime_tensors
 from vq.activations.tokens import ActivationQuantizer, off
 from vq.calibration.batches import Batch, as_it_was, each, fingerprint_of_all
 from vq.calibration.lengths import check_length
@@ -109,7 +111,8 @@ def learn_scalars_(
     and a model without blocks as one. All that is not a selected weight stays, batch norms'
     statistics among it, but for gains and biases that a transformation scales, in blocks; pairs
     that are not exact are left out, with a warning. In the end weights are ordinary ones of int8,
-    int4, int3 or int2 layers, as :func:`vq.compress_` leaves them.
+    int4, int3 or int2 layers, as :func:`vq.compress_` leaves them. Roundings that remain in the
+    model (:mod:`vq.activations.runtime`) rest where the unquantised one runs.
 
     A block whose error on the held-out batches has not fallen, or whose loss stops being finite,
     stays as it was rounded at its start; the latter with a warning. Whatever fails, Ctrl-C among
@@ -202,6 +205,8 @@ def learn_scalars_(
             "activations": repr(activations),
             "processes": str(distributed.ranks()),
         }
+        if remains := runtime_tensors(model):
+            marks["remains"] = hashlib.sha256(repr(remains).encode()).hexdigest()
         store = StageCheckpoints(checkpoint_dir, marks, resume=resume)
     names = [layer.name for layer in selection.layers]
     with whole(model) as before, as_it_was(model), without_cache(model), enough_memory():
