@@ -30,6 +30,8 @@ class LlamaConfig:
         Blocks, query heads, and heads of keys and values; ``kv_heads`` divides ``heads``.
     vocabulary, context : int
         Tokens known, and the longest sequence.
+    bos_token_id : int
+        Token that begins a text.
     """
 
     dim: int = 64
@@ -39,6 +41,7 @@ class LlamaConfig:
     kv_heads: int = 4
     vocabulary: int = 512
     context: int = 512
+    bos_token_id: int = 1
 
 
 class _RMSNorm(nn.Module):
