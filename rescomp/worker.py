@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -17,7 +18,8 @@ from rescomp.quantize import Quantized, Report
 from rescomp.resume import pack, unpack
 from rescomp.settings import Settings
 from rescomp.tuning import Tuner
-from vq.activations.tokens import ActivationQuantizer, off
+from vq.activations.runtime import rounds, unrounded
+from vq.activations.tokens import ActivationQuantizer
 from vq.calibration.gathering import Gatherer, Group, is_looked_up
 from vq.calibration.norms import Norms
 from vq.calibration.stages import Stage
@@ -100,7 +102,8 @@ class Worker:
             compares = tuning is not None or settings.measure
             compares |= correction is not None and correction.cross
             reference = Stream(runner, self._unquantised) if compares else None
-            self.streams = Streams(Stream(runner), reference, alike=activations is None)
+            alike = activations is None and not rounds(runner.model)
+            self.streams = Streams(Stream(runner), reference, alike=alike)
         self._tuner: Tuner | None = None
         if tuning is not None:
             assert self.streams is not None
@@ -110,7 +113,9 @@ class Worker:
     def _unquantised(self, stage: Stage) -> Iterator[None]:
         """Turn the model into the unquantised one, as far as the present stage."""
         norms = nullcontext() if self._norms is None else self._norms.as_given()
-        with self._weights.unquantised(), norms, off(self._activations):
+        assert self.streams is not None
+        model = self.streams.changed.runner.model
+        with self._weights.unquantised(), norms, unrounded(model, self._activations):
             yield
 
     @contextmanager
@@ -134,7 +139,8 @@ class Worker:
         groups: list[Group] = []
         gatherer = None
         if self.streams is not None:
-            gatherer = Gatherer(self.streams, lambda: off(self._activations), self._settings.dtype)
+            rests = partial(unrounded, self.streams.changed.runner.model, self._activations)
+            gatherer = Gatherer(self.streams, rests, self._settings.dtype)
             with together():
                 groups = gatherer.groups(stage, layers)
         require_same("layers by input", [[x.name for x in group.layers] for group in groups])

@@ -40,6 +40,8 @@ from tests.rescomp.models import (
 )
 from tests.vq.models import unchanged
 from vq import Int3, Int4, Int8, Recipe
+from vq.activations.rounding import Rounding
+from vq.activations.runtime import attach
 from vq.calibration.norms import reestimate_norms_
 from vq.calibration.survey import survey, without_cache
 from vq.container import open_container
@@ -708,3 +710,15 @@ def test_a_batch_that_a_later_block_refuses_is_named():
         match=r"^model must accept calibration batch 2, float32 \[3, 12\], but .*: three",
     ):
         quantize_(nn.Sequential(model, nn.Linear(12, 4)), data, 4, GPTQ())
+
+
+def test_roundings_that_remain_rest_in_the_unquantised_model():
+    data, recipe = vectors(3), vq.Recipe({"*": vq.Int4(group=8)})
+    names = ["0", "2.0", "4"]
+    ours, theirs = chain(), chain()
+    attach(ours, Rounding(4, symmetric=True), names)
+    found = quantize_(ours, data, recipe, GPTAQ())
+    other = ActivationQuantizer(theirs, names, 4)
+    want = quantize_(theirs, data, recipe, GPTAQ(), activations=other)
+    assert found.layers == want.layers
+    assert all(torch.equal(ours(x), theirs(x)) for x in data)

@@ -14,18 +14,20 @@ from torch import Tensor, nn
 
 from vq.activations.prefix import Prefix, prefix_of
 from vq.activations.rounding import Rounding
+from vq.activations.tokens import ActivationQuantizer, off
 from vq.activations.transform import Transform, transforms_first
 from vq.container import Container, ContainerError, Kept
 from vq.container.runtime import PARTS, RuntimePart, describe, tensor_name
 from vq.errors import ConfigError
 from vq.formats.kept import kept_of, tensor_of
-from vq.formats.remaining import Remaining, remaining
+from vq.formats.remaining import Remaining, all_remaining, remaining
 
 __all__ = [
     "Hook",
     "attach",
     "attach_stored",
     "detach",
+    "rounds",
     "runtime_tensors",
     "unrounded",
 ]
@@ -78,16 +80,22 @@ def _prefixes(model: nn.Module) -> Iterator[dict[str, Prefix]]:
 
 
 @contextmanager
-def unrounded(model: nn.Module) -> Iterator[None]:
-    """Context in which roundings that remain in a model let everything pass."""
+def unrounded(model: nn.Module, activations: ActivationQuantizer | None = None) -> Iterator[None]:
+    """Context in which nothing is rounded by what remains in a model, nor by ``activations``."""
     on = [hook for hook, _ in _hooks(model) if isinstance(hook, Rounding) and hook.is_on]
     for hook in on:
         hook.is_on = False
     try:
-        yield
+        with off(activations):
+            yield
     finally:
         for hook in on:
             hook.is_on = True
+
+
+def rounds(model: nn.Module) -> bool:
+    """Whether what remains in a model rounds anything."""
+    return any(isinstance(one, Rounding) for one in all_remaining(model))
 
 
 def runtime_tensors(model: nn.Module) -> dict[str, Kept]:

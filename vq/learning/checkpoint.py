@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vq.activations.runtime import runtime_tensors
 from vq.container.writer import atomic_file
 from vq.distributed import is_main
 from vq.errors import ConfigError, OutputError, ResumeError
@@ -213,13 +214,15 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def digest_of(model: nn.Module) -> str:
-    """sha256 of all parameters and buffers, as 64 hexadecimal digits."""
+    """sha256 of all parameters, buffers and what remains at run time, 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if isinstance(tensor, torch.Tensor):
             data = tensor.detach().cpu().contiguous()
             digest.update(f"{name}{data.dtype}{tuple(data.shape)}".encode())
             digest.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
+    for name, kept in runtime_tensors(model).items():
+        digest.update(f"{name}{kept.dtype}{kept.shape}".encode() + kept.data)
     return digest.hexdigest()
 
 

@@ -72,7 +72,7 @@ def duquant_(
     block: int = 128,
     steps: int = 256,
     clip: Clip | None = Clip(),  # noqa: B008 - frozen
-    perturbation: Perturb | None = None,
+    perturb: Perturb | None = None,
     **running: Unpack[Running],
 ) -> LearnedResult:
     """Spread outliers, round activations by token, and let what is left learn block by block.
@@ -99,11 +99,13 @@ def duquant_(
         As in :func:`spread_`.
     clip : Clip or None
         Without it, activations are cut to 0.9 of each token's range.
-    perturbation : Perturb or None
+    perturb : Perturb or None
     running
         As there; ``seed`` also draws the rotations.
     """
-    composition = Composition(perturbation, clip)
+    composition = Composition(perturb, clip)
+    if running.get("activations") is not None:
+        raise ConfigError("activations must be left out of DuQuant, which rounds them itself")
     rounding = None
     if activation_bits is not None:
         cut = 1.0 if clip is not None else _CUT

@@ -61,7 +61,7 @@ def prefixquant_(
     prefix: Sequence[int] | None = None,
     bos: int | None = None,
     clip: Clip | None = Clip(),  # noqa: B008 - frozen
-    perturbation: Perturb | None = Perturb(None),  # noqa: B008 - frozen
+    perturb: Perturb | None = Perturb(None),  # noqa: B008 - frozen
     **running: Unpack[Running],
 ) -> LearnedResult:
     """Keep outlier tokens in front, round activations on static scales, and let blocks learn.
@@ -83,12 +83,14 @@ def prefixquant_(
     prefix, bos
         As in :func:`prefix_`.
     clip : Clip or None
-    perturbation : Perturb or None
+    perturb : Perturb or None
         All weights by themselves if not given.
     running
         As there.
     """
-    composition = Composition(perturbation, clip)
+    composition = Composition(perturb, clip)
+    if running.get("activations") is not None:
+        raise ConfigError("activations must be left out of PrefixQuant, which rounds them itself")
     Rounding(activation_bits)  # says what is wrong with it
     data = list(each(batches))
     _require_fresh(model)

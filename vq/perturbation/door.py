@@ -1,6 +1,5 @@
 """Let scalar weights learn, block by block, in place."""
 
-import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ import torch
 from torch import nn
 
 from vq import distributed
-from vq.activations.runtime import runtime_tensors
 from vq.activations.tokens import ActivationQuantizer, off
 from vq.calibration.batches import Batch, as_it_was, each, fingerprint_of_all
 from vq.calibration.lengths import check_length
@@ -205,8 +203,6 @@ def learn_scalars_(
             "activations": repr(activations),
             "processes": str(distributed.ranks()),
         }
-        if remains := runtime_tensors(model):
-            marks["remains"] = hashlib.sha256(repr(remains).encode()).hexdigest()
         store = StageCheckpoints(checkpoint_dir, marks, resume=resume)
     names = [layer.name for layer in selection.layers]
     with whole(model) as before, as_it_was(model), without_cache(model), enough_memory():

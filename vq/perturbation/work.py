@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from vq.activations.runtime import unrounded
-from vq.activations.tokens import ActivationQuantizer, off
+from vq.activations.runtime import rounds, unrounded
+from vq.activations.tokens import ActivationQuantizer
 from vq.calibration.stages import Stage
 from vq.calibration.streams import Runner, Stream, Streams
 from vq.calibration.weights import Weights
@@ -20,7 +20,6 @@ from vq.container import Geometry
 from vq.distributed import from_first_, gather, is_main
 from vq.errors import TrainingError
 from vq.formats.grids import Grid, on_grid
-from vq.formats.remaining import all_remaining
 from vq.formats.scalar_weights import use_codes
 from vq.layers import matrix_of, weight_of
 from vq.learning.fitting import BlockPlan, BlockResult, Fitter
@@ -105,9 +104,10 @@ class Learner:
         activations: ActivationQuantizer | None,
         advance: Advance,
     ) -> None:
-        rounds = any(one.kind == "rounding" for one in all_remaining(runner.model))
         reference = Stream(runner, self._unquantised)
-        self.streams = Streams(Stream(runner), reference, alike=activations is None and not rounds)
+        self.streams = Streams(
+            Stream(runner), reference, alike=activations is None and not rounds(runner.model)
+        )
         self.layers: dict[str, LearnedLayer] = {}
         self.blocks: list[BlockResult] = []
         self.pairs: list[PairResult] = []
@@ -122,13 +122,7 @@ class Learner:
 
     @contextmanager
     def _unquantised(self, stage: Stage) -> Iterator[None]:
-        with self._weights.unquantised(), self._off():
-            yield
-
-    @contextmanager
-    def _off(self) -> Iterator[None]:
-        """Context in which no activations are rounded."""
-        with off(self._activations), unrounded(self._model):
+        with self._weights.unquantised(), unrounded(self._model, self._activations):
             yield
 
     @contextmanager
@@ -187,7 +181,7 @@ class Learner:
         asked = self._composition.transformation
         if asked is None or (stage.place is None and self._chain is not None):
             return Equivalences(self._model, self._selected, originals, [], 0.0), [], None
-        with self._off():
+        with unrounded(self._model, self._activations):
             pairs, left = self._finder.find(stage, self._weights)
             ranges = self._finder.ranges(stage, pairs)
         tied = Equivalences(self._model, self._selected, originals, pairs, asked.rate)

@@ -24,6 +24,7 @@ from vq.formats.kept import kept_of
 from vq.formats.model import provenance_of
 from vq.formats.remaining import remaining
 from vq.integer.build import integerize
+from vq.learning.checkpoint import digest_of
 from vq.methods.fused import split_fused_
 
 
@@ -173,3 +174,13 @@ def test_models_without_the_modules_and_taken_names_are_refused(tmp_path):
     ):
         vq.compress_(odd, vq.Recipe({"0": vq.Int8()}))
     assert isinstance(layer, Layer)
+
+
+def test_checkpoints_are_of_a_model_with_its_parts():
+    model = nn.Sequential(nn.Linear(8, 8))
+    found = {digest_of(model)}
+    for bits in (4, 8):
+        own = copy.deepcopy(model)
+        attach(own, Rounding(bits), ["0"])
+        found.add(digest_of(own))
+    assert len(found) == 3

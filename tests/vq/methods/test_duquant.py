@@ -94,7 +94,7 @@ def test_rounded_activations_lose_less_and_the_file_gives_the_model_back(tmp_pat
 
     model = copy.deepcopy(original)
     settings = {"epochs": 1, "held_out": 0, **FEW}
-    result = duquant_(model, data, RECIPE, perturbation=Perturb(Mask(2)), **settings)
+    result = duquant_(model, data, RECIPE, perturb=Perturb(Mask(2)), **settings)
     assert all(block.after <= block.before for block in result.blocks)
     assert all(layer.trained for layer in result.layers)
     path = tmp_path / "model.vq.safetensors"
@@ -104,7 +104,7 @@ def test_rounded_activations_lose_less_and_the_file_gives_the_model_back(tmp_pat
     kinds = [p.kind for p in remaining(loaded.model.layers[0].mlp.down_proj)]
     assert kinds == ["transform", "rounding"]
     again = copy.deepcopy(original)
-    duquant_(again, data, RECIPE, perturbation=Perturb(Mask(2)), **settings)
+    duquant_(again, data, RECIPE, perturb=Perturb(Mask(2)), **settings)
     assert runtime_tensors(again) == runtime_tensors(model)
     vq.save(again, tmp_path / "again.vq.safetensors")
     assert (tmp_path / "again.vq.safetensors").read_bytes() == path.read_bytes()
@@ -172,8 +172,9 @@ def test_what_cannot_be_is_refused_and_changes_nothing(monkeypatch):
     refused(ConfigError, "block must be a power of two, 2 or more, not 12", block=12)
     refused(ConfigError, "at least one batch, not none", data=[])
     refused(ConfigError, "must find linears of which 2 divides", recipe=vq.Recipe({"*": None}))
-    refused(ConfigError, "composition must hold clipping or", call=duquant_, clip=None)
+    refused(ConfigError, "composition must hold one part at least", call=duquant_, clip=None)
     refused(ConfigError, "activation bits must be 2 to 8, not 1", call=duquant_, activation_bits=1)
+    refused(ConfigError, "must be left out of DuQuant", call=duquant_, activations=object())
     refused(ConfigError, "epochs must be positive, not 0", call=duquant_, epochs=0)
 
     refused(ConfigError, r"DuQuant must be given a model .*\(rounding\)", build=remains)

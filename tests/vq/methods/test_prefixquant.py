@@ -83,7 +83,7 @@ def test_scales_are_static_and_shared_by_readers_of_a_tensor():
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:block .*should give more values than learn")
-@pytest.mark.parametrize("settings", [{}, {"perturbation": Perturb(Mask(2))}, {"clip": None}])
+@pytest.mark.parametrize("settings", [{}, {"perturb": Perturb(Mask(2))}, {"clip": None}])
 def test_blocks_learn_and_the_file_gives_the_model_back(tmp_path, settings):
     model, data = sinking(), with_nines()
     result = prefixquant_(model, data, RECIPE, activation_bits=8, **FAST, **settings)
@@ -174,6 +174,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing():
     refused("must have at least one linear layer", recipe=vq.Recipe({"*": None}))
     refused("at least one batch, not none", data=[])
     refused("activation bits must be 2 to 8, not 9", call=prefixquant_, activation_bits=9)
+    refused("must be left out of PrefixQuant", call=prefixquant_, activations=object())
     refused("epochs must be positive, not 0", call=prefixquant_, epochs=0)
     refused("with a prefix must attend|prefix must be shorter", call=prefixquant_, prefix=[3] * 40)
 
