@@ -20,13 +20,13 @@ __all__ = ["outlier_tokens"]
 
 def outlier_tokens(
     model: nn.Module, batches: Sequence[Batch], layers: Sequence[Selected], times: float = 64.0
-) -> list[int]:
-    """Tokens to put in front, so that those of a text are none of them.
+) -> tuple[list[int], int]:
+    """Tokens to put in front, so that those of a text are none of them, and how many a text has.
 
     A token is an outlier of a layer if the greatest magnitude of its input exceeds so many times
     the median over its sequence. As many of the most frequent ones are given as a sequence has of
-    them in the mean, rounded up, in the layer that has most. The first place of a sequence counts
-    there, but not among the frequent ones: whatever stands there is an outlier.
+    them in the mean, rounded up, in the layer that has most: the number. The first place of a
+    sequence counts there, but not among the frequent ones: whatever stands there is an outlier.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def outlier_tokens(
     for _, items, _ in gathered:
         ids.update(dict(items))
     ranked = sorted(ids, key=lambda token: (-ids[token], token))
-    return ranked[: math.ceil(most)]
+    return ranked[: math.ceil(most)], math.ceil(most)
 
 
 class _Watch:

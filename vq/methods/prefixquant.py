@@ -130,7 +130,8 @@ def prefix_(
         Outliers are looked for in what the selected linears with most inputs read, which is
         ``down_proj`` in a Llama.
     prefix : sequence of int, optional
-        These tokens, instead of those that are found.
+        These tokens, instead of those that are found. Where no token of the calibration is an
+        outlier, none are.
     bos : int, optional
         Token that begins a text, the last of the prefix; by default the model's, if it names one.
 
@@ -156,12 +157,13 @@ def prefix_(
             _warn(f"no tokens are put in front, as {problem}: activations have static scales only")
             return []
         if prefix is None:
-            ids = outlier_tokens(model, data, _widest(select(model, recipe).layers))
-            ids += [token for token in (_bos_of(model, bos),) if token is not None]
+            ids, count = outlier_tokens(model, data, _widest(select(model, recipe).layers))
+            first = _bos_of(model, bos)
+            ids += [first] if count and first is not None else []
         else:
             ids = list(prefix)
         if not ids:
-            _warn("no tokens are put in front, as none is an outlier and the model names no first")
+            _warn("no tokens are put in front, as none is an outlier, or the model names no first")
             return []
         _check_tokens(model, data, ids)
         found = prefixes(model, torch.tensor(ids, device=device_of(model)))

@@ -40,11 +40,11 @@ ROWS = torch.tensor([
 def test_the_most_frequent_are_given_without_the_first_place():
     model = Bag()
     # Three in a row, and three; 9 more often than 7, which stands first twice.
-    assert outlier_tokens(model, [ROWS], layers(model)) == [9, 7]
-    assert outlier_tokens(model, [ROWS, torch.ones_like(ROWS)], layers(model)) == [9, 7]
-    assert outlier_tokens(model, [ROWS, *3 * [torch.ones_like(ROWS)]], layers(model)) == [9]
-    assert outlier_tokens(model, [torch.ones_like(ROWS)], layers(model)) == []
-    assert outlier_tokens(model, [ROWS], layers(model), times=1e4) == []
+    assert outlier_tokens(model, [ROWS], layers(model)) == ([9, 7], 3)
+    assert outlier_tokens(model, [ROWS, torch.ones_like(ROWS)], layers(model)) == ([9, 7], 2)
+    assert outlier_tokens(model, [ROWS, *3 * [torch.ones_like(ROWS)]], layers(model)) == ([9], 1)
+    assert outlier_tokens(model, [torch.ones_like(ROWS)], layers(model)) == ([], 0)
+    assert outlier_tokens(model, [ROWS], layers(model), times=1e4) == ([], 0)
 
 
 @torch.no_grad()
@@ -53,8 +53,8 @@ def test_padding_counts_nowhere():
     mask[0, :3], mask[1, 6:] = 0, 0
     batch = {"input_ids": ROWS, "attention_mask": mask}
     # Left: 9 stands first in the first row, and again; 7 in the second, at places 0 and 1.
-    assert outlier_tokens(model, [batch], layers(model)) == [7, 9]
-    assert outlier_tokens(model, [(ROWS, None)], layers(model)) == [9, 7]
+    assert outlier_tokens(model, [batch], layers(model)) == ([7, 9], 2)
+    assert outlier_tokens(model, [(ROWS, None)], layers(model)) == ([9, 7], 3)
 
 
 def worker(rank, folder):
@@ -66,4 +66,4 @@ def worker(rank, folder):
 
 def test_processes_count_together(tmp_path):
     folder = two_processes(worker, tmp_path)
-    assert [torch.load(folder / f"{rank}.pt") for rank in (0, 1)] == [[9, 7], [9, 7]]
+    assert [torch.load(folder / f"{rank}.pt") for rank in (0, 1)] == 2 * [([9, 7], 3)]

@@ -57,8 +57,9 @@ def test_outliers_stand_in_front_and_then_the_beginning_of_text():
     front = torch.tensor(found).expand(2, -1)
     want = sinking()(torch.cat([front, IDS], 1)).logits[:, len(found) :]
     torch.testing.assert_close(model(IDS).logits, want, rtol=1e-3, atol=1e-3)
-    other = llama()
-    assert prefix_(other, tokens(), RECIPE, bos=4) == [4], "none is an outlier"
+    with pytest.warns(UserWarning, match="no tokens are put in front, as none is an outlier"):
+        assert prefix_(llama(), tokens(), RECIPE, bos=4) == []
+    assert prefix_(sinking(), data, RECIPE, bos=4)[-1] == 4
     own = zoo()
     assert prefix_(own, tokens(), vq.Recipe({"blocks.*": vq.Int4(group=8)}), prefix=[3, 8]) == [
         3,
@@ -175,7 +176,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing():
     refused("at least one batch, not none", data=[])
     refused("activation bits must be 2 to 8, not 9", call=prefixquant_, activation_bits=9)
     refused("must be left out of PrefixQuant", call=prefixquant_, activations=object())
-    refused("epochs must be positive, not 0", call=prefixquant_, epochs=0)
+    refused("epochs must be positive, not 0", call=prefixquant_, prefix=[3], epochs=0)
     refused("with a prefix must attend|prefix must be shorter", call=prefixquant_, prefix=[3] * 40)
 
     def rounded():
