@@ -57,7 +57,7 @@ def prefixquant_(
     batches: Iterable[Batch],
     recipe: Recipe,
     *,
-    activation_bits: int = 4,
+    activation_bits: int | None = 4,
     prefix: Sequence[int] | None = None,
     bos: int | None = None,
     clip: Clip | None = Clip(),  # noqa: B008 - frozen
@@ -78,8 +78,8 @@ def prefixquant_(
     ----------
     model, batches, recipe
         As in :func:`vq.perturbation.door.learn_scalars_`, which tells the errors, too.
-    activation_bits : int
-        2 to 8.
+    activation_bits : int or None
+        2 to 8; None leaves activations as they are.
     prefix, bos
         As in :func:`prefix_`.
     clip : Clip or None
@@ -91,13 +91,15 @@ def prefixquant_(
     composition = Composition(perturb, clip)
     if running.get("activations") is not None:
         raise ConfigError("activations must be left out of PrefixQuant, which rounds them itself")
-    Rounding(activation_bits)  # says what is wrong with it
+    if activation_bits is not None:
+        Rounding(activation_bits)  # says what is wrong with it
     data = list(each(batches))
     _require_fresh(model)
     before = all_remaining(model)
     try:
         prefix_(model, data, recipe, prefix=prefix, bos=bos)
-        round_statically_(model, data, recipe, activation_bits)
+        if activation_bits is not None:
+            round_statically_(model, data, recipe, activation_bits)
         return learn_scalars_(model, data, recipe, composition, **running)
     except BaseException:
         detach(model, but=before)

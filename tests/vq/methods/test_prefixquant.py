@@ -99,6 +99,14 @@ def test_blocks_learn_and_the_file_gives_the_model_back(tmp_path, settings):
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore:block .*should give more values than learn")
+def test_activations_may_stay_as_they_are():
+    model = sinking()
+    prefixquant_(model, with_nines(2), RECIPE, activation_bits=None, **FAST)
+    assert {one.kind for one in all_remaining(model)} == {"prefix"}
+
+
+@torch.no_grad()
 def test_a_prefix_makes_static_scales_do():
     original, data = sinking(), with_nines()
 
