@@ -1,4 +1,4 @@
-"""Make the golden container; run ``python -m tests.golden.make`` only when the layout changes.
+"""Make the golden containers; run ``python -m tests.golden.make`` only when the layout changes.
 
 Every value comes from SHAKE-256 of a label, so no library's random numbers can change the file.
 """
@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from vq.container import Kept, Layer, Provenance, open_container, write_container
+from vq.container.runtime import PARTS, RuntimePart, describe, tensor_name
 
 HERE = Path(__file__).parent
 FILE = HERE / "every_method.vq.safetensors"
 WEIGHTS = HERE / "every_method.npz"
+REMAINING = HERE / "every_part.vq.safetensors"
 
 
 def noise(label: str, shape: tuple[int, ...], below: int) -> np.ndarray:
@@ -95,7 +97,53 @@ def write(path: Path) -> None:
     write_container(path, layers(), kept(), provenance)
 
 
+def linears() -> list[Layer]:
+    """Two that read one tensor."""
+    return [
+        Layer.int8(
+            name, scale=scale(name, 4), integers=(noise(name, (4, 8), 255) - 127).astype(np.int8)
+        )
+        for name in ("q", "k")
+    ]
+
+
+def remaining() -> tuple[list[RuntimePart], dict[str, Kept]]:
+    """One part of every kind, and both roundings."""
+    signs4 = [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
+    half = np.array(signs4) / 2
+    numbers = {name: scale(name, 24).reshape(1, 2, 3, 4) for name in ("keys", "values")}
+    fields: list[dict[str, np.ndarray]] = [
+        {
+            "first": half[None].astype(np.float32), "scale": scale("smooth", 8),
+            "order": np.argsort(noise("order", (8,), 999), kind="stable").astype(np.int32),
+            "second": np.stack([half, -half]).astype(np.float32),
+        },
+        {"clip": np.array([0.9], np.float32)},
+        {"scale": np.array([0.125], np.float32)},
+        {"tokens": np.array([5, 7, 1], np.int32), **numbers},
+    ]  # fmt: skip
+    kinds = [
+        ("transform", ("q", "k"), {}),
+        ("rounding", ("q",), {"bits": 4, "symmetric": False}),
+        ("rounding", ("k",), {"bits": 8, "symmetric": True}),
+        ("prefix", ("attention",), {"heads": 4}),
+    ]
+    kept = [{f: Kept.from_numpy(array) for f, array in each.items()} for each in fields]
+    parts = [
+        RuntimePart(*kind, {f: (one.dtype, one.shape) for f, one in each.items()})
+        for kind, each in zip(kinds, kept, strict=True)
+    ]
+    text = describe(parts)
+    tensors = {tensor_name(i, f): one for i, each in enumerate(kept) for f, one in each.items()}
+    return parts, {PARTS: Kept("U8", (len(text),), text), **tensors}
+
+
+def write_remaining(path: Path) -> None:
+    write_container(path, linears(), remaining()[1], Provenance("golden 2"))
+
+
 def main() -> None:
+    write_remaining(REMAINING)
     write(FILE)
     with open_container(FILE, rom=rom()) as file:
         file.verify()

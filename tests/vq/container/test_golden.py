@@ -166,3 +166,18 @@ def test_second_reader_decodes_the_golden_file():
             assert naive.weights[name] == want[name].tobytes()
     for name, kept in make.kept().items():
         assert naive.kept[name] == (kept.dtype, kept.shape, kept.data)
+
+
+def test_files_of_parts_that_remain_are_written_and_read_as_ever(tmp_path):
+    path = tmp_path / "golden.vq.safetensors"
+    make.write_remaining(path)
+    assert path.read_bytes() == make.REMAINING.read_bytes()
+    parts, kept = make.remaining()
+    naive = NaiveFile(make.REMAINING.read_bytes())
+    with open_container(make.REMAINING) as file:
+        file.verify()
+        assert file.layout == "vqstream/2" and list(file.runtime) == parts
+        assert {name: file.kept(name) for name in file.kept_names} == kept
+        for layer in make.linears():
+            name = layer.geometry.name
+            assert file.weight(name).tobytes() == naive.weights[name]
