@@ -13,7 +13,7 @@ from torch import nn
 import vq
 from rescomp import Clip, Fitting, Settings, Tuning, quantize_
 from rescomp.methods import Method
-from signbook.commands.quantize import method_named
+from signbook.commands.compensated import method_named
 from signbook.data.factories import tinyshakespeare, wikitext2
 from signbook.evaluation import evaluate
 from signbook.tasks import LanguageModelling

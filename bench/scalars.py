@@ -43,7 +43,7 @@ from hwsim import estimate
 from rescomp import Clip, Settings, quantize_
 from rescomp.methods import Method
 from rtl import AcceleratorConfig
-from signbook.commands.quantize import method_named
+from signbook.commands.compensated import method_named
 from signbook.files import write_text
 from vq.container import account, open_container
 from vq.errors import ConfigError

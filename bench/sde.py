@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 import vq
 from rescomp import Clip, Settings, quantize_
-from signbook.commands.quantize import method_named
+from signbook.commands.compensated import method_named
 from signbook.data.factories import tinyshakespeare, tinystories, wikitext2
 from signbook.data.files import data_file
 from signbook.data.texts import sentences_of

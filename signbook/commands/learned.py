@@ -1,22 +1,28 @@
-"""``signbook quantize --method lwc | lsi | sde``: scalars that learn, block by block."""
+"""``signbook quantize --method lwc | omniquant | lsi | sde``: scalars that learn."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from signbook.commands.defaults import Defaults
+from signbook.commands.job import Done, Job, rows_of
 from signbook.commands.printing import print_table
 from vq.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    import vq
+    from vq.perturbation.composition import Perturb
     from vq.perturbation.door import LearnedResult
+    from vq.recipe.selection import Selected
 
-__all__ = ["METHODS", "Learned", "learned_of", "print_learned"]
+__all__ = ["BASES", "METHODS", "Learned", "learned_of"]
 
 #: Methods, and which options each has of its own.
-METHODS: Mapping[str, tuple[str, ...]] = {"lwc": (), "lsi": ("corner",), "sde": ("width", "corner")}
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "lwc": (), "omniquant": (), "lsi": ("corner", "base"), "sde": ("width", "corner", "base"),
+}  # fmt: skip
+#: What a method that moves weights may add to; the first one it does anyway.
+BASES = ("lwc", "omniquant")
+_SDE = Defaults("vq.methods.sde", "sde_")
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Learned:
     name : str
     options : dict
         Of the method.
+    base : str
+        What it adds to, one of :data:`BASES`.
     epochs : int or None
         None is the library's number.
     look_ahead : int
@@ -35,54 +43,68 @@ class Learned:
 
     name: str
     options: dict[str, int] = field(default_factory=dict)
+    base: str = BASES[0]
     epochs: int | None = None
     look_ahead: int = 0
+    needs_data: ClassVar[bool] = True
+    codebooks: ClassVar[str | None] = None
 
-    def quantize(
-        self, network: "nn.Module", batches: list[Any], rules: "vq.Recipe", **running: Any
-    ) -> "LearnedResult":
-        """Quantise in place.
+    def check(self, selected: "list[Selected]") -> None:
+        """Nothing more than what the library refuses."""
 
-        Parameters
-        ----------
-        network : nn.Module
-        batches : list of batches
-        rules : Recipe
-        running : checkpoint_dir, resume, offload, seed
-            Of :func:`vq.perturbation.door.learn_scalars_`.
-        """
+    def quantize(self, job: Job) -> Done:
+        """Quantise the job's model in place."""
         from importlib import import_module
 
-        run = getattr(import_module(f"vq.methods.{self.name}"), f"{self.name}_")
+        settings: dict[str, Any] = {"look_ahead": self.look_ahead, "activations": job.rounded()}
         if self.epochs is not None:
-            running["epochs"] = self.epochs
-        found: LearnedResult = run(
-            network, batches, rules, look_ahead=self.look_ahead, **self.options, **running
-        )
-        return found
+            settings["epochs"] = self.epochs
+        name = self.name
+        if self.base == BASES[0]:
+            settings |= self.options
+        else:
+            name, settings["perturb"] = self.base, self._perturb()
+        run = getattr(import_module(f"vq.methods.{name}"), f"{name}_")
+        with job.of_use():
+            result: LearnedResult = run(
+                job.network, job.calibration or [], job.rules, **settings, **job.running
+            )
+        more = {"pairs": [asdict(one) for one in result.pairs]} if result.pairs else {}
+        return Done(result, {"method": repr(self)}, self._layers(result), more)
 
-    def layers(self, result: "LearnedResult") -> list[dict[str, Any]]:
+    def _perturb(self) -> "Perturb":
+        """What the method adds to another base than its own."""
+        from vq.perturbation.composition import Perturb
+        from vq.perturbation.mask import Mask
+
+        width = {"lsi": 0, "sde": _SDE.width}[self.name]
+        return Perturb(Mask(**({"width": width} | self.options)))
+
+    def _layers(self, result: "LearnedResult") -> list[dict[str, Any]]:
         """What the document says of each layer."""
-        from vq.container import account
-
-        accounts = account([layer.geometry for layer in result.layers])
-        return [
-            {
-                "name": layer.geometry.name,
-                "method": layer.geometry.method,
-                "solver": self.name,
-                "weights": layer.geometry.weights,
-                "bits_per_weight": counted.bits_per_weight,
-                "trained": layer.trained,
-                "moved": layer.moved,
-            }
-            for layer, counted in zip(result.layers, accounts, strict=True)
+        each = [
+            {"solver": self.name, "trained": layer.trained, "moved": layer.moved}
+            for layer in result.layers
         ]
+        return rows_of([layer.geometry for layer in result.layers], each)
+
+    def show(self, document: dict[str, Any]) -> list[tuple[str, str]]:
+        """Print layers and blocks; return how many pairs were found."""
+        rows = [layer | {"moved": f"{layer['moved']:.3g}"} for layer in document["layers"]]
+        columns = ("name", "method", "bits_per_weight", "trained", "moved")
+        print_table("quantised layers", columns, rows)
+        print_table("trained blocks", ("name", "before", "after"), document["blocks"])
+        pairs = document.get("pairs", [])
+        if not pairs:
+            return []
+        left = sum(pair["reason"] is not None for pair in pairs)
+        return [("pairs", f"{len(pairs) - left} scaled, {left} left out")]
 
 
 def learned_of(
     method: str,
     options: Mapping[str, int | None],
+    base: str | None,
     epochs: int | None,
     look_ahead: int,
     others: Mapping[str, object],
@@ -94,6 +116,7 @@ def learned_of(
     method : str
     options : mapping of name to int or None
         Of the methods that learn.
+    base : str or None
     epochs : int or None
     look_ahead : int
     others : mapping of option to value
@@ -105,10 +128,12 @@ def learned_of(
     """
     given = {name: value for name, value in options.items() if value is not None}
     known = METHODS.get(method, ())
-    for name in given:
+    for name in (*given, *(() if base is None else ("base",))):
         if name not in known:
             have = " or ".join(one for one, own in METHODS.items() if name in own)
             raise ConfigError(f"--{name} must come with --method {have}, not with {method}")
+    if base not in (None, *BASES):
+        raise ConfigError(f"--base must be {' or '.join(BASES)}, not {base!r}")
     if method not in METHODS:
         return None
     for option, value in others.items():
@@ -116,11 +141,4 @@ def learned_of(
             raise ConfigError(
                 f"{option} must stand without --method {method}, which has no use of it"
             )
-    return Learned(method, given, epochs, look_ahead)
-
-
-def print_learned(layers: list[dict[str, Any]]) -> None:
-    """Print the layers of a document."""
-    rows = [layer | {"moved": f"{layer['moved']:.3g}"} for layer in layers]
-    columns = ("name", "method", "bits_per_weight", "trained", "moved")
-    print_table("quantised layers", columns, rows)
+    return Learned(method, given, base or BASES[0], epochs, look_ahead)

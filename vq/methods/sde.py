@@ -1,9 +1,10 @@
 """SDE with CL: expansion of the singular values' diagonal, and cross-layer loss (arXiv 2407.15508).
 
 The abstract tells that the diagonal of singular values is expanded, that LSI is a special case,
-that it adds to other methods, and that a loss which looks ahead evens out errors over layers. The
-paper's equations, widths, rates and tables are not known to us: the band, its parametrisation, the
-rule of the rate and the sum of losses are a reconstruction.
+that it adds to other methods (``omniquant_(..., perturb=Perturb(Mask(16)))``), and that a loss that
+looks ahead evens out errors over layers. The paper's equations, widths, rates and tables are not
+known to us: the band, its parametrisation, the rule of the rate and the sum of losses are a
+reconstruction.
 """
 
 from collections.abc import Iterable

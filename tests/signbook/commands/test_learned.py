@@ -1,4 +1,4 @@
-"""``signbook quantize --method lwc | lsi | sde``: document, file, exports, options, resuming."""
+"""``signbook quantize`` by what learns: document, file, exports, options, resuming."""
 
 import json
 
@@ -14,10 +14,13 @@ from signbook.packed.gptq import Gptq
 from signbook.tasks import Classification
 from tests.signbook.packed.unpack import unpack_compressed_tensors, unpack_gptq
 from tests.signbook.runner import refused, run
+from tests.vq.perturbation import models
 from vq.container import open_container
 from vq.errors import ConfigError
 from vq.learning.checkpoint import StageCheckpoints
 from vq.methods.sde import sde_
+from vq.perturbation.composition import Perturb
+from vq.perturbation.mask import Mask
 
 HERE = "tests.signbook.commands.test_learned"
 MODEL, DATA = f"py:{HERE}:network", f"py:{HERE}:rows"
@@ -57,6 +60,7 @@ def test_a_command_writes_file_and_document(tmp_path):
         assert torch.equal(torch.from_numpy(container.weight("0")), loaded[0].weight)
 
 
+@pytest.mark.filterwarnings("ignore:transformation left out")
 def test_recipes_may_mix_scalars(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text('"0": {method: int4, group: 8}\n"2": {method: int8}\n')
@@ -85,12 +89,66 @@ def test_stopped_runs_go_on_to_the_same_file(tmp_path, monkeypatch):
     assert files[0] == files[1]
 
 
+def normed():
+    return models.before()
+
+
+def rows_of_32():
+    return Classification([(x, x[:, :, 0].argmax(1)) for x in models.rows(6)])
+
+
+@pytest.mark.filterwarnings("ignore:transformation left out")
+def test_methods_that_move_weights_add_to_others(tmp_path):
+    given = {"data": f"py:{HERE}:rows_of_32", "bits": 4, "group": 16, "activation_bits": 4}
+    model, found = f"py:{HERE}:normed", {}
+    for name, options in (
+        ("lwc", {"method": "lwc"}),
+        ("omniquant", {"method": "omniquant"}),
+        ("both", {"method": "sde", "width": 2, "base": "omniquant", "look_ahead": 1}),
+    ):
+        document = quantize.run(model, tmp_path / name, epochs=2, **given, **options)
+        found[name] = document
+        assert document["settings"]["activation_bits"] == 4
+        assert all(block["after"] < block["before"] for block in document["blocks"])
+    assert "pairs" not in found["lwc"]
+    pairs = found["both"]["pairs"]
+    assert [pair["trained"] for pair in pairs] == 2 * [64, 64, 32, 32]
+    assert all([*pair] == ["block", "name", "trained", "reason"] for pair in pairs)
+    errors = {name: one["blocks"][-1]["after"] for name, one in found.items()}
+    assert errors["omniquant"] < errors["lwc"]
+    moved = {name: one["layers"][0]["moved"] for name, one in found.items()}
+    assert moved["omniquant"] == 0 < moved["both"]
+    assert {layer["solver"] for layer in found["both"]["layers"]} == {"sde"}
+    file = vq.load(tmp_path / "both" / "model.vq.safetensors", into=normed())
+    assert not torch.equal(file[0].norm1.weight, normed()[0].norm1.weight)
+
+
+@pytest.mark.filterwarnings("ignore:transformation left out")
+def test_pairs_that_are_left_out_are_said(tmp_path):
+    given = ("--data", DATA, "--out", tmp_path, "--method", "omniquant", "--epochs", "1")
+    done = run("quantize", MODEL, *given)
+    assert done.returncode == 0, done.stderr
+    assert "0 scaled, 2 left out" in done.stdout
+    document = json.loads((tmp_path / "quantize.json").read_text())
+    reason = "neither a norm that linears read nor attention was found"
+    assert [pair["reason"] for pair in document["pairs"]] == 2 * [reason]
+
+
 def test_options_are_read():
     none = {"width": None, "corner": None}
-    assert learned_of("gptq", none, 4, 1, {}) is None
-    assert learned_of("lwc", none, None, 0, {"--clip": False}) == Learned("lwc")
-    found = learned_of("sde", {"width": 3, "corner": 2}, 4, 1, {})
-    assert found == Learned("sde", {"width": 3, "corner": 2}, 4, 1)
+    assert learned_of("gptq", none, None, 4, 1, {}) is None
+    assert learned_of("lwc", none, None, None, 0, {"--clip": False}) == Learned("lwc")
+    found = learned_of("sde", {"width": 3, "corner": 2}, "omniquant", 4, 1, {})
+    assert found == Learned("sde", {"width": 3, "corner": 2}, "omniquant", 4, 1)
+    assert found._perturb() == Perturb(Mask(3, 2))
+    assert Learned("sde")._perturb() == Perturb(Mask(16))
+    assert Learned("lsi")._perturb() == Perturb(Mask(0))
+    for match, method, base in (
+        (r"^--base must come with --method lsi or sde, not with omniquant$", "omniquant", "lwc"),
+        (r"^--base must be lwc or omniquant, not 'gptq'$", "sde", "gptq"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            learned_of(method, none, base, None, 0, {})
     for match, method, options, others in (
         (r"^--width must come with --method sde, not with lsi$", "lsi", {"width": 1}, {}),
         (
@@ -102,7 +160,7 @@ def test_options_are_read():
         (r"^--tune must stand without --method lwc, which", "lwc", {}, {"--tune": "blocks"}),
     ):
         with pytest.raises(ConfigError, match=match):
-            learned_of(method, options, None, 0, others)
+            learned_of(method, options, None, None, 0, others)
 
 
 def test_bad_input_is_one_error(tmp_path):
@@ -113,6 +171,8 @@ def test_bad_input_is_one_error(tmp_path):
     for option in (["--clip"], ["--damping", "0.1"], ["--no-activation-order"], ["--no-measure"]):
         said = refused(*given, "--data", DATA, *option)
         assert f"{option[0]} must stand without --method sde, which has no use of it" in said
+    said = refused(*given, "--data", DATA, "--em", "2")
+    assert "--sweeps, --restarts, --em and --again must stand without --method sde" in said
     assert not list(tmp_path.glob("*.safetensors"))
 
 

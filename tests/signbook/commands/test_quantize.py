@@ -12,7 +12,6 @@ from torch import nn
 import rescomp
 import vq
 from signbook.commands import quantize
-from signbook.commands.quantize import method_named
 from signbook.data import tinystories
 from signbook.evaluation import evaluate, evaluate_named
 from signbook.naming import resolve_model
@@ -78,33 +77,6 @@ def pictures():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(10, 30, 3, 6, 6, generator=generator)
     return Classification([(batch, batch.mean((2, 3)).argmax(1)) for batch in x])
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "method"),
-    [
-        ("rtn", {}, rescomp.RTN()),
-        ("gptq", {}, rescomp.GPTQ()),
-        ("gptaq", {"alpha": 1.0}, rescomp.GPTAQ(1.0)),
-        ("gptq-r", {"alpha2": 0.1, "mode": "org"}, rescomp.GPTQR(0.1, "org")),
-        ("gptaq-r", {"alpha": 0.5}, rescomp.GPTAQR(alpha=0.5)),
-        ("qep", {"beta": 0.5}, rescomp.QEP(0.5)),
-        ("exa", {}, rescomp.QEP()),
-        ("foem", {}, rescomp.FOEM()),
-    ],
-)
-def test_methods_have_names(name, options, method):
-    everything = dict.fromkeys(("alpha", "alpha2", "beta", "mode"))
-    assert method_named(name, **{**everything, **options}) == method
-
-
-def test_names_and_options_that_do_not_fit():
-    with pytest.raises(ConfigError, match=r"must be one of rtn, .*, not 'gptag'.*'gptaq'"):
-        method_named("gptag")
-    with pytest.raises(ConfigError, match=r"^--alpha must .*; gptq has no such settings$"):
-        method_named("gptq", alpha=1.0)
-    with pytest.raises(ConfigError, match=r"^--beta must come with .*; gptaq has only alpha$"):
-        method_named("gptaq", beta=1.0)
 
 
 def test_command_writes_file_and_document(tmp_path):
