@@ -1,12 +1,15 @@
 """LSI and SDE beside rounding, clipping and compensation, at equal bits, data and epochs.
 
 Works are named by model, bits and group: ``stories260k@w2g32``, ``stories260k@w3g32``,
-``minilm@w2g128``, ``smollm2@w2g64``. All linears in blocks are quantised, by every arm in groups
-with zeros, so that all files have the same bytes. ``rtn`` rounds to nearest. ``lwc`` learns to
-clip; ``lsi`` moves singular values, too; ``sde@16`` a band of width 16 around them, ``sde@random``
-as many entries anywhere; ``full`` all weights, without singular vectors; ``+cl1`` and ``+cl2`` add
-the losses behind one and two further blocks. These train each block for 10 epochs. ``gptq``,
-``gptaq-r`` and ``exa@0.5`` compensate, with searched clipping; they do not train.
+``minilm@w2g128``, ``smollm2@w2g64``; at ``smollm2@w4a4``, groups are of 64, and the inputs of all
+linears in blocks are rounded to 4 bits, token by token, in calibration and in the scores. All
+linears in blocks are quantised, by every arm in groups with zeros, so that all files have the same
+bytes. ``rtn`` rounds to nearest. ``lwc`` learns to clip; ``lsi`` moves singular values, too;
+``sde@16`` a band of width 16 around them, ``sde@random`` as many entries anywhere; ``full`` all
+weights, without singular vectors; ``+cl1`` and ``+cl2`` add the losses behind one and two further
+blocks. ``omniquant`` learns to clip, and scales between layers; ``omniquant+sde+cl`` has the band
+of width 16 and the loss behind one further block, too. These train each block for 10 epochs.
+``gptq``, ``gptaq-r`` and ``exa@0.5`` compensate, with searched clipping; they do not train.
 
 A seed draws the calibration, the same for all arms: 32 rows of 256 tokens of stories or of
 WikiText-2's "calibrate" part (SmolLM2), two to a step, or at least 16,384 tokens of sentences
@@ -46,20 +49,27 @@ from signbook.evaluation import evaluate
 from signbook.tasks import Embedding, LanguageModelling
 from signbook.zoo.minilm import minilm_tokenizer, tokenize
 from signbook.zoo.smollm2 import smollm2
+from vq.activations.tokens import ActivationQuantizer
 from vq.learning.observed import Observed, blocks_of
 from vq.methods.lsi import lsi_
 from vq.methods.lwc import lwc_
+from vq.methods.omniquant import omniquant_
 from vq.methods.sde import sde_
+from vq.perturbation.composition import Perturb
 from vq.perturbation.door import LearnedResult
+from vq.perturbation.mask import Mask
 from vq.recipe.footprint import peak_bytes
+from vq.recipe.selection import select
 
 ARMS = (
     *("rtn", "lwc", "lsi", "sde@4", "sde@16", "sde@random", "sde@16+cl1", "sde@16+cl2", "full"),
+    *("omniquant", "omniquant+sde+cl"),
     *("gptq", "gptaq-r", "exa@0.5"),
 )
 #: Enough of them for a model of 135 million weights.
 LARGE = ("rtn", "lwc", "lsi", "sde@16", "gptaq-r")
-KINDS = {2: vq.Int2, 3: vq.Int3}
+ROUNDED = ("rtn", "omniquant", "omniquant+sde+cl", "gptaq-r")
+KINDS = {2: vq.Int2, 3: vq.Int3, 4: vq.Int4}
 ROWS, ROW_TOKENS, STEP_ROWS = 32, 256, 2
 EPOCHS, QUICK_EPOCHS = 10, 3
 WIDTH = 16
@@ -74,11 +84,13 @@ class Work:
     group: int
     arms: tuple[str, ...] = ARMS
     seeds: int = 3
+    activation_bits: int | None = None
 
     @property
     def name(self) -> str:
-        """For example ``stories260k@w2g32``."""
-        return f"{self.subject}@w{self.bits}g{self.group}"
+        """For example ``stories260k@w2g32``, or ``smollm2@w4a4``."""
+        a = self.activation_bits
+        return f"{self.subject}@w{self.bits}" + (f"g{self.group}" if a is None else f"a{a}")
 
 
 WORKS = {
@@ -88,6 +100,7 @@ WORKS = {
         Work("stories260k", 3, 32),
         Work("minilm", 2, 128),
         Work("smollm2", 2, 64, LARGE, 2),
+        Work("smollm2", 4, 64, ROUNDED, 2, activation_bits=4),
     )
 }
 QUICK = "stories260k@w2g32"
@@ -167,8 +180,13 @@ def measured(work: Work, arm: str, seed: int, quick: bool) -> dict[str, float]:
     subject = MODELS[work.subject](quick)
     model, data = copy.deepcopy(subject.model), subject.calibration(seed)
     recipe = vq.Recipe({subject.layers: KINDS[work.bits](group=work.group, zeros=True)})
+    rounding = None
+    if work.activation_bits is not None:
+        names = [layer.name for layer in select(model, recipe).layers]
+        rounding = ActivationQuantizer(model, names, work.activation_bits)
     start = time.process_time()
-    facts = quantised(model, recipe, arm, data, seed, QUICK_EPOCHS if quick else EPOCHS)
+    epochs = QUICK_EPOCHS if quick else EPOCHS
+    facts = quantised(model, recipe, arm, data, seed, epochs, rounding)
     facts |= {"seconds": time.process_time() - start, "peak_mb": peak_bytes() / 1e6}
     losses = block_losses(model, subject.model, data)
     mean = sum(losses) / len(losses)
@@ -178,10 +196,16 @@ def measured(work: Work, arm: str, seed: int, quick: bool) -> dict[str, float]:
 
 
 def quantised(
-    model: nn.Module, recipe: vq.Recipe, arm: str, data: list[Any], seed: int, epochs: int
+    model: nn.Module,
+    recipe: vq.Recipe,
+    arm: str,
+    data: list[Any],
+    seed: int,
+    epochs: int,
+    rounding: ActivationQuantizer | None,
 ) -> dict[str, float]:
     """Quantise in place by an arm; what there is to say of that."""
-    learnt = _learnt(model, recipe, arm, data, seed, epochs)
+    learnt = _learnt(model, recipe, arm, data, seed, epochs, rounding)
     if learnt is not None:
         weights = sum(layer.geometry.weights for layer in learnt.layers)
         moved = sum(layer.moved**2 * layer.geometry.weights for layer in learnt.layers) / weights
@@ -194,19 +218,32 @@ def quantised(
     options: dict[str, Any] = {"beta": float(share)} if share else {}
     settings = Settings(clip=None if name == "rtn" else Clip(), measure=False)
     method = method_named(name, **options)
-    found = quantize_(model, data, recipe, method, settings=settings, seed=seed)
+    found = quantize_(
+        model, data, recipe, method, settings=settings, activations=rounding, seed=seed
+    )
     return {"bits_per_weight": found.bits_per_weight}
 
 
 def _learnt(
-    model: nn.Module, recipe: vq.Recipe, arm: str, data: list[Any], seed: int, epochs: int
+    model: nn.Module,
+    recipe: vq.Recipe,
+    arm: str,
+    data: list[Any],
+    seed: int,
+    epochs: int,
+    rounding: ActivationQuantizer | None,
 ) -> LearnedResult | None:
     """Train by an arm that does; None of others."""
-    name, _, ahead = arm.partition("+cl")
+    name, looks, ahead = arm.partition("+cl")
     base, _, width = name.partition("@")
     run: dict[str, Any] = {
-        "epochs": epochs, "look_ahead": int(ahead or 0), "seed": seed, "progress": False,
+        "epochs": epochs, "look_ahead": int(ahead or 1) if looks else 0, "seed": seed,
+        "activations": rounding, "progress": False,
     }  # fmt: skip
+    if base == "omniquant":
+        return omniquant_(model, data, recipe, **run)
+    if base == "omniquant+sde":
+        return omniquant_(model, data, recipe, perturb=Perturb(Mask(WIDTH)), **run)
     if base == "lwc":
         return lwc_(model, data, recipe, **run)
     if base == "lsi":

@@ -18,8 +18,11 @@ __all__ = ["BASES", "METHODS", "Learned", "learned_of"]
 
 #: Methods, and which options each has of its own.
 METHODS: Mapping[str, tuple[str, ...]] = {
-    "lwc": (), "omniquant": (), "lsi": ("corner", "base"), "sde": ("width", "corner", "base"),
-}  # fmt: skip
+    "lwc": ("window",),
+    "omniquant": ("window",),
+    "lsi": ("corner", "base", "window"),
+    "sde": ("width", "corner", "base", "window"),
+}
 #: What a method that moves weights may add to; the first one it does anyway.
 BASES = ("lwc", "omniquant")
 _SDE = Defaults("vq.methods.sde", "sde_")
@@ -39,6 +42,7 @@ class Learned:
     epochs : int or None
         None is the library's number.
     look_ahead : int
+    window : int
     """
 
     name: str
@@ -46,6 +50,7 @@ class Learned:
     base: str = BASES[0]
     epochs: int | None = None
     look_ahead: int = 0
+    window: int = 1
     needs_data: ClassVar[bool] = True
     codebooks: ClassVar[str | None] = None
 
@@ -56,7 +61,9 @@ class Learned:
         """Quantise the job's model in place."""
         from importlib import import_module
 
-        settings: dict[str, Any] = {"look_ahead": self.look_ahead, "activations": job.rounded()}
+        settings: dict[str, Any] = {
+            "look_ahead": self.look_ahead, "window": self.window, "activations": job.rounded(),
+        }  # fmt: skip
         if self.epochs is not None:
             settings["epochs"] = self.epochs
         name = self.name
@@ -103,8 +110,7 @@ class Learned:
 
 def learned_of(
     method: str,
-    options: Mapping[str, int | None],
-    base: str | None,
+    options: Mapping[str, int | str | None],
     epochs: int | None,
     look_ahead: int,
     others: Mapping[str, object],
@@ -114,9 +120,8 @@ def learned_of(
     Parameters
     ----------
     method : str
-    options : mapping of name to int or None
-        Of the methods that learn.
-    base : str or None
+    options : mapping of name to int, str or None
+        Of the methods that learn: width, corner, base, window.
     epochs : int or None
     look_ahead : int
     others : mapping of option to value
@@ -126,13 +131,14 @@ def learned_of(
     ------
     ConfigError
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {name: x for name, x in options.items() if x is not None}
     known = METHODS.get(method, ())
-    for name in (*given, *(() if base is None else ("base",))):
+    for name in given:
         if name not in known:
             have = " or ".join(one for one, own in METHODS.items() if name in own)
             raise ConfigError(f"--{name} must come with --method {have}, not with {method}")
-    if base not in (None, *BASES):
+    base, window = given.pop("base", BASES[0]), given.pop("window", 1)
+    if base not in BASES:
         raise ConfigError(f"--base must be {' or '.join(BASES)}, not {base!r}")
     if method not in METHODS:
         return None
@@ -141,4 +147,4 @@ def learned_of(
             raise ConfigError(
                 f"{option} must stand without --method {method}, which has no use of it"
             )
-    return Learned(method, given, base or BASES[0], epochs, look_ahead)
+    return Learned(method, given, base, epochs, look_ahead, window)

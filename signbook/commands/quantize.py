@@ -156,6 +156,12 @@ def run(
             help="Of lsi and sde: lwc (default) or omniquant, which also scales layers in pairs."
         ),
     ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=2, help="Of methods that learn: 2 trains a block with the one behind it."
+        ),
+    ] = None,
     weights: Weights = None,
     batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 16,
     offload: Annotated[
@@ -196,8 +202,7 @@ def run(
     shares = {"alpha": alpha, "alpha2": alpha2, "beta": beta, "mode": mode}
     door: Door = learned_of(
         method,
-        {"width": width, "corner": corner},
-        base,
+        {"width": width, "corner": corner, "base": base, "window": window},
         epochs,
         look_ahead,
         {f"--{name}": value for name, value in shares.items()}

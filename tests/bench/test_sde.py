@@ -11,8 +11,11 @@ import bench.sde as study
 import vq
 from bench.harness import Bench
 from vq.methods.sde import sde_
+from vq.perturbation.composition import Perturb
+from vq.perturbation.mask import Mask
 
-ARMS = ("rtn", "lwc", "lsi", "sde@4", "sde@random", "sde@16+cl1", "full", "gptq", "exa@0.5")
+ARMS = ("rtn", "lwc", "lsi", "sde@4", "sde@random", "sde@16+cl1", "full", "gptq", "exa@0.5",
+        "omniquant", "omniquant+sde+cl")  # fmt: skip
 
 
 def network():
@@ -38,6 +41,7 @@ def small(monkeypatch, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:block .* calibration should give more values")
+@pytest.mark.filterwarnings("ignore:transformation left out")
 def test_arms_are_equal_in_bits_and_tell_what_they_did(small, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", ["sde", "--quick", "--json", "found.json", "--arms", *ARMS])
     study.main()
@@ -52,6 +56,30 @@ def test_arms_are_equal_in_bits_and_tell_what_they_did(small, monkeypatch, tmp_p
     assert found["lsi", "trained"] < found["sde@4", "trained"] < found["full", "trained"]
     assert found["sde@random", "trained"] == found["sde@16+cl1", "trained"]
     assert found["lwc", "moved"] == 0 < found["lsi", "moved"]
+
+
+@pytest.mark.filterwarnings("ignore:transformation left out", "ignore:block .* should give more")
+def test_activations_are_rounded_in_calibration_and_scores(small, monkeypatch):
+    seen = []
+    subject = study.MODELS["stories260k"]
+
+    def scored(quick):
+        def score(model):
+            inputs = []
+            model[0][0].register_forward_hook(lambda module, args, out: inputs.append(args[0]))
+            model(data(0)[0])
+            seen.append(len(inputs[0][0].unique()))
+            return {"perplexity": 1.0}
+
+        return study.Subject(network(), "*", data, score)
+
+    assert subject
+    monkeypatch.setitem(study.MODELS, "smollm2", scored)
+    work = study.WORKS["smollm2@w4a4"]
+    for arm in work.arms:
+        found = study.measured(work, arm, 0, quick=True)
+        assert found["bits_per_weight"] > 4
+    assert len(seen) == 4 and max(seen) <= 16
 
 
 def test_losses_of_blocks_by_hand():
@@ -70,15 +98,22 @@ def test_arms_say_what_is_called(monkeypatch):
     asked = []
     monkeypatch.setattr(study, "sde_", lambda *args, **given: asked.append(given))
     for arm in ("sde@4", "sde@random", "sde@16+cl2", "full"):
-        study._learnt(None, None, arm, [], 3, 7)
-    run = {"epochs": 7, "seed": 3, "progress": False}
+        study._learnt(None, None, arm, [], 3, 7, None)
+    run = {"epochs": 7, "seed": 3, "activations": None, "progress": False}
     assert asked == [
         {"width": 4, "look_ahead": 0} | run,
         {"width": 16, "random": 3, "look_ahead": 0} | run,
         {"width": 16, "look_ahead": 2} | run,
         {"full": True, "look_ahead": 0} | run,
     ]
-    assert study._learnt(None, None, "gptq", [], 0, 1) is None
+    assert study._learnt(None, None, "gptq", [], 0, 1, None) is None
+    asked.clear()
+    monkeypatch.setattr(study, "omniquant_", lambda *args, **given: asked.append(given))
+    for arm in ("omniquant", "omniquant+sde+cl"):
+        study._learnt(None, None, arm, [], 3, 7, None)
+    assert asked == [
+        {"look_ahead": 0} | run, {"perturb": Perturb(Mask(16)), "look_ahead": 1} | run,
+    ]  # fmt: skip
     assert sde_ is not study.sde_
 
 
@@ -91,7 +126,7 @@ def test_pieces_are_planned(monkeypatch, tmp_path):
         return [(work.name, arm, seed) for work, arm, seed in study.planned(bench)]
 
     whole = plan()
-    assert len(whole) == len(set(whole)) == 3 * 3 * 12 + 2 * 5
+    assert len(whole) == len(set(whole)) == 3 * 3 * 14 + 2 * 5 + 2 * 4
     assert {seed for work, _, seed in whole if work == "smollm2@w2g64"} == {0, 1}
     assert plan("--quick") == [(study.QUICK, arm, 0) for arm in study.ARMS]
     assert plan("--works", "smollm2@w2g64", "--arms", "full", "lsi", "--seeds", "1") == [

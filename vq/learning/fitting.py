@@ -105,6 +105,8 @@ class Fitter:
     plan : BlockPlan
     advance : Advance
         Of a progress bar that counts stages.
+    window : int
+        Blocks that are trained and put back as one, a stage's own and those behind it.
 
     Attributes
     ----------
@@ -112,11 +114,13 @@ class Fitter:
         Of the stages that are done.
     """
 
-    def __init__(self, streams: Streams, plan: BlockPlan, advance: Advance) -> None:
+    def __init__(
+        self, streams: Streams, plan: BlockPlan, advance: Advance, window: int = 1
+    ) -> None:
         assert streams.reference is not None
         self.results: list[BlockResult] = []
         self._changed, self._teacher = streams.changed, streams.reference
-        self._plan, self._advance = plan, advance
+        self._plan, self._advance, self._window = plan, advance, window
         runner = streams.changed.runner
         self._model, self._chain = runner.model, runner.chain
         self._taught, self._judged = held_out_of(len(runner), plan.held_out)
@@ -288,7 +292,8 @@ class Fitter:
         if self._chain is None:
             return self._model
         if stage.place is not None:
-            return self._chain.blocks[stage.place]
+            blocks = self._chain.blocks[stage.place : stage.place + self._window]
+            return blocks[0] if len(blocks) == 1 else nn.ModuleList(blocks)
         return nn.ModuleList(self._model.get_submodule(name) for name in stage.layers)
 
 

@@ -42,6 +42,7 @@ class Running(TypedDict, total=False):
 
     epochs: int
     look_ahead: int
+    window: int
     depth_weights: tuple[float, ...]
     held_out: float
     patience: int | None
@@ -91,6 +92,7 @@ def learn_scalars_(
     *,
     epochs: int = 10,
     look_ahead: int = 0,
+    window: int = 1,
     depth_weights: tuple[float, ...] = (),
     held_out: float = 0.125,
     patience: int | None = 4,
@@ -137,6 +139,11 @@ def learn_scalars_(
         with a cosine that ends at zero.
     look_ahead : int
         Add the losses behind so many further blocks, which are not quantised yet and stay.
+    window : int
+        1 or 2. With 2, the weights of a block and of the one behind it learn together, on the loss
+        behind the second (with ``look_ahead``, on all it adds); then only the first is fixed, and
+        the second goes on from what it had learnt where that is better than its start. Errors are
+        those of both.
     depth_weights : tuple of float, optional
         Of the losses behind the block itself and each further one; 1 each if not given.
     held_out : float
@@ -178,8 +185,11 @@ def learn_scalars_(
     """
     if look_ahead > 0 and not depth_weights:
         depth_weights = (1.0,) * (look_ahead + 1)
+    if window not in (1, 2):
+        raise ConfigError(f"window must be 1 or 2, not {window!r}")
+    ahead = max(look_ahead, window - 1) if look_ahead >= 0 else look_ahead
     plan = BlockPlan(
-        epochs, Rates(), look_ahead, "changed", False, (), seed, held_out, patience, depth_weights
+        epochs, Rates(), ahead, "changed", False, (), seed, held_out, patience, depth_weights
     )
     if resume and checkpoint_dir is None:
         raise ConfigError("checkpoint_dir must be given to resume, not None")
@@ -191,14 +201,14 @@ def learn_scalars_(
     calibration = fingerprint_of_all(data)
     if distributed.ranks() > 1:
         distributed.require_same("weights to train", digest_of(model))
-        distributed.require_same("settings", [repr(plan), repr(composition)])
+        distributed.require_same("settings", [repr(plan), repr(composition), window])
     text = canonical_json(recipe.to_json())
     store = None
     if checkpoint_dir is not None:
         marks = marks_of(model) | {
             "recipe": text,
             "method": repr(composition),
-            "settings": repr(plan),
+            "settings": f"{plan} {window}",
             "data": calibration,
             "activations": repr(activations),
             "processes": str(distributed.ranks()),
@@ -216,8 +226,9 @@ def learn_scalars_(
         count = sum(bool(stage.layers) for stage in stages)
         with bar("block by block", count, enabled=progress and distributed.is_main()) as advance:
             learner = Learner(
-                runner, before, selection.layers, composition, plan, activations, advance
-            )
+                runner, before, selection.layers, stages, composition, plan, window, activations,
+                advance,
+            )  # fmt: skip
             walk(stages, learner, learner.streams, store)
     set_provenance(model, Provenance(TOOL, text, seed, calibration))
     layers = [learner.layers[name] for name in names]

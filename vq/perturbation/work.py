@@ -78,8 +78,11 @@ class Learner:
     before : Before
         Where original weights are put away.
     layers : sequence of Selected
+    stages : sequence of Stage
     composition : Composition
     plan : BlockPlan
+    window : int
+        Blocks that learn at once.
     activations : ActivationQuantizer or None
         Off in the unquantised model.
     advance : Advance
@@ -99,8 +102,10 @@ class Learner:
         runner: Runner,
         before: Before,
         layers: Sequence[Selected],
+        stages: Sequence[Stage],
         composition: Composition,
         plan: BlockPlan,
+        window: int,
         activations: ActivationQuantizer | None,
         advance: Advance,
     ) -> None:
@@ -114,7 +119,9 @@ class Learner:
         self._before, self._composition, self._advance = before, composition, advance
         self._activations = activations
         self._selected = {layer.name: layer for layer in layers}
-        self._fitter = Fitter(self.streams, plan, advance)
+        self._fitter = Fitter(self.streams, plan, advance, window)
+        self._window, self._stages = window, {stage.place: stage for stage in stages}
+        self._carried: dict[str, dict[str, Tensor]] = {}
         self._finder = Finder(self.streams.changed, self._selected)
         self._model, self._chain = runner.model, runner.chain
         self._weights = Weights([])
@@ -146,15 +153,17 @@ class Learner:
         layers = [self._selected[name] for name in stage.layers]
         with ExitStack() as stack:
             tied, pairs, begin = self._tied(stage)
-            modules = [m for layer in layers for m in layer.modules]
+            behind = self._behind(stage)
+            modules = [m for layer in (*layers, *behind) for m in layer.modules]
             stack.enter_context(restored([*modules, *tied.modules()]))
-            learning = {layer.name: self._learning(layer, tied) for layer in layers}
+            learning = {layer.name: self._learning(layer, tied) for layer in (*layers, *behind)}
             tied.scale_others()
             groups = [group for one in learning.values() for group in one.groups()]
             groups += tied.groups()
             _warn_if_few(stage, goal, groups)
-            result = self._fit(stage, goal, groups, begin)
-            found = {name: self._read(name, one) for name, one in learning.items()}
+            result = self._fit(stage, goal, groups, self._begin(learning, begin))
+            found = {name: self._read(name, learning[name]) for name in stage.layers}
+            self._carried = {layer.name: _state(learning[layer.name]) for layer in behind}
             others = tied.others()
         self._put(found, others)
         self._report(result, pairs)
@@ -163,6 +172,7 @@ class Learner:
             "others": {name: value.cpu() for name, value in others.items()},
             "result": asdict(result),
             "pairs": [asdict(one) for one in pairs],
+            "carried": self._carried,
         }
 
     def use(self, stage: Stage, state: Mapping[str, Any]) -> None:
@@ -170,6 +180,7 @@ class Learner:
         geometries = {name: self._selected[name].geometry for name in stage.layers}
         found = {name: _unpack(state["layers"][name], g) for name, g in geometries.items()}
         self._put(found, state["others"])
+        self._carried = state["carried"]
         pairs = [PairResult(**one) for one in state["pairs"]]
         self._report(BlockResult(**state["result"]), pairs)
 
@@ -193,11 +204,33 @@ class Learner:
         begin = partial(tied.begin, ranges, asked.strength, asked.least)
         return tied, results + left, begin if pairs else None
 
+    def _behind(self, stage: Stage) -> list[Selected]:
+        """Layers that learn together with a stage's."""
+        if self._window == 1 or stage.place is None:
+            return []
+        follows = self._stages.get(stage.place + 1)
+        return [] if follows is None else [self._selected[name] for name in follows.layers]
+
+    def _begin(
+        self, learning: Mapping[str, LearnedWeight], pairs: Callable[[], None] | None
+    ) -> Callable[[], None] | None:
+        """What brings a stage to where it may begin: where it came to behind another, its pairs."""
+        carried = {name: self._carried[name] for name in learning if name in self._carried}
+        if not carried:
+            return pairs
+
+        def begin() -> None:
+            for name, state in carried.items():
+                learning[name].load_state_dict(state, strict=False)  # pairs have none yet
+            if pairs is not None:
+                pairs()
+
+        return begin
+
     def _learning(self, layer: Selected, tied: Equivalences) -> LearnedWeight:
         """Let a layer's modules have a weight that learns."""
-        learning = self._composition.weight(
-            layer.geometry, self._weights.original(layer.name), tied.around.get(layer.name)
-        )
+        around = tied.around.get(layer.name)
+        learning = self._composition.weight(layer.geometry, layer.weight, around)
         # Another processor may turn singular vectors.
         from_first_([buffer for buffer in learning.buffers() if buffer.is_floating_point()])
         for module in layer.modules:
@@ -256,6 +289,10 @@ def _warn_if_few(stage: Stage, goal: Goal, groups: list[dict[str, Any]]) -> None
             f"not {values:,}; give more of it, or let less learn",
             stacklevel=2,
         )
+
+
+def _state(learning: LearnedWeight) -> dict[str, Tensor]:
+    return {name: value.cpu().clone() for name, value in learning.state_dict().items()}
 
 
 def _pack(found: _Found) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def test_methods_that_move_weights_add_to_others(tmp_path):
     for name, options in (
         ("lwc", {"method": "lwc"}),
         ("omniquant", {"method": "omniquant"}),
-        ("both", {"method": "sde", "width": 2, "base": "omniquant", "look_ahead": 1}),
+        ("both", {"method": "sde", "width": 2, "base": "omniquant", "window": 2}),
     ):
         document = quantize.run(model, tmp_path / name, epochs=2, **given, **options)
         found[name] = document
@@ -135,21 +135,19 @@ def test_pairs_that_are_left_out_are_said(tmp_path):
 
 
 def test_options_are_read():
-    none = {"width": None, "corner": None}
-    assert learned_of("gptq", none, None, 4, 1, {}) is None
-    assert learned_of("lwc", none, None, None, 0, {"--clip": False}) == Learned("lwc")
-    found = learned_of("sde", {"width": 3, "corner": 2}, "omniquant", 4, 1, {})
-    assert found == Learned("sde", {"width": 3, "corner": 2}, "omniquant", 4, 1)
+    none = dict.fromkeys(("width", "corner", "base", "window"))
+    assert learned_of("gptq", none, 4, 1, {}) is None
+    assert learned_of("lwc", none, None, 0, {"--clip": False}) == Learned("lwc")
+    given = {"width": 3, "corner": 2, "base": "omniquant", "window": 2}
+    found = learned_of("sde", given, 4, 1, {})
+    assert found == Learned("sde", {"width": 3, "corner": 2}, "omniquant", 4, 1, 2)
     assert found._perturb() == Perturb(Mask(3, 2))
     assert Learned("sde")._perturb() == Perturb(Mask(16))
     assert Learned("lsi")._perturb() == Perturb(Mask(0))
-    for match, method, base in (
-        (r"^--base must come with --method lsi or sde, not with omniquant$", "omniquant", "lwc"),
-        (r"^--base must be lwc or omniquant, not 'gptq'$", "sde", "gptq"),
-    ):
-        with pytest.raises(ConfigError, match=match):
-            learned_of(method, none, base, None, 0, {})
     for match, method, options, others in (
+        (r"^--base must come with --method lsi or sde, not with lwc$", "lwc", {"base": "lwc"}, {}),
+        (r"^--base must be lwc or omniquant, not 'gptq'$", "sde", {"base": "gptq"}, {}),
+        (r"^--window must come with --method lwc or .* or sde, not with", "rtn", {"window": 2}, {}),
         (r"^--width must come with --method sde, not with lsi$", "lsi", {"width": 1}, {}),
         (
             r"^--corner must come with --method lsi or sde, not with gptq$",
@@ -160,7 +158,7 @@ def test_options_are_read():
         (r"^--tune must stand without --method lwc, which", "lwc", {}, {"--tune": "blocks"}),
     ):
         with pytest.raises(ConfigError, match=match):
-            learned_of(method, options, None, None, 0, others)
+            learned_of(method, options, None, 0, others)
 
 
 def test_bad_input_is_one_error(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import vq
+from tests.processes import two_processes
 from tests.vq.perturbation import models
 from tests.vq.perturbation.models import BLOCKS, LINEARS
 from vq.activations.tokens import ActivationQuantizer
@@ -143,3 +144,21 @@ def test_impossible_settings_are_refused():
             Transform(**settings)
     with pytest.raises(ConfigError, match=r"^composition must hold one part at least, not none$"):
         learnt(clip=None, transform=None)
+
+
+def worker(rank, folder):
+    _, model, result = learnt(data=lambda: [x[rank : rank + 1] for x in models.rows()])
+    torch.save((model.state_dict(), [one.after for one in result.blocks]), folder / f"{rank}.pt")
+
+
+def test_two_processes_are_one_with_steps_of_both(tmp_path):
+    folder = two_processes(worker, tmp_path)
+    ours, theirs = (torch.load(folder / f"{rank}.pt") for rank in (0, 1))
+    assert ours[0].keys() == theirs[0].keys() and ours[1] == theirs[1]
+    assert all(torch.equal(value, theirs[0][name]) for name, value in ours[0].items())
+    original, alone, result = learnt()
+    assert ours[1] == pytest.approx([one.after for one in result.blocks], rel=0.05)
+    for name in ("0.norm1.weight", "0.norm1.bias", "0.attn.qkv.bias"):
+        moved = (alone.state_dict()[name] - original.state_dict()[name]).abs().max()
+        apart = (alone.state_dict()[name] - ours[0][name]).abs().max()
+        assert apart < 0.2 * moved, name

@@ -1,6 +1,9 @@
 """The door: resuming, processes, what it refuses, and that nothing half done is left."""
 
 import copy
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,12 +11,14 @@ from torch import nn
 
 import vq
 from tests.processes import two_processes
-from tests.rescomp.models import chain, llama, tokens, vectors
+from tests.rescomp.models import Keywords, chain, llama, tokens, vectors
+from tests.vq.perturbation import interrupted
 from tests.vq.perturbation.test_work import BOTH, RECIPE, learnt
 from vq.container import account, open_container
 from vq.errors import ConfigError, ResumeError, UnsupportedLayerError, WeightError
 from vq.formats.model import provenance_of
 from vq.learning.checkpoint import StageCheckpoints
+from vq.learning.fitting import Fitter
 from vq.perturbation.composition import Clip, Composition, Perturb
 from vq.perturbation.door import learn_scalars_
 from vq.perturbation.mask import Mask
@@ -50,16 +55,19 @@ def test_runs_are_repeatable_and_depend_on_the_seed():
     assert same(found[0], found[1]) and not same(found[0], found[2])
 
 
-@pytest.mark.parametrize("offload", [False, True])
-def test_resumed_runs_end_like_undisturbed_ones(tmp_path, monkeypatch, offload):
-    original, want, result = learnt(offload=offload)
+@pytest.mark.parametrize(
+    ("build", "more"),
+    [(chain, {"offload": False}), (chain, {"offload": True}), (Keywords, {"window": 2})],
+)
+def test_resumed_runs_end_like_undisturbed_ones(tmp_path, monkeypatch, build, more):
+    original, want, result = learnt(build, **more)
     save = StageCheckpoints.save
 
     def stop(self, stage, state):
         save(self, stage, state)
         raise KeyboardInterrupt
 
-    settings = {"epochs": 4, "held_out": 0, "checkpoint_dir": tmp_path, "offload": offload}
+    settings = {"epochs": 4, "held_out": 0, "checkpoint_dir": tmp_path, **more}
     data = vectors(6, rows=32)
     model = copy.deepcopy(original)
     monkeypatch.setattr(StageCheckpoints, "save", stop)
@@ -99,6 +107,34 @@ def test_look_ahead_adds_the_losses_of_the_blocks_behind():
     assert behind > 0 and first["heavy"] == pytest.approx(first["none"] + 3 * behind, rel=1e-4)
 
 
+def test_two_blocks_learn_together_and_the_second_goes_on(monkeypatch):
+    seen, begun = [], []
+    fit = Fitter.fit
+
+    def watched(self, stage, goal, groups, begin):
+        own = {id(p) for group in groups for p in group["params"]}
+        names = [n for n, p in self._model.named_parameters() if id(p) in own]
+        seen.append((stage.name, sorted({name.split(".parametrizations")[0] for name in names})))
+        found = fit(self, stage, goal, groups, begin)
+        begun.append(begin is not None)
+        return found
+
+    monkeypatch.setattr(Fitter, "fit", watched)
+    _, _, plain = learnt(Keywords)
+    seen.clear()
+    begun.clear()
+    _, _, found = learnt(Keywords, window=2)
+    first, second, third = ([f"blocks.{i}.fc{j}" for j in (1, 2)] for i in range(3))
+    assert seen == [
+        ("start", ["embed"]), ("blocks.0", first + second), ("blocks.1", second + third),
+        ("blocks.2", third), ("end", ["head"]),
+    ]  # fmt: skip
+    assert begun == [False, False, True, True, False]
+    assert found.blocks[1].after < found.blocks[1].before
+    assert found.blocks[1].before != plain.blocks[1].before  # behind the second
+    assert [one.trained for one in found.layers] == [one.trained for one in plain.layers]
+
+
 def worker(rank, folder):
     rows = [x[rank * 16 :][:16] for x in vectors(6, rows=32)]
     _, model, result = learnt(data=rows, epochs=2)
@@ -133,6 +169,7 @@ def test_what_cannot_be_is_refused_before_work():
     refused(ConfigError, "^checkpoint_dir must be given to resume", resume=True)
     refused(ConfigError, r"- epochs must be positive, not 0$", epochs=0)
     refused(ConfigError, r"patience must be positive, not 0$", patience=0)
+    refused(ConfigError, r"^window must be 1 or 2, not 3$", window=3)
     refused(ConfigError, r"depth_weights must be 2, .* not 1$", look_ahead=1, depth_weights=(1.0,))
     refused(ConfigError, r"layer '0': weight must not learn in float16", model=chain().half())
     books = vq.Recipe({"*": vq.SSVQ(d=4, k=4)})
@@ -144,3 +181,18 @@ def test_what_cannot_be_is_refused_before_work():
     large = nn.Sequential(nn.Linear(12, 4))
     large[0].weight.data *= 1e9
     refused(WeightError, r"layer '0': weights must be at most", model=large)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_behind_a_block_ends_like_others(tmp_path):
+    command = [sys.executable, "-m", "tests.vq.perturbation.interrupted", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "saved\n"
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(timeout=60) == -signal.SIGKILL
+    assert [one.name for one in tmp_path.iterdir()] == ["stage-0001"]
+    subprocess.run([*command, "--resume"], check=True)
+    want = interrupted.run(None, window=2).state_dict()
+    found = torch.load(tmp_path / "final.pt", weights_only=True)
+    assert want.keys() == found.keys()
+    assert all(torch.equal(value, found[name]) for name, value in want.items())
