@@ -74,11 +74,16 @@ def round_(folder: Path):
     return quantize.run(MODEL, folder / "rounded", DATA, method="gptaq", bits=3, device="cpu")
 
 
+def learn(folder: Path):
+    given = {"method": "sde", "width": 2, "bits": 2, "epochs": 2, "activation_bits": 4}
+    return quantize.run(MODEL, folder / "learnt", DATA, device="cpu", **given)
+
+
 def work(rank, folder):
     folder = folder / "own" if rank else folder  # what the second one wrote would be there
     folder.mkdir(exist_ok=True)
-    documents = [train(folder, blockwise=True), round_(folder)]
-    assert [bool(document) for document in documents] == [rank == 0] * 2
+    documents = [train(folder, blockwise=True), round_(folder), learn(folder)]
+    assert [bool(document) for document in documents] == [rank == 0] * 3
     if rank:
         assert [path.name for path in folder.rglob("*") if path.is_file()] == ["recipe.yaml"]
 
@@ -106,6 +111,9 @@ def test_two_processes_write_what_one_writes(tmp_path):
                     rtol=0, atol=2e-3,
                 )  # fmt: skip
     vq.load(place / "tuned" / FILE_NAME, into=network())
+    learnt = json.loads((place / "learnt" / "quantize.json").read_text())
+    assert learnt["blocks"][0]["after"] < learnt["blocks"][0]["before"]
+    vq.load(place / "learnt" / FILE_NAME, into=network())
 
 
 class Ranks:
