@@ -128,9 +128,10 @@ class Compensated:
 
     def _layers(self, result: "rescomp.QuantizeResult") -> list[dict[str, Any]]:
         """What the document says of each layer, with the method by the name that was given."""
+        names = {self.method.name: self.solver}
         each = [
             {
-                "solver": self.solver if layer.method == self.method.name else layer.method,
+                "solver": names.get(layer.method, layer.method),
                 "error": layer.report.error,
                 "asymmetric_error": layer.report.asymmetric_error,
                 "damping": layer.report.damping,
