@@ -2,10 +2,10 @@
 
 Works are those of ``real_language.py`` and ``real_vision.py``. An arm is a format, not a method:
 who chose the codes makes no difference. Of scalars, arms are the groups that may be chosen there,
-``scalar g144``, with zeros ``scalar g192z``; ``ssvq d=4`` is what runs where the hardware does not
-have what the bench stores. SmolLM2 decodes one word, so that every linear has one row; its head,
-which is its embedding, is int8 in all arms, and read once. Lite0 sees one image; its 1x1
-convolutions and classifier have one codebook, stem and depthwise layers are int8 in all arms.
+``scalar g144``, with zeros ``scalar g192z``; ``ssvq d=4`` and ``ssvq d=2`` are what runs where the
+hardware does not have what the bench stores. SmolLM2 decodes one word, so that every linear has one
+row; its head, which is its embedding, is int8 in all arms, and read once. Lite0 sees one image; its
+1x1 convolutions and classifier have one codebook, stem and depthwise layers are int8 in all arms.
 
 By the cycle model, on one instance for all: 16x16 multipliers, 128 bits, two buffers of 256 KiB
 (the least that a row of Lite0's depthwise layers fits), codebooks of up to 512 codewords from d = 2
@@ -62,7 +62,7 @@ EMBEDDING = "model.embed_tokens"
 INT8 = Recipe({"*": Int8()})
 QUICK = ("int8", "ssvq")
 #: Where SSVQ has sub-vectors that the hardware has not: the best one that runs.
-RUNS = {"smollm2@3.1": vq.SSVQ(d=4, k=256)}
+RUNS = {"smollm2@3.1": vq.SSVQ(d=4, k=256), "smollm2@4.1": vq.SSVQ(d=2, k=64)}
 
 
 def recipes_of(work: str) -> dict[str, Recipe]:
