@@ -1,4 +1,4 @@
-"""``signbook quantize --method lwc | omniquant | lsi | sde``: scalars that learn."""
+"""``signbook quantize`` by methods that learn: lwc, omniquant, duquant, prefixquant, lsi, sde."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,11 +20,15 @@ __all__ = ["BASES", "METHODS", "Learned", "learned_of"]
 METHODS: Mapping[str, tuple[str, ...]] = {
     "lwc": ("window",),
     "omniquant": ("window",),
+    "duquant": ("window",),
+    "prefixquant": ("window",),
     "lsi": ("corner", "base", "window"),
     "sde": ("width", "corner", "base", "window"),
 }
 #: What a method that moves weights may add to; the first one it does anyway.
-BASES = ("lwc", "omniquant")
+BASES = ("lwc", "omniquant", "duquant", "prefixquant")
+#: Methods that round activations as a part of the model, which its file keeps.
+_ROUNDING = ("duquant", "prefixquant")
 _SDE = Defaults("vq.methods.sde", "sde_")
 
 
@@ -61,9 +65,7 @@ class Learned:
         """Quantise the job's model in place."""
         from importlib import import_module
 
-        settings: dict[str, Any] = {
-            "look_ahead": self.look_ahead, "window": self.window, "activations": job.rounded(),
-        }  # fmt: skip
+        settings: dict[str, Any] = {"look_ahead": self.look_ahead, "window": self.window}
         if self.epochs is not None:
             settings["epochs"] = self.epochs
         name = self.name
@@ -71,6 +73,10 @@ class Learned:
             settings |= self.options
         else:
             name, settings["perturb"] = self.base, self._perturb()
+        if name in _ROUNDING:
+            settings["activation_bits"] = job.activation_bits
+        else:
+            settings["activations"] = job.rounded()
         run = getattr(import_module(f"vq.methods.{name}"), f"{name}_")
         with job.of_use():
             result: LearnedResult = run(
@@ -139,7 +145,7 @@ def learned_of(
             raise ConfigError(f"--{name} must come with --method {have}, not with {method}")
     base, window = given.pop("base", BASES[0]), given.pop("window", 1)
     if base not in BASES:
-        raise ConfigError(f"--base must be {' or '.join(BASES)}, not {base!r}")
+        raise ConfigError(f"--base must be one of {', '.join(BASES)}, not {base!r}")
     if method not in METHODS:
         return None
     for option, value in others.items():

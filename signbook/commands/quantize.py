@@ -42,7 +42,8 @@ def run(
         str,
         typer.Option(
             help="rtn, gptq, gptaq, gptq-r, gptaq-r, qep (exa) or foem; all but rtn also with "
-            "-ssvq or -vq behind them, for codebooks. Or lwc, omniquant, lsi or sde, which learn."
+            "-ssvq or -vq behind them, for codebooks. Or lwc, omniquant, duquant, prefixquant, lsi "
+            "or sde, which learn."
         ),
     ] = "gptq",
     bits: Annotated[
@@ -95,7 +96,11 @@ def run(
         bool, typer.Option("--rotate", help="Rotate a model built like Llama first.")
     ] = False,
     activation_bits: Annotated[
-        int | None, typer.Option(help="Round the layers' inputs while calibrating, 2 to 8 bits.")
+        int | None,
+        typer.Option(
+            help="Round the layers' inputs while calibrating, 2 to 8 bits; with duquant and "
+            "prefixquant, whenever the file's model runs."
+        ),
     ] = None,
     sweeps: Annotated[
         int,
@@ -153,7 +158,7 @@ def run(
     base: Annotated[
         str | None,
         typer.Option(
-            help="Of lsi and sde: lwc (default) or omniquant, which also scales layers in pairs."
+            help="Of lsi and sde, what they add to: lwc (default), omniquant, duquant, prefixquant."
         ),
     ] = None,
     window: Annotated[

@@ -61,6 +61,7 @@ def test_a_command_writes_file_and_document(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:transformation left out")
+@pytest.mark.filterwarnings("ignore:no tokens are put in front")
 def test_recipes_may_mix_scalars(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text('"0": {method: int4, group: 8}\n"2": {method: int8}\n')
@@ -87,6 +88,25 @@ def test_stopped_runs_go_on_to_the_same_file(tmp_path, monkeypatch):
     quantize.run(MODEL, tmp_path / "two", resume=True, **given)
     files = [(tmp_path / name / "model.vq.safetensors").read_bytes() for name in ("whole", "two")]
     assert files[0] == files[1]
+
+
+@pytest.mark.filterwarnings("ignore:no tokens are put in front")
+@pytest.mark.parametrize("options", [{"method": "duquant"}, {"method": "sde", "width": 2}])
+@pytest.mark.parametrize("base", ["duquant", "prefixquant"])
+def test_what_remains_is_in_the_file(tmp_path, base, options):
+    if options["method"] == "sde":
+        options = options | {"base": base}
+    elif base == "prefixquant":
+        options = {"method": base}
+    given = {"data": DATA, "bits": 4, "group": 8, "activation_bits": 4, "epochs": 1}
+    quantize.run(MODEL, tmp_path, **given, **options)
+    with open_container(tmp_path / "model.vq.safetensors") as container:
+        kinds = {part.kind for part in container.runtime}
+    assert kinds == {"rounding"} | ({"transform"} if base == "duquant" else set())
+    found = quantize.run(MODEL, tmp_path / "w", **(given | options | {"activation_bits": None}))
+    with open_container(tmp_path / "w" / "model.vq.safetensors") as container:
+        assert "rounding" not in {part.kind for part in container.runtime}
+    assert found["settings"]["activation_bits"] is None
 
 
 def normed():
@@ -146,7 +166,7 @@ def test_options_are_read():
     assert Learned("lsi")._perturb() == Perturb(Mask(0))
     for match, method, options, others in (
         (r"^--base must come with --method lsi or sde, not with lwc$", "lwc", {"base": "lwc"}, {}),
-        (r"^--base must be lwc or omniquant, not 'gptq'$", "sde", {"base": "gptq"}, {}),
+        (r"^--base must be one of lwc, .*, not 'gptq'$", "sde", {"base": "gptq"}, {}),
         (r"^--window must come with --method lwc or .* or sde, not with", "rtn", {"window": 2}, {}),
         (r"^--width must come with --method sde, not with lsi$", "lsi", {"width": 1}, {}),
         (
