@@ -8,7 +8,12 @@ bytes. ``rtn`` rounds to nearest. ``lwc`` learns to clip; ``lsi`` moves singular
 ``sde@16`` a band of width 16 around them, ``sde@random`` as many entries anywhere; ``full`` all
 weights, without singular vectors; ``+cl1`` and ``+cl2`` add the losses behind one and two further
 blocks. ``omniquant`` learns to clip, and scales between layers; ``omniquant+sde+cl`` has the band
-of width 16 and the loss behind one further block, too. These train each block for 10 epochs.
+of width 16 and the loss behind one further block, too. ``duquant`` spreads outliers of activations
+by rotations, and learns to clip; ``prefixquant`` keeps outlier tokens in front, and all weights and
+their clipping learn; where activations are rounded, by token and on static scales, each in its own
+way; ``+sde+cl`` as above, in place of all weights. What they leave beside the weights is told as
+``runtime_bits``, bits per weight, and ``runtime_macs``, multiplications for a token in those of the
+weights; it is in no other figure. These train each block for 10 epochs.
 ``gptq``, ``gptaq-r`` and ``exa@0.5`` compensate, with searched clipping; they do not train.
 
 A seed draws the calibration, the same for all arms: 32 rows of 256 tokens of stories or of
@@ -49,11 +54,15 @@ from signbook.evaluation import evaluate
 from signbook.tasks import Embedding, LanguageModelling
 from signbook.zoo.minilm import minilm_tokenizer, tokenize
 from signbook.zoo.smollm2 import smollm2
+from vq.activations.runtime import runtime_tensors
 from vq.activations.tokens import ActivationQuantizer
+from vq.container.runtime import PARTS, parse_parts
 from vq.learning.observed import Observed, blocks_of
+from vq.methods.duquant import duquant_
 from vq.methods.lsi import lsi_
 from vq.methods.lwc import lwc_
 from vq.methods.omniquant import omniquant_
+from vq.methods.prefixquant import prefixquant_
 from vq.methods.sde import sde_
 from vq.perturbation.composition import Perturb
 from vq.perturbation.door import LearnedResult
@@ -64,11 +73,17 @@ from vq.recipe.selection import select
 ARMS = (
     *("rtn", "lwc", "lsi", "sde@4", "sde@16", "sde@random", "sde@16+cl1", "sde@16+cl2", "full"),
     *("omniquant", "omniquant+sde+cl"),
+    *("duquant", "duquant+sde+cl", "prefixquant", "prefixquant+sde+cl"),
     *("gptq", "gptaq-r", "exa@0.5"),
 )
 #: Enough of them for a model of 135 million weights.
 LARGE = ("rtn", "lwc", "lsi", "sde@16", "gptaq-r")
-ROUNDED = ("rtn", "omniquant", "omniquant+sde+cl", "gptaq-r")
+ROUNDED = (
+    *("rtn", "omniquant", "omniquant+sde+cl", "gptaq-r"),
+    *("duquant", "duquant+sde+cl", "prefixquant", "prefixquant+sde+cl"),
+)
+#: Methods that round activations as a part of the model.
+OWN_ROUNDING = ("duquant", "prefixquant")
 KINDS = {2: vq.Int2, 3: vq.Int3, 4: vq.Int4}
 ROWS, ROW_TOKENS, STEP_ROWS = 32, 256, 2
 EPOCHS, QUICK_EPOCHS = 10, 3
@@ -181,12 +196,12 @@ def measured(work: Work, arm: str, seed: int, quick: bool) -> dict[str, float]:
     model, data = copy.deepcopy(subject.model), subject.calibration(seed)
     recipe = vq.Recipe({subject.layers: KINDS[work.bits](group=work.group, zeros=True)})
     rounding = None
-    if work.activation_bits is not None:
+    if work.activation_bits is not None and not arm.startswith(OWN_ROUNDING):
         names = [layer.name for layer in select(model, recipe).layers]
         rounding = ActivationQuantizer(model, names, work.activation_bits)
     start = time.process_time()
     epochs = QUICK_EPOCHS if quick else EPOCHS
-    facts = quantised(model, recipe, arm, data, seed, epochs, rounding)
+    facts = quantised(model, recipe, arm, data, seed, epochs, rounding, work.activation_bits)
     facts |= {"seconds": time.process_time() - start, "peak_mb": peak_bytes() / 1e6}
     losses = block_losses(model, subject.model, data)
     mean = sum(losses) / len(losses)
@@ -203,9 +218,10 @@ def quantised(
     seed: int,
     epochs: int,
     rounding: ActivationQuantizer | None,
+    bits: int | None,
 ) -> dict[str, float]:
     """Quantise in place by an arm; what there is to say of that."""
-    learnt = _learnt(model, recipe, arm, data, seed, epochs, rounding)
+    learnt = _learnt(model, recipe, arm, data, seed, epochs, rounding, bits)
     if learnt is not None:
         weights = sum(layer.geometry.weights for layer in learnt.layers)
         moved = sum(layer.moved**2 * layer.geometry.weights for layer in learnt.layers) / weights
@@ -213,6 +229,7 @@ def quantised(
             "bits_per_weight": learnt.bits_per_weight,
             "trained": sum(layer.trained for layer in learnt.layers),
             "moved": math.sqrt(moved),
+            **_remaining(model, learnt),
         }
     name, _, share = arm.partition("@")
     options: dict[str, Any] = {"beta": float(share)} if share else {}
@@ -232,6 +249,7 @@ def _learnt(
     seed: int,
     epochs: int,
     rounding: ActivationQuantizer | None,
+    bits: int | None,
 ) -> LearnedResult | None:
     """Train by an arm that does; None of others."""
     name, looks, ahead = arm.partition("+cl")
@@ -240,6 +258,13 @@ def _learnt(
         "epochs": epochs, "look_ahead": int(ahead or 1) if looks else 0, "seed": seed,
         "activations": rounding, "progress": False,
     }  # fmt: skip
+    method, _, more = base.partition("+")
+    if method in OWN_ROUNDING:
+        run |= {"activation_bits": bits, **({"perturb": Perturb(Mask(WIDTH))} if more else {})}
+        del run["activations"]
+        return {"duquant": duquant_, "prefixquant": prefixquant_}[method](
+            model, data, recipe, **run
+        )
     if base == "omniquant":
         return omniquant_(model, data, recipe, **run)
     if base == "omniquant+sde":
@@ -253,6 +278,21 @@ def _learnt(
     if width == "random":
         return sde_(model, data, recipe, width=WIDTH, random=seed, **run)
     return sde_(model, data, recipe, width=int(width), **run) if base == "sde" else None
+
+
+def _remaining(model: nn.Module, learnt: LearnedResult) -> dict[str, float]:
+    """What an arm leaves beside the weights, if it leaves anything."""
+    layers = {layer.geometry.name: layer.geometry for layer in learnt.layers}
+    weights = sum(g.weights for g in layers.values())
+    kept = runtime_tensors(model)
+    if not kept:
+        return {}
+    shapes = {name: (one.dtype, one.shape) for name, one in kept.items()}
+    parts = parse_parts(kept[PARTS].data, shapes, layers)
+    return {
+        "runtime_bits": 8 * sum(part.nbytes for part in parts) / weights,
+        "runtime_macs": sum(part.macs_per_token(layers) for part in parts) / weights,
+    }
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from vq.perturbation.composition import Perturb
 from vq.perturbation.mask import Mask
 
 ARMS = ("rtn", "lwc", "lsi", "sde@4", "sde@random", "sde@16+cl1", "full", "gptq", "exa@0.5",
-        "omniquant", "omniquant+sde+cl")  # fmt: skip
+        "omniquant", "omniquant+sde+cl", "duquant", "prefixquant+sde+cl")  # fmt: skip
 
 
 def network():
@@ -41,7 +41,7 @@ def small(monkeypatch, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:block .* calibration should give more values")
-@pytest.mark.filterwarnings("ignore:transformation left out")
+@pytest.mark.filterwarnings("ignore:transformation left out", "ignore:no tokens are put in front")
 def test_arms_are_equal_in_bits_and_tell_what_they_did(small, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", ["sde", "--quick", "--json", "found.json", "--arms", *ARMS])
     study.main()
@@ -55,10 +55,12 @@ def test_arms_are_equal_in_bits_and_tell_what_they_did(small, monkeypatch, tmp_p
         assert ((arm, "trained") in found) == (arm not in ("rtn", "gptq", "exa@0.5"))
     assert found["lsi", "trained"] < found["sde@4", "trained"] < found["full", "trained"]
     assert found["sde@random", "trained"] == found["sde@16+cl1", "trained"]
+    assert found["duquant", "runtime_bits"] > 0 and ("lwc", "runtime_bits") not in found
     assert found["lwc", "moved"] == 0 < found["lsi", "moved"]
 
 
 @pytest.mark.filterwarnings("ignore:transformation left out", "ignore:block .* should give more")
+@pytest.mark.filterwarnings("ignore:no tokens are put in front")
 def test_activations_are_rounded_in_calibration_and_scores(small, monkeypatch):
     seen = []
     subject = study.MODELS["stories260k"]
@@ -79,7 +81,7 @@ def test_activations_are_rounded_in_calibration_and_scores(small, monkeypatch):
     for arm in work.arms:
         found = study.measured(work, arm, 0, quick=True)
         assert found["bits_per_weight"] > 4
-    assert len(seen) == 4 and max(seen) <= 16
+    assert len(seen) == 8 and max(seen) <= 16
 
 
 def test_losses_of_blocks_by_hand():
@@ -98,7 +100,7 @@ def test_arms_say_what_is_called(monkeypatch):
     asked = []
     monkeypatch.setattr(study, "sde_", lambda *args, **given: asked.append(given))
     for arm in ("sde@4", "sde@random", "sde@16+cl2", "full"):
-        study._learnt(None, None, arm, [], 3, 7, None)
+        study._learnt(None, None, arm, [], 3, 7, None, 4)
     run = {"epochs": 7, "seed": 3, "activations": None, "progress": False}
     assert asked == [
         {"width": 4, "look_ahead": 0} | run,
@@ -106,11 +108,20 @@ def test_arms_say_what_is_called(monkeypatch):
         {"width": 16, "look_ahead": 2} | run,
         {"full": True, "look_ahead": 0} | run,
     ]
-    assert study._learnt(None, None, "gptq", [], 0, 1, None) is None
+    assert study._learnt(None, None, "gptq", [], 0, 1, None, None) is None
     asked.clear()
     monkeypatch.setattr(study, "omniquant_", lambda *args, **given: asked.append(given))
     for arm in ("omniquant", "omniquant+sde+cl"):
-        study._learnt(None, None, arm, [], 3, 7, None)
+        study._learnt(None, None, arm, [], 3, 7, None, 4)
+    assert asked == [
+        {"look_ahead": 0} | run, {"perturb": Perturb(Mask(16)), "look_ahead": 1} | run,
+    ]  # fmt: skip
+    asked.clear()
+    for name in ("duquant", "prefixquant"):
+        monkeypatch.setattr(study, f"{name}_", lambda *args, **given: asked.append(given))
+    for arm in ("duquant", "prefixquant+sde+cl"):
+        study._learnt(None, None, arm, [], 3, 7, None, 4)
+    run = {"activation_bits": 4, "epochs": 7, "seed": 3, "progress": False}
     assert asked == [
         {"look_ahead": 0} | run, {"perturb": Perturb(Mask(16)), "look_ahead": 1} | run,
     ]  # fmt: skip
@@ -126,7 +137,7 @@ def test_pieces_are_planned(monkeypatch, tmp_path):
         return [(work.name, arm, seed) for work, arm, seed in study.planned(bench)]
 
     whole = plan()
-    assert len(whole) == len(set(whole)) == 3 * 3 * 14 + 2 * 5 + 2 * 4
+    assert len(whole) == len(set(whole)) == 3 * 3 * 18 + 2 * 5 + 2 * 8
     assert {seed for work, _, seed in whole if work == "smollm2@w2g64"} == {0, 1}
     assert plan("--quick") == [(study.QUICK, arm, 0) for arm in study.ARMS]
     assert plan("--works", "smollm2@w2g64", "--arms", "full", "lsi", "--seeds", "1") == [
