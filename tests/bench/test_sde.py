@@ -41,7 +41,7 @@ def small(monkeypatch, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:block .* calibration should give more values")
-@pytest.mark.filterwarnings("ignore:transformation left out", "ignore:no tokens are put in front")
+@pytest.mark.filterwarnings("ignore:equalisation left out", "ignore:no tokens are put in front")
 def test_arms_are_equal_in_bits_and_tell_what_they_did(small, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", ["sde", "--quick", "--json", "found.json", "--arms", *ARMS])
     study.main()
@@ -59,7 +59,7 @@ def test_arms_are_equal_in_bits_and_tell_what_they_did(small, monkeypatch, tmp_p
     assert found["lwc", "moved"] == 0 < found["lsi", "moved"]
 
 
-@pytest.mark.filterwarnings("ignore:transformation left out", "ignore:block .* should give more")
+@pytest.mark.filterwarnings("ignore:equalisation left out", "ignore:block .* should give more")
 @pytest.mark.filterwarnings("ignore:no tokens are put in front")
 def test_activations_are_rounded_in_calibration_and_scores(small, monkeypatch):
     seen = []

@@ -12,7 +12,7 @@ from typing import Unpack
 from torch import nn
 
 from vq.calibration.batches import Batch
-from vq.perturbation.composition import Clip, Composition, Perturb, Transform
+from vq.perturbation.composition import Clip, Composition, Equalise, Perturb
 from vq.perturbation.door import LearnedResult, Running, learn_scalars_
 from vq.recipe.recipe import Recipe
 
@@ -25,7 +25,7 @@ def omniquant_(
     recipe: Recipe,
     *,
     clip: Clip | None = Clip(),  # noqa: B008 - frozen
-    transform: Transform | None = Transform(),  # noqa: B008 - frozen
+    equalise: Equalise | None = Equalise(),  # noqa: B008 - frozen
     perturb: Perturb | None = None,
     **running: Unpack[Running],
 ) -> LearnedResult:
@@ -47,10 +47,10 @@ def omniquant_(
     model, batches, recipe
         As in :func:`vq.perturbation.door.learn_scalars_`, which tells the errors, too.
     clip : Clip or None
-    transform : Transform or None
+    equalise : Equalise or None
     perturb : Perturb or None
     running
         As there.
     """
-    parts = Composition(perturb, clip, transform)
+    parts = Composition(perturb, clip, equalise)
     return learn_scalars_(model, batches, recipe, parts, **running)

@@ -16,7 +16,7 @@ from vq.perturbation.mask import Mask
 from vq.perturbation.moves import FreeMove, SingularMove, steady_rate
 from vq.perturbation.weight import LearnedWeight
 
-__all__ = ["Clip", "Composition", "Perturb", "Transform"]
+__all__ = ["Clip", "Composition", "Equalise", "Perturb"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Perturb:
 
 
 @dataclass(frozen=True)
-class Transform:
+class Equalise:
     """Learnable scales between what gives a tensor and what reads it, exact but for rounding.
 
     Norms and the linears behind them (with shifts, where all have biases), values and outputs of
@@ -84,14 +84,14 @@ class Transform:
     least: float = 1e-2
 
     def __post_init__(self) -> None:
-        _check("transformation", self.rate)
+        _check("equalisation", self.rate)
         problems = []
         if not 0 <= self.strength <= 1:
             problems.append(f"strength must be from 0 to 1, not {self.strength!r}")
         if not 0 < self.least < math.inf:
             problems.append(f"least must be positive, not {self.least!r}")
         if problems:
-            raise ConfigError(bulleted("transformation", problems))
+            raise ConfigError(bulleted("equalisation", problems))
 
 
 @dataclass(frozen=True)
@@ -102,15 +102,15 @@ class Composition:
     ----------
     perturbation : Perturb or None
     clipping : Clip or None
-    transformation : Transform or None
+    equalisation : Equalise or None
     """
 
     perturbation: Perturb | None = None
     clipping: Clip | None = None
-    transformation: Transform | None = None
+    equalisation: Equalise | None = None
 
     def __post_init__(self) -> None:
-        if not any((self.perturbation, self.clipping, self.transformation)):
+        if not any((self.perturbation, self.clipping, self.equalisation)):
             raise ConfigError("composition must hold one part at least, not none")
 
     def problems(self, g: Geometry) -> list[str]:

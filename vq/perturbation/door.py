@@ -67,7 +67,7 @@ class LearnedResult:
     blocks : list of BlockResult
         In the order they run.
     pairs : list of PairResult
-        Of the transformation, if there is one: those that were scaled, and those left out.
+        Of the equalisation, if there is one: those that were scaled, and those left out.
     """
 
     layers: list[LearnedLayer]
@@ -109,7 +109,7 @@ def learn_scalars_(
     give as quantised, what the unquantised model's block gives; the loss is the squared error in
     units of the mean square. What comes before the first block and behind the last is trained, too,
     and a model without blocks as one. All that is not a selected weight stays, batch norms'
-    statistics among it, but for gains and biases that a transformation scales, in blocks; pairs
+    statistics among it, but for gains and biases that an equalisation scales, in blocks; pairs
     that are not exact are left out, with a warning. In the end weights are ordinary ones of int8,
     int4, int3 or int2 layers, as :func:`vq.compress_` leaves them. Roundings that remain in the
     model (:mod:`vq.activations.runtime`) rest where the unquantised one runs.

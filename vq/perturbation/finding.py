@@ -63,7 +63,7 @@ def warn_of_pairs(results: Sequence[PairResult]) -> None:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         lines.append(f"{name}, in {names[0]!r}{more}: {reason}")
     listed = "".join(f"\n- {line}" for line in lines)
-    warnings.warn(f"transformation left out what is not exact:{listed}", stacklevel=3)
+    warnings.warn(f"equalisation left out what is not exact:{listed}", stacklevel=3)
 
 
 class Finder:

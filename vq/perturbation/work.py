@@ -189,7 +189,7 @@ class Learner:
     ) -> tuple[Equivalences, list[PairResult], Callable[[], None] | None]:
         """Pairs of a stage, what there is to say of them, and where they may begin."""
         originals = {name: self._weights.original(name) for name in stage.layers}
-        asked = self._composition.transformation
+        asked = self._composition.equalisation
         if asked is None or (stage.place is None and self._chain is not None):
             return Equivalences(self._model, self._selected, originals, [], 0.0), [], None
         with unrounded(self._model, self._activations):

@@ -60,7 +60,7 @@ def test_a_command_writes_file_and_document(tmp_path):
         assert torch.equal(torch.from_numpy(container.weight("0")), loaded[0].weight)
 
 
-@pytest.mark.filterwarnings("ignore:transformation left out")
+@pytest.mark.filterwarnings("ignore:equalisation left out")
 @pytest.mark.filterwarnings("ignore:no tokens are put in front")
 def test_recipes_may_mix_scalars(tmp_path):
     recipe = tmp_path / "r.yaml"
@@ -117,7 +117,7 @@ def rows_of_32():
     return Classification([(x, x[:, :, 0].argmax(1)) for x in models.rows(6)])
 
 
-@pytest.mark.filterwarnings("ignore:transformation left out")
+@pytest.mark.filterwarnings("ignore:equalisation left out")
 def test_methods_that_move_weights_add_to_others(tmp_path):
     given = {"data": f"py:{HERE}:rows_of_32", "bits": 4, "group": 16, "activation_bits": 4}
     model, found = f"py:{HERE}:normed", {}
@@ -143,7 +143,7 @@ def test_methods_that_move_weights_add_to_others(tmp_path):
     assert not torch.equal(file[0].norm1.weight, normed()[0].norm1.weight)
 
 
-@pytest.mark.filterwarnings("ignore:transformation left out")
+@pytest.mark.filterwarnings("ignore:equalisation left out")
 def test_pairs_that_are_left_out_are_said(tmp_path):
     given = ("--data", DATA, "--out", tmp_path, "--method", "omniquant", "--epochs", "1")
     done = run("quantize", MODEL, *given)

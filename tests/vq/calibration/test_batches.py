@@ -78,8 +78,8 @@ def test_one_process_has_its_own_fingerprint_less_the_targets():
 def test_the_fingerprint_of_all_tells_which_process_has_what(monkeypatch):
     x = torch.arange(6.0)
     found = []
-    for others in ("a", "b"):
-        monkeypatch.setattr(distributed, "gather", lambda own, last=others: [own, last])
+    for other in ("a", "b"):
+        monkeypatch.setattr(distributed, "gather", lambda own, other=other: [own, own and other])
         found.append(fingerprint_of_all([x]))
     assert len({*found, fingerprint([x])}) == 3
 

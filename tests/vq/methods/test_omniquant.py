@@ -16,7 +16,7 @@ from vq.learning.checkpoint import StageCheckpoints
 from vq.learning.fitting import Fitter
 from vq.methods.lwc import lwc_
 from vq.methods.omniquant import omniquant_
-from vq.perturbation.composition import Clip, Perturb, Transform
+from vq.perturbation.composition import Clip, Equalise, Perturb
 from vq.perturbation.mask import Mask
 
 RUN = {"epochs": 3, "held_out": 0, "progress": False}
@@ -46,7 +46,7 @@ def same(a, b):
         (models.behind, models.rows, LINEARS),
     ],
 )
-@pytest.mark.filterwarnings("ignore:transformation left out", "ignore:block .* should give more")
+@pytest.mark.filterwarnings("ignore:equalisation left out", "ignore:block .* should give more")
 def test_files_are_the_models_that_were_trained(build, data, recipe, tmp_path):
     extra = {"perturb": Perturb(Mask(2)), "look_ahead": 1}
     original, model, result = learnt(build, data, recipe, bits=None, **extra)
@@ -99,7 +99,7 @@ def test_the_unquantised_model_keeps_its_norms(monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*it stays as rounded at its start")
 def test_blocks_that_fall_back_have_scales_of_1(rate, monkeypatch):
     monkeypatch.setattr("vq.perturbation.equivalence.Equivalences.begin", lambda *args: None)
-    original, model, result = learnt(transform=Transform(rate), clip=Clip(1e3))
+    original, model, result = learnt(equalise=Equalise(rate), clip=Clip(1e3))
     assert all(one.after == one.before for one in result.blocks)
     for name, value in original.state_dict().items():
         if "norm" in name or "bias" in name:
@@ -136,14 +136,14 @@ def test_what_lies_around_the_blocks_has_no_pairs():
 
 def test_impossible_settings_are_refused():
     for match, settings in (
-        (r"^transformation has 1 problem:\n- rate must be positive, not 0$", {"rate": 0}),
+        (r"^equalisation has 1 problem:\n- rate must be positive, not 0$", {"rate": 0}),
         (r"strength must be from 0 to 1, not 2$", {"strength": 2}),
         (r"least must be positive, not 0$", {"least": 0}),
     ):
         with pytest.raises(ConfigError, match=match):
-            Transform(**settings)
+            Equalise(**settings)
     with pytest.raises(ConfigError, match=r"^composition must hold one part at least, not none$"):
-        learnt(clip=None, transform=None)
+        learnt(clip=None, equalise=None)
 
 
 def worker(rank, folder):

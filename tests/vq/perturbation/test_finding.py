@@ -115,7 +115,7 @@ def test_what_is_left_out_is_named_once():
             + [PairResult("c", "q <-> k", reason="no")]
         )
     assert str(warned[0].message) == (
-        "transformation left out what is not exact:\n- n -> y, in 'a' and 2 more: it is not\n"
+        "equalisation left out what is not exact:\n- n -> y, in 'a' and 2 more: it is not\n"
         "- q <-> k, in 'c': no"
     )
     warn_of_pairs([PairResult("a", "x -> y", 4)])
