@@ -26,6 +26,7 @@ __all__ = [
     "Hook",
     "attach",
     "attach_stored",
+    "attached",
     "detach",
     "rounds",
     "runtime_tensors",
@@ -57,6 +58,17 @@ def detach(model: nn.Module, *, but: Sequence[Remaining] = ()) -> None:
             module._forward_pre_hooks_with_kwargs.pop(key, None)
         if goes(vars(module).get("forward")):
             del vars(module)["forward"]
+
+
+@contextmanager
+def attached(model: nn.Module) -> Iterator[None]:
+    """Take out again what the block has put into a model, if it fails, whatever the reason."""
+    before = all_remaining(model)
+    try:
+        yield
+    except BaseException:
+        detach(model, but=before)
+        raise
 
 
 def _hooks(model: nn.Module) -> Iterator[tuple[Hook, list[str]]]:

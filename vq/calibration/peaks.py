@@ -15,7 +15,7 @@ from vq.calibration.stages import Stage
 from vq.calibration.streams import Runner, Stream, Streams
 from vq.recipe.selection import Selected
 
-__all__ = ["Peaks", "peaks_of", "readers_of", "samples_of"]
+__all__ = ["Peaks", "linears_of", "peaks_of", "readers_of", "samples_of"]
 
 
 @dataclass(eq=False)
@@ -41,6 +41,11 @@ class Peaks:
             kept = torch.cat([self.rows, rows])
             order = kept.abs().amax(dim=1).argsort(descending=True, stable=True)
             self.rows = kept[order[:count]]
+
+
+def linears_of(layers: Sequence[Selected]) -> list[Selected]:
+    """Linears whose inputs are their own: those whose weight another module has, too, are none."""
+    return [x for x in layers if x.geometry.op in ("linear", "linear_t") and len(x.modules) == 1]
 
 
 def readers_of(

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from vq.activations.rounding import Rounding
-from vq.activations.runtime import attach, detach
+from vq.activations.runtime import attach, attached
 from vq.activations.spreading import block_of, spreading
 from vq.activations.transform import Transform
 from vq.calibration.batches import Batch, as_it_was, each
 from vq.calibration.gathering import Group
 from vq.calibration.memory import enough_memory
-from vq.calibration.peaks import peaks_of, readers_of
+from vq.calibration.peaks import linears_of, peaks_of, readers_of
 from vq.calibration.survey import without_cache
 from vq.calibration.whole import whole
 from vq.errors import ConfigError, bulleted
-from vq.formats.remaining import all_remaining, require_plain
+from vq.formats.remaining import require_plain
 from vq.layers import matrix_of, weight_of
 from vq.perturbation.composition import Clip, Composition, Perturb
 from vq.perturbation.door import LearnedResult, Running, learn_scalars_
@@ -110,23 +110,18 @@ def duquant_(
     if activation_bits is not None:
         cut = 1.0 if clip is not None else _CUT
         rounding = Rounding(activation_bits, symmetric=symmetric, clip=cut)
-    data, before = list(each(batches)), all_remaining(model)
-    try:
-        with whole(model):
-            spread_(
-                model, data, recipe,
-                alpha=_ALPHA[clip is not None] if alpha is None else alpha,
-                block=block, steps=steps, seed=running.get("seed", 0),
-                progress=running.get("progress", True),
-            )  # fmt: skip
-            if rounding is not None:
-                attach(
-                    model, rounding, [one.name for one in _linears(select(model, recipe).layers)]
-                )
-            return learn_scalars_(model, data, recipe, composition, **running)
-    except BaseException:
-        detach(model, but=before)
-        raise
+    data = list(each(batches))
+    with attached(model), whole(model):
+        spread_(
+            model, data, recipe,
+            alpha=_ALPHA[clip is not None] if alpha is None else alpha,
+            block=block, steps=steps, seed=running.get("seed", 0),
+            progress=running.get("progress", True),
+        )  # fmt: skip
+        if rounding is not None:
+            names = [one.name for one in linears_of(select(model, recipe).layers)]
+            attach(model, rounding, names)
+        return learn_scalars_(model, data, recipe, composition, **running)
 
 
 @torch.inference_mode(mode=False)
@@ -202,38 +197,30 @@ def spread_(
             "among the selected layers, not none"
         )
     generator = torch.Generator().manual_seed(seed)
-    try:
-        with whole(model), as_it_was(model), without_cache(model), enough_memory():
-            model.eval()
-            groups = readers_of(model, data, able)
-            peaks = peaks_of(model, data, groups, _TOKENS)
-            ran = {layer.name for group in groups for layer in group.layers}
-            found.left_out |= {x.name: "never runs" for x in able if x.name not in ran}
-            both = list(zip(groups, peaks, strict=True))
-            for group, own in track(both, "rotating", enabled=progress):
-                first = group.layers[0]
-                size = block_of(first.geometry.I, block)
-                wide = torch.float64 if first.weight.dtype == torch.float64 else torch.float32
-                part = spreading(
-                    own, _columns(group), alpha=alpha, block=size, steps=steps,
-                    generator=generator, dtype=wide,
-                )  # fmt: skip
-                _carry(model, group, part)
-                found.groups.append([layer.name for layer in group.layers])
-                found.blocks.append(size)
-    except BaseException:
-        detach(model)
-        raise
+    with attached(model), whole(model), as_it_was(model), without_cache(model), enough_memory():
+        model.eval()
+        groups = readers_of(model, data, able)
+        peaks = peaks_of(model, data, groups, _TOKENS)
+        ran = {layer.name for group in groups for layer in group.layers}
+        found.left_out |= {x.name: "never runs" for x in able if x.name not in ran}
+        both = list(zip(groups, peaks, strict=True))
+        for group, own in track(both, "rotating", enabled=progress):
+            first = group.layers[0]
+            size = block_of(first.geometry.I, block)
+            wide = torch.float64 if first.weight.dtype == torch.float64 else torch.float32
+            part = spreading(
+                own, _columns(group), alpha=alpha, block=size, steps=steps,
+                generator=generator, dtype=wide,
+            )  # fmt: skip
+            _carry(model, group, part)
+            found.groups.append([layer.name for layer in group.layers])
+            found.blocks.append(size)
     return found
-
-
-def _linears(layers: list[Selected]) -> list[Selected]:
-    return [x for x in layers if x.geometry.op in ("linear", "linear_t") and len(x.modules) == 1]
 
 
 def _left_out(layers: list[Selected]) -> dict[str, str]:
     """Layers that cannot have a transform, and why."""
-    able = {layer.name for layer in _linears(layers)}
+    able = {layer.name for layer in linears_of(layers)}
     found = {}
     for layer in layers:
         if layer.name not in able:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vq import distributed
 from vq.activations.prefix import attentions, prefixes
 from vq.activations.rounding import Rounding, searched_scale
-from vq.activations.runtime import attach, detach
+from vq.activations.runtime import attach, attached
 from vq.calibration.batches import (
     Batch,
     as_it_was,
@@ -35,7 +35,7 @@ from vq.calibration.batches import (
 from vq.calibration.lengths import check_length, length_limit, text_config, tokens_in
 from vq.calibration.memory import enough_memory
 from vq.calibration.outliers import outlier_tokens
-from vq.calibration.peaks import readers_of, samples_of
+from vq.calibration.peaks import linears_of, readers_of, samples_of
 from vq.calibration.survey import without_cache
 from vq.errors import ConfigError
 from vq.formats.remaining import all_remaining, remaining
@@ -95,15 +95,11 @@ def prefixquant_(
         Rounding(activation_bits)  # says what is wrong with it
     data = list(each(batches))
     _require_fresh(model)
-    before = all_remaining(model)
-    try:
+    with attached(model):
         prefix_(model, data, recipe, prefix=prefix, bos=bos)
         if activation_bits is not None:
             round_statically_(model, data, recipe, activation_bits)
         return learn_scalars_(model, data, recipe, composition, **running)
-    except BaseException:
-        detach(model, but=before)
-        raise
 
 
 @torch.inference_mode(mode=False)
@@ -150,8 +146,8 @@ def prefix_(
         positions are not relative.
     """
     _require_fresh(model)
-    data, before = list(each(batches)), all_remaining(model)
-    with as_it_was(model), without_cache(model), enough_memory():
+    data = list(each(batches))
+    with attached(model), as_it_was(model), without_cache(model), enough_memory():
         model.eval()
         if (problem := _problem(model, data)) is not None:
             if prefix is not None:
@@ -172,11 +168,7 @@ def prefix_(
         front = _outputs(model, data[0], ids)
         for name, one in found.items():
             one.enter(model.get_submodule(name))
-        try:
-            _require_same(front, _outputs(model, data[0], []))
-        except BaseException:
-            detach(model, but=before)
-            raise
+        _require_same(front, _outputs(model, data[0], []))
     return ids
 
 
@@ -207,7 +199,7 @@ def round_statically_(
         If something rounds the inputs already, no linear is selected, or data are missing.
     """
     data = list(each(batches))
-    layers = _linears(select(model, recipe).layers)
+    layers = linears_of(select(model, recipe).layers)
     if not layers:
         raise ConfigError("activations to round must have at least one linear layer, not none")
     doubled = [
@@ -233,13 +225,9 @@ def round_statically_(
     return found
 
 
-def _linears(layers: Sequence[Selected]) -> list[Selected]:
-    return [x for x in layers if x.geometry.op in ("linear", "linear_t") and len(x.modules) == 1]
-
-
 def _widest(layers: Sequence[Selected]) -> list[Selected]:
     """Linears with most inputs."""
-    linears = _linears(layers)
+    linears = linears_of(layers)
     if not linears:
         raise ConfigError("activations to round must have at least one linear layer, not none")
     most = max(layer.geometry.I for layer in linears)

@@ -14,7 +14,7 @@ from signbook.packed import export_packed
 from tests.vq.activations.models import READERS, attach_carried, remaining_model, small, transform
 from tests.vq.activations.test_prefix import TOKENS
 from vq.activations.rounding import Rounding
-from vq.activations.runtime import attach, detach, runtime_tensors
+from vq.activations.runtime import attach, attached, detach, runtime_tensors
 from vq.calibration.rotation import rotate_
 from vq.container import Kept, Layer, open_container, write_container
 from vq.container.runtime import PARTS
@@ -22,7 +22,7 @@ from vq.errors import ConfigError, ContainerError
 from vq.export import export_dense, export_dram, export_onnx
 from vq.formats.kept import kept_of
 from vq.formats.model import provenance_of
-from vq.formats.remaining import remaining
+from vq.formats.remaining import all_remaining, remaining
 from vq.integer.build import integerize
 from vq.learning.checkpoint import digest_of
 from vq.methods.fused import split_fused_
@@ -184,3 +184,13 @@ def test_checkpoints_are_of_a_model_with_its_parts():
         attach(own, Rounding(bits), ["0"])
         found.add(digest_of(own))
     assert len(found) == 3
+
+
+def test_a_block_that_fails_leaves_what_remained_before_and_nothing_more():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    known = Rounding(8)
+    attach(model, known, ["0"])
+    with pytest.raises(KeyboardInterrupt), attached(model):
+        attach(model, Rounding(4), ["1"])
+        raise KeyboardInterrupt
+    assert all_remaining(model) == [known]
