@@ -5,8 +5,10 @@ blocks (digits, 16 rows, its tokens), all VQ of one d and k; the Tiniest CNN has
 that integer graphs lack. Arms: ``rom`` and ``ram`` have the universal codebook of ``vq4all.py``
 (seed 0) in all layers, in ROM or loaded by every inference; ``ram once`` loads it in the first one
 and keeps it. In ``own`` every network has a codebook of its own, which is kept until another
-network's turn, in ``per-layer`` every layer. Every sub-vector has its nearest codeword: nothing
-that is counted depends on which.
+network's turn, in ``per-layer`` every layer. With d=4, ``rom`` and ``ram`` run what VQ4ALL has
+built from that book: the ResNets that ``vq4all.py`` left behind (``nearest`` counts those that it
+did not), and the transformer, trained here by 200 steps on its own sampling. Elsewhere, codewords
+are the nearest: nothing that is counted depends on which they are.
 
 ``N networks``: the first N, one inference each, from one reset and in one memory image, all values
 bit for bit those of numpy. Bytes and cycles are the RTL's, 16x16 at 128 bits, ideal memory of 16
@@ -34,7 +36,7 @@ from typing import Any
 
 from harness import Bench
 from torch import nn
-from vq4all import BOOKS
+from vq4all import BOOKS, LEARNT
 from vq4all import NETWORKS as SHARING
 
 import vq
@@ -44,8 +46,12 @@ from rtl.build.report import decoder_area
 from signbook.data.files import data_file
 from signbook.data.images import ImageBatches, Images, load_cifar10_exact
 from signbook.diffusion import digits_dit
+from signbook.diffusion.door import trajectories
+from vq.container import open_container, plan_file
+from vq.container.writer import write_planned
 from vq.formats.book import Book
 from vq.integer import add_integer
+from vq.methods.vq4all import vq4all_
 from vq.universal.door import UniversalCodebook
 
 RAM, LARGE = AcceleratorConfig(), AcceleratorConfig(index_bits_max=10)
@@ -98,24 +104,50 @@ class Study:
         rom = rom_text(self.universal.integers) if arm == "rom" else ""
         return replace(self._ram, codebook_rom=rom, **limits)
 
+    def book_in(self, source: str) -> Book:
+        """The universal codebook, in ROM or not."""
+        return Book.of(self.universal.integers, rom=source == "rom")
+
     def recipe(self, name: str, source: str, seed: int) -> vq.Recipe:
         """What all layers of a network become, or those of the transformer's blocks."""
         kind = self._kind
-        if source != "per-layer":
-            book = self.book(name, seed=seed) if source == "own" else self.universal
-            kind = replace(kind, codebook=Book.of(book.integers, rom=source == "rom"))
+        if source == "own":
+            kind = replace(kind, codebook=self.book(name, seed=seed).book)
+        elif source != "per-layer":
+            kind = replace(kind, codebook=self.book_in(source))
         return vq.Recipe({"blocks.*" if name == DIT else "*": kind})
+
+    def compressed(self, name: str, source: str, seed: int = 0) -> nn.Module:
+        """A network of which every sub-vector has its nearest codeword."""
+        model, data = copy.deepcopy(self.original(name)), None if name == DIT else self._calibration
+        recipe = self.recipe(name, source, seed)
+        vq.compress_(model, recipe, calibration=data, seed=0, progress=False)
+        return model
+
+    @cache  # noqa: B019
+    def learnt(self, name: str) -> Path | None:
+        """What VQ4ALL has made of a network, with the universal codebook in the file."""
+        if self._kind != KIND:
+            return None
+        path = LEARNT / f"{name}-vq4all-0.vq.safetensors"
+        if name == DIT:
+            path = self._folder / path.name
+            model, teacher = self.compressed(name, "ram"), self.original(name)
+            met = trajectories(model="py:signbook.diffusion:digits_dit", batch=24).batches
+            vq4all_(model, met, teacher, loss=nn.functional.mse_loss, epochs=4, progress=False)
+            vq.save(model, path)
+        return path if path.exists() else None
 
     @cache  # noqa: B019
     def file(self, name: str, source: str, seed: int = 0) -> Path:
         """A network's file: with an integer graph, but for the transformer's linears."""
-        model, images = copy.deepcopy(self.original(name)), name != DIT
-        data = self._calibration if images else None
-        recipe = self.recipe(name, source, seed)
-        vq.compress_(model, recipe, calibration=data, seed=0, progress=False)
         path = self._folder / f"{name}-{source}-{seed}.vq.safetensors"
-        vq.save(model, path)
-        if images:
+        learnt = self.learnt(name) if source in ("rom", "ram") else None
+        if learnt is None:
+            vq.save(self.compressed(name, source, seed), path)
+        else:
+            _with_book(learnt, path, self.book_in(source))
+        if name != DIT:
             roms = self.config("rom").streamer.roms
             add_integer(path, self.original(name), self._calibration, rom=roms, progress=False)
         return path
@@ -136,7 +168,10 @@ class Study:
     def networks(self, arm: str, count: int, engine: str) -> dict[str, float]:
         """What the first networks cost, one inference each."""
         narrow, dram = (self.runs(arm, memory)[:count] for memory in (NARROW, DRAM))
+        own = ARMS[arm][0] in ("rom", "ram")
+        nearest = sum(own and self.learnt(name) is None for name in self.names[:count])
         return _costs(self.runs(arm, engine)[:count]) | {
+            "nearest": nearest,
             "narrow_cycles": sum(run["cycles"] for run in narrow),
             "dram_cycles": sum(run["cycles"] for run in dram),
             "energy_uj": sum(run["energy_pj"] for run in dram) / 1e6,
@@ -154,6 +189,14 @@ class Study:
             for memory in (DEFAULT_MEMORY, NARROW)
         )
         return _costs(wide) | {"narrow_cycles": sum(run["cycles"] for run in narrow)}
+
+
+def _with_book(source: Path, target: Path, book: Book) -> None:
+    """Copy a file of one fixed codebook, which becomes ``book``: the same one, in ROM or not."""
+    with open_container(source) as container:
+        layers = [replace(e.geometry, codebook=book.tensor) for e in container.layers]
+        plan = plan_file(layers, container.kept_shapes, container.provenance)
+        write_planned(target, plan, container.tensor_bytes)
 
 
 def _runs(document: Mapping[str, Any]) -> list[dict[str, Any]]:

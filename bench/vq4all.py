@@ -62,6 +62,8 @@ BOOKS = {"vq": vq.VQ(d=4, k=64), "ssvq": vq.SSVQ(d=8, k=16)}
 #: Codewords of a layer's own codebook, by the least weights of the layer.
 OWN_K = {9_000: 64, 4_000: 32, 0: 16}
 CANDIDATES = 4
+#: Where the networks of all arms are left; ``rom.py`` takes them from there.
+LEARNT = Path("out/bench/vq4all")
 BATCH, EPOCHS, CHOICE_EPOCHS = 64, 3, 1  # of 200 steps
 
 
@@ -75,6 +77,8 @@ class Study:
     train : Images
     held_out, test : list of (images, labels)
     epochs : int
+    folder : Path
+        For the networks of all arms, and for where a run that was stopped has come to.
     """
 
     networks: dict[str, nn.Module]
@@ -82,6 +86,7 @@ class Study:
     held_out: list[tuple[Tensor, Tensor]]
     test: list[tuple[Tensor, Tensor]]
     epochs: int
+    folder: Path
 
     def batches(self, seed: int) -> ImageBatches:
         """Training batches."""
@@ -130,10 +135,11 @@ class Study:
         """One network of an arm."""
         if arm == "fp32":
             return {"top1": self.right(self.networks[name])}
-        folder = Path("out/bench/vq4all") / f"{name}-{arm}-{seed}"
+        folder = self.folder / f"{name}-{arm}-{seed}"
         model, facts = self.trained(name, arm, rates, seed, self.epochs, folder)
         facts["peak_mb"] = peak_bytes() / 1e6
         clear(folder)
+        vq.save(model, folder.with_suffix(".vq.safetensors"))
         geometries = [layer.weight.geometry for layer in compressed_layers(model)]
         if arm == "per-layer":
             counted = account(geometries)
@@ -204,6 +210,7 @@ def main() -> None:
         list(ImageBatches(held, batch=250)),
         list(ImageBatches(load_cifar10_exact("test"), batch=256)),
         EPOCHS,
+        LEARNT / "quick" if bench.quick else LEARNT,
     )
     for seed in bench.seeds[:1] if bench.quick else bench.seeds:
         for arm in bench.arms:

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss, pad
+from torch.nn.functional import cross_entropy, pad
 
 from signbook.data.images import Images
 from signbook.diffusion.sampler import traits_of
-from signbook.zoo.ddpm import STEPS, noised
+from signbook.zoo.ddpm import STEPS, noised, signal_share
 from vq.progress import bar
 
 __all__ = ["train_classifier_", "train_denoiser_"]
@@ -23,7 +23,8 @@ def train_denoiser_(
     """Train a model to predict the noise in images, whose classes it is told, nine in ten.
 
     Noise and steps are drawn as by Ho et al. (arXiv 2006.11239, algorithm 1), all of it from
-    torch's global generator.
+    torch's global generator. The loss is the squared error of the velocity that the noise implies
+    (Salimans and Ho, arXiv 2202.00512), to which all steps matter about equally.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ def train_denoiser_(
     rate : float
         The highest learning rate of AdamW's one cycle.
     """
-    classes = traits_of(model).classes
+    classes, left = traits_of(model).classes, signal_share()
 
     def loss() -> Tensor:
         chosen = torch.randint(len(images), (batch,))
@@ -45,7 +46,8 @@ def train_denoiser_(
         if classes is not None:
             untold = torch.rand(batch) < _UNTOLD
             inputs = (*inputs, torch.where(untold, classes, images.y[chosen]))
-        return mse_loss(model(*inputs), noise)
+        predicted: Tensor = model(*inputs)
+        return ((predicted - noise).square() / left[step, None, None, None]).mean()
 
     _train_(model, loss, steps, rate, "training the diffusion model")
 

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pixel_shuffle, scaled_dot_product_attention, silu
 
+from signbook.zoo.ddpm import signal_share
 from vq.errors import ConfigError, bulleted
 
 __all__ = ["DiT", "digits", "mnist"]
 
+#: Root mean square of the pixels, about.
+_PIXEL = 0.5
 #: Of the slowest wave, in steps or patches per radian.
 _SLOWEST = 10_000
 
@@ -63,9 +66,13 @@ class _Block(nn.Module):
 class DiT(nn.Module):
     """Predict the noise in images of known classes.
 
+    What the transformer gives is not the noise but what is left of it when the best guess that is
+    linear in the noisy pixels is taken off, in units of its standard deviation (Karras et al.,
+    arXiv 2206.00364, table 1, for this schedule): a small model need not carry the noise through.
+
     Takes noisy images [B, channels, size, size], steps [B] from 1 to 1000 and classes [B] from 0
     to ``classes``, the last of which is none; gives the noise, in the shape of the images. As in
-    the paper, every block starts as the identity, and the model by predicting 0.
+    the paper, every block starts as the identity, and the transformer by giving 0.
 
     Parameters
     ----------
@@ -91,6 +98,7 @@ class DiT(nn.Module):
     """
 
     position: Tensor
+    share: Tensor
 
     def __init__(
         self,
@@ -118,6 +126,7 @@ class DiT(nn.Module):
         rows, columns = torch.cartesian_prod(*2 * [torch.arange(self._side)]).T
         position = torch.cat([_waves(rows, width // 2), _waves(columns, width // 2)], dim=1)
         self.register_buffer("position", position, persistent=False)
+        self.register_buffer("share", signal_share(), persistent=False)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width)
         self.blocks = nn.ModuleList(_Block(width, heads, fused) for _ in range(depth))
@@ -132,8 +141,12 @@ class DiT(nn.Module):
         for block in self.blocks:
             x = block(x, condition)
         shift, scale = self.modulation(silu(condition))[:, None].chunk(2, -1)
-        x = self.out(self.norm(x) * (1 + scale) + shift)
-        return pixel_shuffle(x.transpose(1, 2).unflatten(2, (self._side, self._side)), self._patch)
+        x = self.out(self.norm(x) * (1 + scale) + shift).transpose(1, 2)
+        rest = pixel_shuffle(x.unflatten(2, (self._side, self._side)), self._patch)
+        left = self.share[step, None, None, None]
+        image, noise = _PIXEL**2 * left, 1 - left  # variances
+        whole = image + noise
+        return noise.sqrt() / whole * noisy - (image / whole).sqrt() * rest
 
     @torch.no_grad()
     def _start(self) -> None:

@@ -1,5 +1,7 @@
 """The bench of VQ4ALL: equal bits with everything counted, and training that goes on."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ def made(names, images):
     networks = {name: NETWORKS[name]().eval() for name in names}
     x, y = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8), torch.arange(images) % 10
     some = [(x.float() / 255, y)]
-    return study.Study(networks, Images(x, y), some, some, 1)
+    return study.Study(networks, Images(x, y), some, some, 1, Path())
 
 
 def test_arms_are_equal_in_bits_and_compress_sixteen_times():

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from signbook.zoo import dit
+from signbook.zoo.ddpm import noised
 from signbook.zoo.dit import DiT
 from vq.errors import ConfigError
 
@@ -20,11 +21,17 @@ def awake(**settings) -> DiT:
 
 
 @torch.no_grad()
-def test_blocks_start_as_the_identity_and_the_model_with_nothing():
+def test_blocks_start_as_the_identity_and_the_model_with_the_best_linear_guess():
     model = dit.digits()
     x, condition = torch.randn(3, 16, 64), torch.randn(3, 64)
     assert all(block(x, condition).equal(x) for block in model.blocks)
-    assert model(NOISY, STEP, LABEL).equal(torch.zeros_like(NOISY))
+    clean, noise = torch.randn(2, 2000, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for step in (1, 200, 500, 900):
+        steps = torch.full((2000,), step)
+        noisy = noised(clean / 2, steps, noise)
+        error = noise - model(noisy, steps, steps % 11)
+        together = torch.corrcoef(torch.stack([error.flatten(), noisy.flatten()]))[0, 1]
+        assert abs(float(together)) < 0.02, "what is left of the noise cannot be had from pixels"
     assert not awake().blocks[0](x[..., :16], condition[:, :16]).equal(x[..., :16])
 
 
