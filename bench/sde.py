@@ -201,7 +201,7 @@ def measured(work: Work, arm: str, seed: int, quick: bool) -> dict[str, float]:
         rounding = ActivationQuantizer(model, names, work.activation_bits)
     start = time.process_time()
     epochs = QUICK_EPOCHS if quick else EPOCHS
-    facts = quantised(model, recipe, arm, data, seed, epochs, rounding, work.activation_bits)
+    facts = quantised(Job(model, recipe, data, seed, epochs, rounding, work.activation_bits), arm)
     facts |= {"seconds": time.process_time() - start, "peak_mb": peak_bytes() / 1e6}
     losses = block_losses(model, subject.model, data)
     mean = sum(losses) / len(losses)
@@ -210,18 +210,22 @@ def measured(work: Work, arm: str, seed: int, quick: bool) -> dict[str, float]:
     return subject.score(model) | facts
 
 
-def quantised(
-    model: nn.Module,
-    recipe: vq.Recipe,
-    arm: str,
-    data: list[Any],
-    seed: int,
-    epochs: int,
-    rounding: ActivationQuantizer | None,
-    bits: int | None,
-) -> dict[str, float]:
+@dataclass(frozen=True)
+class Job:
+    """What every arm is given; ``bits`` are those of activations, which ``rounding`` rounds."""
+
+    model: nn.Module
+    recipe: vq.Recipe
+    data: list[Any]
+    seed: int
+    epochs: int
+    rounding: ActivationQuantizer | None
+    bits: int | None
+
+
+def quantised(job: Job, arm: str) -> dict[str, float]:
     """Quantise in place by an arm; what there is to say of that."""
-    learnt = _learnt(model, recipe, arm, data, seed, epochs, rounding, bits)
+    learnt = _learnt(job, arm)
     if learnt is not None:
         weights = sum(layer.geometry.weights for layer in learnt.layers)
         moved = sum(layer.moved**2 * layer.geometry.weights for layer in learnt.layers) / weights
@@ -229,55 +233,45 @@ def quantised(
             "bits_per_weight": learnt.bits_per_weight,
             "trained": sum(layer.trained for layer in learnt.layers),
             "moved": math.sqrt(moved),
-            **_remaining(model, learnt),
+            **_remaining(job.model, learnt),
         }
     name, _, share = arm.partition("@")
     options: dict[str, Any] = {"beta": float(share)} if share else {}
-    settings = Settings(clip=None if name == "rtn" else Clip(), measure=False)
-    method = method_named(name, **options)
     found = quantize_(
-        model, data, recipe, method, settings=settings, activations=rounding, seed=seed
-    )
+        job.model, job.data, job.recipe, method_named(name, **options),
+        settings=Settings(clip=None if name == "rtn" else Clip(), measure=False),
+        activations=job.rounding, seed=job.seed,
+    )  # fmt: skip
     return {"bits_per_weight": found.bits_per_weight}
 
 
-def _learnt(
-    model: nn.Module,
-    recipe: vq.Recipe,
-    arm: str,
-    data: list[Any],
-    seed: int,
-    epochs: int,
-    rounding: ActivationQuantizer | None,
-    bits: int | None,
-) -> LearnedResult | None:
+def _learnt(job: Job, arm: str) -> LearnedResult | None:
     """Train by an arm that does; None of others."""
     name, looks, ahead = arm.partition("+cl")
     base, _, width = name.partition("@")
+    given = job.model, job.data, job.recipe
     run: dict[str, Any] = {
-        "epochs": epochs, "look_ahead": int(ahead or 1) if looks else 0, "seed": seed,
-        "activations": rounding, "progress": False,
+        "epochs": job.epochs, "look_ahead": int(ahead or 1) if looks else 0, "seed": job.seed,
+        "activations": job.rounding, "progress": False,
     }  # fmt: skip
     method, _, more = base.partition("+")
     if method in OWN_ROUNDING:
-        run |= {"activation_bits": bits, **({"perturb": Perturb(Mask(WIDTH))} if more else {})}
+        run |= {"activation_bits": job.bits, **({"perturb": Perturb(Mask(WIDTH))} if more else {})}
         del run["activations"]
-        return {"duquant": duquant_, "prefixquant": prefixquant_}[method](
-            model, data, recipe, **run
-        )
+        return {"duquant": duquant_, "prefixquant": prefixquant_}[method](*given, **run)
     if base == "omniquant":
-        return omniquant_(model, data, recipe, **run)
+        return omniquant_(*given, **run)
     if base == "omniquant+sde":
-        return omniquant_(model, data, recipe, perturb=Perturb(Mask(WIDTH)), **run)
+        return omniquant_(*given, perturb=Perturb(Mask(WIDTH)), **run)
     if base == "lwc":
-        return lwc_(model, data, recipe, **run)
+        return lwc_(*given, **run)
     if base == "lsi":
-        return lsi_(model, data, recipe, **run)
+        return lsi_(*given, **run)
     if base == "full":
-        return sde_(model, data, recipe, full=True, **run)
+        return sde_(*given, full=True, **run)
     if width == "random":
-        return sde_(model, data, recipe, width=WIDTH, random=seed, **run)
-    return sde_(model, data, recipe, width=int(width), **run) if base == "sde" else None
+        return sde_(*given, width=WIDTH, random=job.seed, **run)
+    return sde_(*given, width=int(width), **run) if base == "sde" else None
 
 
 def _remaining(model: nn.Module, learnt: LearnedResult) -> dict[str, float]:

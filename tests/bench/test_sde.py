@@ -98,9 +98,10 @@ def test_losses_of_blocks_by_hand():
 
 def test_arms_say_what_is_called(monkeypatch):
     asked = []
+    job = study.Job(nn.Identity(), vq.Recipe({"*": None}), [], 3, 7, None, 4)
     monkeypatch.setattr(study, "sde_", lambda *args, **given: asked.append(given))
     for arm in ("sde@4", "sde@random", "sde@16+cl2", "full"):
-        study._learnt(None, None, arm, [], 3, 7, None, 4)
+        study._learnt(job, arm)
     run = {"epochs": 7, "seed": 3, "activations": None, "progress": False}
     assert asked == [
         {"width": 4, "look_ahead": 0} | run,
@@ -108,11 +109,11 @@ def test_arms_say_what_is_called(monkeypatch):
         {"width": 16, "look_ahead": 2} | run,
         {"full": True, "look_ahead": 0} | run,
     ]
-    assert study._learnt(None, None, "gptq", [], 0, 1, None, None) is None
+    assert study._learnt(job, "gptq") is None
     asked.clear()
     monkeypatch.setattr(study, "omniquant_", lambda *args, **given: asked.append(given))
     for arm in ("omniquant", "omniquant+sde+cl"):
-        study._learnt(None, None, arm, [], 3, 7, None, 4)
+        study._learnt(job, arm)
     assert asked == [
         {"look_ahead": 0} | run, {"perturb": Perturb(Mask(16)), "look_ahead": 1} | run,
     ]  # fmt: skip
@@ -120,7 +121,7 @@ def test_arms_say_what_is_called(monkeypatch):
     for name in ("duquant", "prefixquant"):
         monkeypatch.setattr(study, f"{name}_", lambda *args, **given: asked.append(given))
     for arm in ("duquant", "prefixquant+sde+cl"):
-        study._learnt(None, None, arm, [], 3, 7, None, 4)
+        study._learnt(job, arm)
     run = {"activation_bits": 4, "epochs": 7, "seed": 3, "progress": False}
     assert asked == [
         {"look_ahead": 0} | run, {"perturb": Perturb(Mask(16)), "look_ahead": 1} | run,
