@@ -34,8 +34,8 @@ def network():
     )
 
 
-def vectors(bad: int = -1, slow: bool = False):
-    """Batches of 12 rows; of batch ``bad``, row 1 has a label that is none."""
+def vectors(bad: int = -1, slow: bool = False, joined: int = 1):
+    """Batches of 12 rows, or ``joined`` times as many; of batch ``bad``, row 1 has no label."""
     generator = torch.Generator().manual_seed(1)
     batches = []
     for number in range(6):
@@ -43,6 +43,9 @@ def vectors(bad: int = -1, slow: bool = False):
         y = x[:, :5].argmax(1)
         y[1] = 77 if number == bad else y[1]
         batches.append((x, y))
+    if joined > 1:
+        groups = zip(*(batches[i::joined] for i in range(joined)), strict=True)
+        batches = [tuple(map(torch.cat, zip(*group, strict=True))) for group in groups]
     return Classification(_Slow(batches) if slow else batches)
 
 
@@ -172,15 +175,30 @@ def test_ctrl_c_ends_all(tmp_path):
 
 
 @pytest.mark.slow
-def test_torchrun_starts_the_package(tmp_path):
+def test_torchrun_learns_what_one_process_with_steps_of_both_does(tmp_path):
+    given = {"method": "sde", "width": 2, "bits": 2, "group": 8, "epochs": 4}
+    one = quantize.run(MODEL, tmp_path / "one", f"{DATA}?joined=2", device="cpu", **given)
+    options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
                "--standalone", "-m", "signbook", "quantize", MODEL, "--data", DATA,
-               "--method", "rtn", "--out", str(tmp_path)]  # fmt: skip
+               "--out", str(tmp_path / "two"), "--device", "cpu", *options]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("file_bytes") == 1
-    assert (tmp_path / FILE_NAME).exists()
+    two = json.loads((tmp_path / "two" / "quantize.json").read_text())
+    for alone, both in zip(one["blocks"], two["blocks"], strict=True):
+        assert both["name"] == alone["name"] and both["after"] < both["before"]
+        for error in ("before", "after"):
+            assert both[error] == pytest.approx(alone[error], rel=1e-4)
+    with (
+        open_container(tmp_path / "one" / FILE_NAME) as a,
+        open_container(tmp_path / "two" / FILE_NAME) as b,
+    ):
+        for entry in a.layers:
+            layer = entry.geometry.name
+            unequal = a.weight(layer) != b.weight(layer)
+            assert unequal.mean() < 0.01, layer  # sums in another order may turn a tie
 
 
 TOLD = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
