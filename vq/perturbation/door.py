@@ -22,6 +22,7 @@ from vq.container import Provenance, account
 from vq.container.header import canonical_json
 from vq.errors import ConfigError, UnsupportedLayerError, bulleted
 from vq.formats.model import set_provenance
+from vq.formats.remaining import remaining
 from vq.learning.checkpoint import StageCheckpoints, digest_of, marks_of
 from vq.learning.fitting import BlockPlan, BlockResult
 from vq.learning.rates import Rates
@@ -176,8 +177,9 @@ def learn_scalars_(
     WeightError
         If a selected weight is not finite, or too large for fp16 scales.
     ConfigError
-        If a setting is impossible or does not fit a layer; if the data are missing, too long for
-        the model, not finite, or do not reach all layers; if there is not enough memory.
+        If a setting is impossible or does not fit a layer; if an equalisation meets a transform
+        that remains in the model; if the data are missing, too long for the model, not finite, or
+        do not reach all layers; if there is not enough memory.
     ResumeError
         If the checkpoints belong to another run or are damaged.
     OutputError
@@ -259,6 +261,20 @@ def _check(layers: list[Selected], composition: Composition) -> None:
         for layer in layers
         if layer.weight.dtype == torch.float16
     ]
+    problems += _doubled(layers) if composition.equalisation is not None else []
     if problems:
         raise ConfigError(bulleted("method", problems))
     check_finite(layers)
+
+
+def _doubled(layers: list[Selected]) -> list[str]:
+    """What an equalisation says of layers whose inputs a transform scales already."""
+    modules = ((layer.name, module) for layer in layers for module in layer.modules)
+    found = [name for name, m in modules if any(one.kind == "transform" for one in remaining(m))]
+    if not found:
+        return []
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return [
+        f"equalisation must not come on top of transforms (DuQuant), which scale what {found[0]!r}"
+        f"{more} read already, and turn it; leave it out, as lwc and sde do"
+    ]

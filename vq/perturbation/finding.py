@@ -17,6 +17,7 @@ from vq.calibration.stages import Stage, own_parameters
 from vq.calibration.streams import Stream
 from vq.calibration.weights import Weights
 from vq.distributed import gather, is_main, together
+from vq.formats.remaining import remaining
 from vq.layers import op_of
 from vq.perturbation.equivalence import Equivalences, Range
 from vq.perturbation.pairs import Heard, Pair, proposals
@@ -197,12 +198,20 @@ class Finder:
                 return f"layer {part.layer!r} is not quantised with the block"
             if len(self._layers[part.layer].modules) > 1:
                 return f"layer {part.layer!r} shares its weight"
+        if pair.norm is None and any(self._has_prefix(part.layer) for part in pair.parts):
+            return "tokens in front have keys and values of their own, which do not scale"
         held = [self._modules[name] for name in (*(p.layer for p in pair.parts), pair.norm) if name]
         for module in held:
             for parameter in module.parameters(recurse=False):
                 if id(parameter) not in changeable:
                     return "a tensor of it is shared with another block"
         return None
+
+    def _has_prefix(self, layer: str) -> bool:
+        """Whether a layer belongs to a module that attends to tokens in front."""
+        words = layer.split(".")
+        around = (self._modules[".".join(words[:i])] for i in range(len(words)))
+        return any(one.kind == "prefix" for module in around for one in remaining(module))
 
     def _is_exact(
         self,

@@ -7,6 +7,7 @@ import torch
 
 import vq
 from tests.processes import two_processes
+from tests.rescomp.models import llama, tokens
 from tests.vq.perturbation import models
 from tests.vq.perturbation.models import BLOCKS, LINEARS
 from vq.activations.tokens import ActivationQuantizer
@@ -14,8 +15,10 @@ from vq.errors import ConfigError
 from vq.layers import candidates
 from vq.learning.checkpoint import StageCheckpoints
 from vq.learning.fitting import Fitter
+from vq.methods.duquant import spread_
 from vq.methods.lwc import lwc_
 from vq.methods.omniquant import omniquant_
+from vq.methods.prefixquant import prefix_, round_statically_
 from vq.perturbation.composition import Clip, Equalise, Perturb
 from vq.perturbation.mask import Mask
 
@@ -144,6 +147,33 @@ def test_impossible_settings_are_refused():
             Equalise(**settings)
     with pytest.raises(ConfigError, match=r"^composition must hold one part at least, not none$"):
         learnt(clip=None, equalise=None)
+
+
+@pytest.mark.filterwarnings("ignore:block .* should give more values")
+def test_a_prefix_leaves_the_pairs_of_norms(tmp_path):
+    pytest.importorskip("transformers")
+    model, data = llama(num_hidden_layers=2), tokens(3)
+    recipe = vq.Recipe({"*_proj": vq.Int4(group=8)})
+    prefix_(model, data, recipe, prefix=[9, 1])
+    round_statically_(model, data, recipe, 8)
+    with pytest.warns(UserWarning, match="o_proj, in 'model.layers.0' and 1 more: tokens in front"):
+        result = omniquant_(model, data, recipe, epochs=1, progress=False)
+    scaled = {one.name.partition(" ")[0] for one in result.pairs if one.reason is None}
+    assert scaled == {"input_layernorm", "post_attention_layernorm"} and len(result.pairs) == 8
+    path = tmp_path / "model.vq.safetensors"
+    vq.save(model, path)
+    loaded = vq.load(path, into=llama(num_hidden_layers=2))
+    with torch.no_grad():
+        assert all(torch.equal(loaded(x).logits, model(x).logits) for x in data)
+
+
+def test_transforms_are_no_place_for_scales():
+    model, data = models.before(), models.rows(2)
+    spread_(model, data, LINEARS, steps=2, progress=False)
+    match = "equalisation must not come on top of transforms .* what '0.attn.qkv' and 7 more read"
+    with pytest.raises(ConfigError, match=match):
+        omniquant_(model, data, LINEARS, **RUN)
+    omniquant_(model, data, LINEARS, equalise=None, **RUN | {"epochs": 1})
 
 
 def worker(rank, folder):
