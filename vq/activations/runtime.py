@@ -5,7 +5,8 @@ the ``forward`` of modules that attend. A model is asked for them by looking at 
 copies, renamed modules and parts of it have what they should.
 """
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +26,7 @@ from vq.formats.remaining import Remaining, all_remaining, remaining
 __all__ = [
     "Hook",
     "attach",
+    "attach_prefixes",
     "attach_stored",
     "attached",
     "detach",
@@ -42,6 +44,36 @@ def attach(model: nn.Module, part: Hook, layers: Sequence[str]) -> None:
         module = model.get_submodule(name)
         module.register_forward_pre_hook(part, prepend=True, with_kwargs=True)
         transforms_first(module)
+    _watch_saving(model)
+
+
+def attach_prefixes(model: nn.Module, prefixes: Mapping[str, Prefix]) -> None:
+    """Put prefixes before what modules attend to, by the modules' names."""
+    for name, prefix in prefixes.items():
+        prefix.enter(model.get_submodule(name))
+    _watch_saving(model)
+
+
+class _Saving:
+    """``save_pretrained`` of transformers, which knows of no parts and says nothing of them."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if kinds := dict.fromkeys(one.kind for one in all_remaining(self.model)):
+            warnings.warn(
+                "save_pretrained of transformers leaves out what remains in the model at run time "
+                f"({', '.join(kinds)}), without which its weights are another model; write the "
+                "compressed model by vq.hf.save_pretrained",
+                stacklevel=2,
+            )
+        return type(self.model).save_pretrained(self.model, *args, **kwargs)
+
+
+def _watch_saving(model: nn.Module) -> None:
+    if hasattr(type(model), "save_pretrained"):
+        vars(model)["save_pretrained"] = _Saving(model)
 
 
 def detach(model: nn.Module, *, but: Sequence[Remaining] = ()) -> None:
@@ -183,10 +215,12 @@ def _attach_one(
     elif part.kind == "rounding":
         attach(model, _rounding(container, number, part, stored), part.layers)
     else:
-        for i, name in enumerate(part.layers):
-            keys, values = stored["keys"][i].clone(), stored["values"][i].clone()
-            prefix = Prefix(stored["tokens"], keys, values, part.settings["heads"])
-            prefix.enter(model.get_submodule(name))
+        each = zip(part.layers, stored["keys"], stored["values"], strict=True)
+        own = {
+            name: Prefix(stored["tokens"], k.clone(), v.clone(), part.settings["heads"])
+            for name, k, v in each
+        }
+        attach_prefixes(model, own)
 
 
 def _rounding(

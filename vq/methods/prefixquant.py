@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vq import distributed
 from vq.activations.prefix import attentions, prefixes
 from vq.activations.rounding import Rounding, searched_scale
-from vq.activations.runtime import attach, attached
+from vq.activations.runtime import attach, attach_prefixes, attached
 from vq.calibration.batches import (
     Batch,
     as_it_was,
@@ -166,8 +166,7 @@ def prefix_(
         _check_tokens(model, data, ids)
         found = prefixes(model, torch.tensor(ids, device=device_of(model)))
         front = _outputs(model, data[0], ids)
-        for name, one in found.items():
-            one.enter(model.get_submodule(name))
+        attach_prefixes(model, found)
         _require_same(front, _outputs(model, data[0], []))
     return ids
 

@@ -1,11 +1,13 @@
 """Folders of transformers: what is loaded equals the compressed model, bit for bit."""
 
+import copy
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 import types
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ import vq
 from tests.vq.activations.models import remaining_model
 from tests.vq.models import Net
 from vq import SSVQ, VQ, Int3, Int4, Int8, Recipe
-from vq.activations.runtime import runtime_tensors
+from vq.activations.runtime import detach, runtime_tensors
 from vq.errors import ConfigError, ContainerError, OutputError
 from vq.formats.model import compressed_layers
 
@@ -443,3 +445,14 @@ def test_what_remains_at_run_time_is_loaded_and_written_again(tmp_path):
     loaded = vq.hf.from_pretrained(tmp_path)
     assert runtime_tensors(loaded) == runtime_tensors(model)
     assert torch.equal(loaded(IDS).logits, model(IDS).logits)
+    twin = copy.deepcopy(loaded)
+    match = r"^save_pretrained of transformers leaves out what remains .* \(.*transform, rounding"
+    for one in (model, loaded, twin):
+        with pytest.warns(UserWarning, match=match):
+            one.save_pretrained(tmp_path / "dense")
+    detach(twin)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        twin.save_pretrained(tmp_path / "dense")
+    dense = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "dense")
+    assert torch.equal(dense(IDS).logits, twin(IDS).logits)
