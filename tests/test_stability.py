@@ -7,20 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 import vq
 from signbook.report import render_report
 from signbook.reporting.documents import read_document
 from tests.golden import release
+from tests.golden.make import write_remaining
 from tests.golden.models import every_method, network
+from vq.activations.runtime import runtime_tensors
 from vq.container import open_container
 from vq.container.constants import LAYOUTS
 from vq.inference.decode import decode_weight
+from vq.version import TOOL, VERSION
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "stability.md").read_text()
 RELEASES = sorted(path.name for path in release.RELEASES.iterdir())
-FILES = [(version, name) for version in RELEASES for name in release.FILES]
+FILES = [(version, name) for version in RELEASES for name in release.files_of(version)]
 
 
 def test_every_release_of_the_changelog_has_its_files():
@@ -28,26 +32,48 @@ def test_every_release_of_the_changelog_has_its_files():
     assert re.findall(r"^## \[([\d.]+)\] - \d", changelog, re.M)[::-1] == RELEASES
     for version in RELEASES:
         files = {path.name for path in (release.RELEASES / version).iterdir()}
-        assert files == {"facts.json", *release.FILES, *release.DOCUMENTS}
+        assert files == {"facts.json", *release.files_of(version), *release.DOCUMENTS}
+
+
+def skeleton(facts):
+    """A model that a container of a release fits."""
+    if "outputs" in facts:
+        return network()
+    if "parts" not in facts:
+        return every_method()
+    linears = {name: nn.Linear(8, 4, bias=False) for name in facts["weights"]}
+    return nn.ModuleDict(linears | {"attention": nn.Identity()})
+
+
+def read_to_the_bit(path, version, facts):
+    assert release.facts_of(path) == facts
+    with open_container(path) as container:
+        container.verify()
+        assert container.provenance.tool == f"signbook {version}"
+        for layer, digest in facts["weights"].items():
+            decoded = np.ascontiguousarray(decode_weight(container, layer).numpy())
+            assert hashlib.sha256(decoded.tobytes()).hexdigest() == digest, layer
+    model = vq.load(path, into=skeleton(facts))
+    for layer, digest in facts["weights"].items():
+        weight = model.get_submodule(layer).weight.detach().contiguous().numpy()
+        assert hashlib.sha256(weight.tobytes()).hexdigest() == digest, layer
+    remains = {name: release.digest(one.data) for name, one in runtime_tensors(model).items()}
+    assert remains == facts.get("parts", {})
 
 
 @pytest.mark.parametrize(("version", "name"), FILES)
 def test_containers_of_releases_are_read_to_the_bit(version, name):
     path = release.RELEASES / version / name
-    facts = json.loads((path.parent / "facts.json").read_text())[name]
-    with open_container(path) as container:
-        container.verify()
-        assert container.provenance.tool == f"signbook {version}"
-        assert release.weights(container) == facts["weights"]
-        for layer, digest in facts["weights"].items():
-            decoded = np.ascontiguousarray(decode_weight(container, layer).numpy())
-            assert hashlib.sha256(decoded.tobytes()).hexdigest() == digest, layer
-        if "outputs" in facts:
-            assert release.outputs(container) == facts["outputs"]
-    model = vq.load(path, into=network() if "outputs" in facts else every_method())
-    for layer, digest in facts["weights"].items():
-        weight = model.get_submodule(layer).weight.detach().contiguous().numpy()
-        assert hashlib.sha256(weight.tobytes()).hexdigest() == digest, layer
+    read_to_the_bit(path, version, json.loads((path.parent / "facts.json").read_text())[name])
+
+
+def test_the_next_release_has_what_remains_at_run_time(tmp_path):
+    assert release.files_of(VERSION) == [*release.FILES]
+    path = tmp_path / "parts.vq.safetensors"
+    write_remaining(path, TOOL)
+    facts = release.facts_of(path)
+    assert len(facts["parts"]) == 10
+    read_to_the_bit(path, VERSION, facts)
 
 
 @pytest.mark.parametrize("version", RELEASES)

@@ -138,8 +138,8 @@ def remaining() -> tuple[list[RuntimePart], dict[str, Kept]]:
     return parts, {PARTS: Kept("U8", (len(text),), text), **tensors}
 
 
-def write_remaining(path: Path) -> None:
-    write_container(path, linears(), remaining()[1], Provenance("golden 2"))
+def write_remaining(path: Path, tool: str = "golden 2") -> None:
+    write_container(path, linears(), remaining()[1], Provenance(tool))
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """Write what a release can be held to: ``python -m tests.golden.release``, once, with its own code.
 
-Later versions read these files for ever (``docs/stability.md``, ``tests/test_stability.py``). The
-names used here have existed since 0.1.0, so that its code could write its own.
+Later versions read these files for ever (``docs/stability.md``, ``tests/test_stability.py``).
 """
 
 import hashlib
@@ -15,20 +14,34 @@ import numpy as np
 import vq
 from hwsim import estimate
 from hwsim.sweep import Space, sweep
-from tests.golden.make import noise
+from tests.golden.make import noise, write_remaining
 from tests.golden.models import RECIPE, every_method, network, pictures
 from vq.container import Container, open_container
 from vq.integer import add_integer, read_integer
-from vq.version import VERSION
+from vq.version import TOOL, VERSION
 
 RELEASES = Path(__file__).parent / "releases"
-FILES = ("every.vq.safetensors", "integer.vq.safetensors")
+#: Containers, and the first release that has each.
+FILES = {
+    "every.vq.safetensors": "0.1.0",
+    "integer.vq.safetensors": "0.1.0",
+    "parts.vq.safetensors": "0.2.0",
+}
 DOCUMENTS = ("estimate.json", "sweep.json")
 _INTEGER = """\
 "0": {method: int8}
 "3": {method: ssvq, d: 8, k: 16}
 "5": {method: vq, d: 4, k: 16}
 """
+
+
+def files_of(version: str) -> list[str]:
+    """Containers of a release."""
+    return [name for name, first in FILES.items() if _numbers(first) <= _numbers(version)]
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in version.split(".")]
 
 
 def digest(data: bytes) -> str:
@@ -47,10 +60,27 @@ def outputs(container: Container) -> str:
     return digest(np.ascontiguousarray(read_integer(container).run(codes)).tobytes())
 
 
+def parts(container: Container) -> dict[str, str]:
+    """Digest of every tensor of what remains at run time."""
+    names = [name for name in container.kept_names if not container.is_own(name)]
+    return {name: digest(container.kept(name).data) for name in names}
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """What later versions must find in a container."""
+    with open_container(path) as container:
+        facts: dict[str, Any] = {"weights": weights(container)}
+        if path.name.startswith("integer"):
+            facts["outputs"] = outputs(container)
+        if path.name.startswith("parts"):
+            facts["parts"] = parts(container)
+    return facts
+
+
 def main() -> None:
     folder = RELEASES / VERSION
     folder.mkdir(parents=True)  # a release that is there is there for good
-    every, integer = (folder / name for name in FILES)
+    every, integer, remaining = paths = [folder / name for name in FILES]
     model = every_method()
     vq.compress_(model, vq.Recipe.from_yaml(RECIPE), progress=False)
     vq.save(model, every)
@@ -58,12 +88,8 @@ def main() -> None:
     vq.compress_(model, vq.Recipe.from_yaml(_INTEGER), progress=False)
     vq.save(model, integer)
     add_integer(integer, network(), pictures().batches)
-    facts: dict[str, Any] = {}
-    for path in (every, integer):
-        with open_container(path) as container:
-            facts[path.name] = {"weights": weights(container)}
-            if path == integer:
-                facts[path.name]["outputs"] = outputs(container)
+    write_remaining(remaining, TOOL)
+    facts = {path.name: facts_of(path) for path in paths}
     _write(folder / "facts.json", facts)
     measured = estimate(integer, rows=2, methods=["int8", "int4"], memory="ddr4-2400")
     _write(folder / "estimate.json", measured)
