@@ -26,7 +26,7 @@ $(VENV)/.warm: $(VENV)/.stamp
 # What the tests can do without, but should not: they skip with a reason where it is absent.
 $(VENV)/.extras: $(VENV)/.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[keras,gguf,lightning,tensorboard,sweep,dask,compressed-tensors,onnx]'
+	    --constraint constraints.txt --editable '.[keras,gguf,lightning,tensorboard,sweep,dask,compressed-tensors,onnx,diffusion]'
 	touch $@
 
 # What the site is built with, beside the packages that its reference imports.

@@ -40,6 +40,7 @@ PAGES = {
         "training",
         "assignments",
         "perturbation",
+        "diffusion",
         "models-and-data",
         "exports",
     ],

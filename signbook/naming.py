@@ -1,4 +1,4 @@
-"""Models and data by name: ``timm:NAME``, ``hf:PATH_OR_ID``, ``py:package.module:factory``.
+"""Models and data by name: ``timm:NAME``, ``hf:PATH_OR_ID``, ``py:package.module:factory``, ...
 
 A ``py:`` name may carry options of its factory: ``py:signbook.data:cifar10_exact?limit=100``.
 Numbers, ``true``, ``false`` and ``none`` are read as such, everything else is text.
@@ -64,8 +64,9 @@ def resolve_model(
     Parameters
     ----------
     name : str
-        ``timm:NAME``, ``hf:PATH_OR_ID`` or ``py:package.module:factory``. A path may lead to a
-        GGUF, or to a folder with one and no other weights.
+        ``timm:NAME``, ``hf:PATH_OR_ID``, ``diffusers:PATH`` or ``py:package.module:factory``. A
+        path may lead to a GGUF, or to a folder with one and no other weights; that of diffusers
+        leads to a folder.
     weights : path, optional
         A safetensors file, a torch file of tensors, or a file that the model knows how to read.
     pretrained : bool
@@ -88,14 +89,19 @@ def resolve_model(
             model = transformers_model(rest, pretrained=wanted)
         else:
             model = gguf_model(file, pretrained=wanted)
+    elif kind == "diffusers" and rest:
+        # Here, for its package asks this module for models.
+        from signbook.diffusion.networks import diffusers_model
+
+        model = diffusers_model(rest, pretrained=wanted)
     elif kind == "py" and rest:
         model = _call(name, "model", _MODELS)
         if not isinstance(model, nn.Module):
             raise ConfigError(f"{name}: must give a torch module, not {type(model).__name__}")
     else:
         raise ConfigError(
-            "model must be named timm:NAME, hf:PATH_OR_ID or py:package.module:factory, "
-            f"not {name!r}{did_you_mean(name, _MODELS)}"
+            "model must be named timm:NAME, hf:PATH_OR_ID, diffusers:PATH or "
+            f"py:package.module:factory, not {name!r}{did_you_mean(name, _MODELS)}"
         )
     return model.eval() if weights is None else load_weights(model, weights)
 

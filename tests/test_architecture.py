@@ -87,6 +87,8 @@ HEAVY = {
     "matplotlib": ("signbook",),
     "rich": ("signbook",),
     "typer": ("signbook",),
+    "diffusers": (),
+    "torchmetrics": (),
 }
 
 

@@ -34,7 +34,7 @@ __all__ = [
     "Weights",
 ]
 
-MODEL_HELP = "timm:NAME, hf:PATH_OR_ID or py:package.module:factory."
+MODEL_HELP = "timm:NAME, hf:PATH_OR_ID, diffusers:PATH or py:package.module:factory."
 ROWS_HELP = (
     "Rows of random activations for each layer on its own. Left out, a file with an integer graph "
     "runs as a network, any other with one row."

@@ -4,6 +4,8 @@
 module        what it does
 ============  =======================================================
 sampler       images from noise, step by step
+schedulers    the same by schedulers of diffusers
+networks      networks of diffusers as ours are asked
 trajectories  what a model is given at these steps, as training data
 door          both by name, for commands
 likeness      Fréchet distance, precision and recall, class agreement
@@ -19,11 +21,12 @@ from signbook.diffusion.likeness import (
     likeness,
     precision_and_recall,
 )
-from signbook.diffusion.sampler import sample, visits
+from signbook.diffusion.sampler import DDIM, sample, visits
 from signbook.diffusion.trained import digits_dit, digits_judge, mnist_dit, mnist_judge, trained
 from signbook.diffusion.trajectories import Trajectories
 
 __all__ = [
+    "DDIM",
     "Trajectories",
     "class_agreement",
     "digits_dit",

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from signbook.data.pictures import load_pictures
-from signbook.diffusion.sampler import sample
+from signbook.diffusion.sampler import end_of
+from signbook.diffusion.schedulers import sampler_for
 from signbook.diffusion.trained import digits_judge, mnist_judge
 from signbook.diffusion.trajectories import Trajectories
 from signbook.naming import resolve_model
@@ -24,6 +25,7 @@ def generation(
     batch: int = 100,
     steps: int = 50,
     guidance: float | None = None,
+    sampler: str | None = None,
     labels: bool = True,
     seed: int = 0,
 ) -> Generation:
@@ -38,6 +40,9 @@ def generation(
         Images in all, and at a time.
     steps, guidance
         As :func:`signbook.diffusion.sample` has them.
+    sampler : str, optional
+        As :func:`signbook.diffusion.schedulers.sampler_for` has its name: DDIM, where nothing else
+        is said.
     labels : bool
         Ask for one class after another; false for a model that knows none.
     seed : int
@@ -60,7 +65,8 @@ def generation(
     parts = [part.split(batch) for part in (noise, *told)]
 
     def drawn(model: nn.Module, *start: Tensor) -> Tensor:
-        return sample(model, *start, steps=steps, guidance=guidance) + 0.5
+        way = sampler_for(model, sampler, steps, guidance=guidance)
+        return end_of(way.visits(model, *start)) / (2 * way.reach) + 0.5
 
     return Generation(list(zip(*parts, strict=True)), drawn, judge.seen, images.x.float() / 255)
 
@@ -72,6 +78,7 @@ def trajectories(
     batch: int = 8,
     steps: int = 50,
     guidance: float | None = None,
+    sampler: str | None = None,
 ) -> Denoising:
     """A model's own sampling, and the noise that it finds at every step: no images are needed.
 
@@ -81,11 +88,11 @@ def trajectories(
     ----------
     model, weights : str
         As commands take them: the model before compression.
-    batch, steps, guidance
+    batch, steps, guidance, sampler
         As :class:`signbook.diffusion.Trajectories` has them.
     """
     teacher = resolve_model(model, weights)
-    met = Trajectories(teacher, batch=batch, steps=steps, guidance=guidance)
+    met = Trajectories(teacher, batch=batch, steps=steps, guidance=guidance, sampler=sampler)
     return Denoising(_Answered(met, teacher))
 
 

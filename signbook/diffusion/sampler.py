@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from signbook.zoo.ddpm import STEPS, signal_share
 from vq.errors import ConfigError
 
-__all__ = ["Traits", "sample", "traits_of", "visits"]
+__all__ = ["DDIM", "Traits", "end_of", "require_finite", "sample", "traits_of", "visits"]
 
 #: Pixels lie between minus and plus this.
 _REACH = 0.5
@@ -87,11 +87,10 @@ def visits(
     ------
     ConfigError
         If steps are none or more than there are, labels do not go with the noise or the model, or
-        there is guidance without classes.
+        there is guidance without classes. On the way, if the model's noise is not finite.
     """
     traits = traits_of(model)
-    if not 1 <= steps <= STEPS:
-        raise ConfigError(f"steps must be 1 to {STEPS}, as many as the schedule has, not {steps}")
+    _require_steps(steps)
     if noise.shape[1:] != traits.shape:
         raise ConfigError(
             f"noise must be [images, {', '.join(map(str, traits.shape))}] for this model, not "
@@ -119,6 +118,11 @@ def visits(
     return _visits(model, noise, labels, steps, guidance, free)
 
 
+def _require_steps(steps: int) -> None:
+    if not 1 <= steps <= STEPS:
+        raise ConfigError(f"steps must be 1 to {STEPS}, as many as the schedule has, not {steps}")
+
+
 @torch.no_grad()
 def _visits(
     model: nn.Module,
@@ -130,7 +134,7 @@ def _visits(
 ) -> Generator[tuple[Tensor, ...], None, Tensor]:
     if labels is not None and free is not None:
         labels = torch.cat([labels, free.expand(len(x))])
-    places = [-(-STEPS * i // steps) for i in range(steps + 1)]  # 0, ..., 1000
+    places = _places(steps)
     share = [1.0, *signal_share().double()[places[1:]].tolist()]
     for i in range(steps, 0, -1):
         noisy = x if free is None else torch.cat([x, x])
@@ -141,12 +145,37 @@ def _visits(
         if guidance is not None:
             told, untold = noise.chunk(2)
             noise = untold + guidance * (told - untold)
+        require_finite(noise, steps - i, steps, places[i])
         left, more = share[i], share[i - 1]
         clean = (x - math.sqrt(1 - left) * noise) / math.sqrt(left)
         clean = clean.clamp(-_REACH, _REACH)
         noise = (x - math.sqrt(left) * clean) / math.sqrt(1 - left)
         x = math.sqrt(more) * clean + math.sqrt(1 - more) * noise
     return x
+
+
+def _places(steps: int) -> list[int]:
+    """Steps of the schedule that are visited, from the image at 0 to pure noise.
+
+    >>> _places(3)
+    [0, 334, 667, 1000]
+    """
+    return [-(-STEPS * i // steps) for i in range(steps + 1)]
+
+
+def require_finite(noise: Tensor, place: int, steps: int, step: int) -> None:
+    """Require that a model's answer number ``place``, from 0, is of numbers.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not torch.isfinite(noise).all():
+        raise ConfigError(
+            "noise that a model predicts must be finite, not NaN or infinite as at step "
+            f"{place + 1} of {steps} (t = {step}); look at its weights, at the scales of its "
+            "activations, and at what it starts from"
+        )
 
 
 def sample(
@@ -158,10 +187,62 @@ def sample(
     guidance: float | None = None,
 ) -> Tensor:
     """Images [N, C, H, W] in [-0.5, 0.5] that a model makes of noise; see :func:`visits`."""
-    path = visits(model, noise, labels, steps=steps, guidance=guidance)
+    return end_of(visits(model, noise, labels, steps=steps, guidance=guidance))
+
+
+def end_of(path: Generator[tuple[Tensor, ...], None, Tensor]) -> Tensor:
+    """What a path leads to, whatever is met on it."""
     while True:
         try:
             next(path)
         except StopIteration as end:
             images: Tensor = end.value
             return images
+
+
+class DDIM:
+    """:func:`visits` with its settings, as all samplers are asked.
+
+    It needs no package. diffusers' scheduler of that name goes the same way
+    (:mod:`signbook.diffusion.schedulers`), but only where the steps divide the schedule.
+
+    Parameters
+    ----------
+    steps, guidance
+        As :func:`visits` has them.
+
+    Attributes
+    ----------
+    steps : tuple of int
+        That the model is asked for, in their order.
+    reach : float
+        Pixels lie between minus and plus this.
+
+    Raises
+    ------
+    ConfigError
+        If there are no steps, or more than the schedule has.
+    """
+
+    reach = _REACH
+
+    def __init__(self, steps: int = 50, *, guidance: float | None = None) -> None:
+        _require_steps(steps)
+        self.steps = tuple(_places(steps)[:0:-1])
+        self._guidance = guidance
+
+    def visits(
+        self, model: nn.Module, noise: Tensor, *condition: Tensor
+    ) -> Generator[tuple[Tensor, ...], None, Tensor]:
+        """Go from noise to images; ``condition`` are labels, for a model that knows classes.
+
+        Raises
+        ------
+        ConfigError
+            If there is another condition, or :func:`visits` refuses something.
+        """
+        if len(condition) > 1:
+            raise ConfigError(
+                f"condition must be labels alone, or nothing, not {len(condition)} tensors"
+            )
+        return visits(model, noise, *condition, steps=len(self.steps), guidance=self._guidance)

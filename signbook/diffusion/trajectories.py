@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from signbook.diffusion.sampler import traits_of, visits
+from signbook.diffusion.sampler import traits_of
+from signbook.diffusion.schedulers import sampler_for
 from vq.calibration.batches import device_of
 from vq.errors import ConfigError
 
@@ -30,6 +31,8 @@ class Trajectories:
         classes.
     steps, guidance
         As for :func:`signbook.diffusion.sampler.visits`.
+    sampler : str, optional
+        As :func:`signbook.diffusion.schedulers.sampler_for` has its name.
 
     Raises
     ------
@@ -38,19 +41,26 @@ class Trajectories:
     """
 
     def __init__(
-        self, teacher: nn.Module, *, batch: int = 8, steps: int = 50, guidance: float | None = None
+        self,
+        teacher: nn.Module,
+        *,
+        batch: int = 8,
+        steps: int = 50,
+        guidance: float | None = None,
+        sampler: str | None = None,
     ) -> None:
         per_image = 1 if guidance is None else 2
         if batch < 1 or batch % per_image:
             kind = "positive" if guidance is None else "positive and even, for guidance"
             raise ConfigError(f"batch must be {kind}, not {batch}")
         self._teacher, self._traits = teacher, traits_of(teacher)
-        self._images, self._steps, self._guidance = batch // per_image, steps, guidance
+        self._images = batch // per_image
+        self._sampler = sampler_for(teacher, sampler, steps, guidance=guidance)
         # What the sampler refuses, it refuses now.
         self._path(torch.zeros(self._images, *self._traits.shape), torch.zeros(self._images))
 
     def __len__(self) -> int:
-        return self._steps
+        return len(self._sampler.steps)
 
     def __iter__(self) -> Iterator[tuple[tuple[Tensor, ...]]]:
         noise = torch.randn(self._images, *self._traits.shape)
@@ -60,10 +70,5 @@ class Trajectories:
 
     def _path(self, noise: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, ...]]:
         device = device_of(self._teacher)
-        return visits(
-            self._teacher,
-            noise.to(device),
-            None if self._traits.classes is None else labels.to(device),
-            steps=self._steps,
-            guidance=self._guidance,
-        )
+        told = () if self._traits.classes is None else (labels.to(device),)
+        return self._sampler.visits(self._teacher, noise.to(device), *told)

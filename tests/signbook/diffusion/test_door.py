@@ -10,7 +10,7 @@ from torch import nn
 import vq
 from signbook.diffusion import generation, trajectories
 from signbook.evaluation import evaluate
-from signbook.naming import resolve_data
+from signbook.naming import resolve_data, resolve_model
 from signbook.reporting.documents import read_document
 from signbook.reporting.evaluated import Evaluated
 from signbook.tasks import Denoising, Generation
@@ -90,6 +90,38 @@ def test_equal_models_draw_the_same(untrained):
     assert other.metrics["frechet_to_reference"] > 1e-6 and other.reference == found.reference
     guided = evaluate(model, resolve_data(f"{DRAWN}&guidance=2.0"))
     assert guided.metrics["frechet"] != found.metrics["frechet"]
+
+
+def test_networks_of_diffusers_draw_by_their_own_schedule(untrained, tmp_path):
+    """Pixels of theirs are twice as far from 0 as those of the zoo."""
+    diffusers = pytest.importorskip("diffusers")
+    unet = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(4,), norm_num_groups=2,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), num_class_embeds=10,
+        layers_per_block=1, attention_head_dim=4,
+    )  # fmt: skip
+    scheduler = diffusers.DDIMScheduler()
+    diffusers.DDPMPipeline(unet, scheduler).save_pretrained(tmp_path)
+    model = resolve_model(f"diffusers:{tmp_path}")
+    found = evaluate(model, resolve_data(DRAWN))
+    assert found.samples is not None
+    image = torch.tensor(found.samples["model"][3])
+    scheduler.set_timesteps(2)
+    noise, labels = next(iter(resolve_data(DRAWN).batches))
+    x = noise
+    with torch.no_grad():
+        for step in scheduler.timesteps:
+            x = scheduler.step(model.network(x, step, labels).sample, step, x).prev_sample
+    wanted = ((x[3, 0] / 2 + 0.5).clamp(0, 1) * 255).round()
+    assert (image - wanted).abs().max() <= 1
+    other = evaluate(model, resolve_data(f"{DRAWN}&sampler=euler"))
+    assert other.samples != found.samples
+    with pytest.raises(
+        ConfigError, match=r"1, .*: sampler must be one of ddim, dpm\+\+, euler, no"
+    ):
+        evaluate(model, resolve_data(f"{DRAWN}&sampler=ddpm"))
+    with pytest.raises(ConfigError, match=r"which takes pictures, .*, not pictures, count, .*eta"):
+        resolve_data(f"{DRAWN}&eta=0.5")
 
 
 def test_models_without_classes_are_told_none(untrained):

@@ -48,6 +48,18 @@ def test_they_are_what_sampling_visits(guidance):
         assert noisy[:2].equal(noisy[2:]) and label[2:].tolist() == [10, 10]
 
 
+def test_other_samplers_lead_through_other_images():
+    pytest.importorskip("diffusers")
+    model = teacher()
+    ours, theirs = (Trajectories(model, batch=2, steps=3, sampler=s) for s in (None, "dpm++"))
+    torch.manual_seed(5)
+    met = passed(ours)
+    torch.manual_seed(5)
+    other = passed(theirs)
+    assert len(theirs) == 3 and other[0][0].equal(met[0][0]) and other[1][1].equal(met[1][1])
+    assert not other[2][0].equal(met[2][0])
+
+
 def test_passes_differ_and_repeat_by_seed():
     data = Trajectories(teacher(), batch=4, steps=2)
     torch.manual_seed(5)
