@@ -2,7 +2,7 @@
 
 All linears of its blocks, 663,552 weights, are VQ with d=2 and k=16, a codebook each; ``+signs`` is
 SSVQ with d=4 and k=16, whose signs learn, too. ``kmeans`` trains nothing. All others train
-codebooks, biases and norms alike, on 12 trajectories of 50 steps that the original samples from
+codebooks, biases and norms alike, on 24 trajectories of 50 steps that the original samples from
 noise, 24 images wide: ``vq4dit@N`` with N candidates for every sub-vector; ``control`` is
 ``vq4dit@1``, where assignments stay as they are, measured once under both names. The rate of
 codebooks, and of signs, is chosen for every arm by the rule of ``harness.py``, after half as many
@@ -158,7 +158,7 @@ def error(model: nn.Module, teacher: nn.Module) -> float:
 def main() -> None:
     """Measure every row and print the table."""
     bench = Bench("vq4dit", __doc__, seeds=5, arms=ARMS)
-    study = Study("digits", 4, 450) if bench.quick else Study("mnist", 12, 2000)
+    study = Study("digits", 4, 450) if bench.quick else Study("mnist", 24, 2000)
     for seed in bench.seeds[:1] if bench.quick else bench.seeds:
         for arm in bench.arms:
             one = "vq4dit@1" if arm == "control" else arm
