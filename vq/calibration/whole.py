@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from vq.errors import OutputError
+from vq.formats.remaining import all_remaining
 
 __all__ = ["Before", "restored", "whole"]
 
@@ -69,6 +70,7 @@ class Before:
     def __init__(self, model: nn.Module, file: IO[bytes], *, trained: bool) -> None:
         self._model, self._file = model, file
         self._modules = [_Module(module) for module in model.modules()]
+        self._parts = [(part, dict(vars(part))) for part in all_remaining(model)]
         self._tensors = {
             id(t): _Content(t, copied=trained or t.ndim <= 1 or not isinstance(t, nn.Parameter))
             for t in (*model.parameters(), *model.buffers())
@@ -93,6 +95,9 @@ class Before:
         """Make the model what it was."""
         for module in self._modules:
             module.restore()
+        for part, state in self._parts:
+            vars(part).clear()
+            vars(part).update(state)
         with torch.no_grad():
             for content in self._tensors.values():
                 content.restore(self._file)

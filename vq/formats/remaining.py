@@ -5,7 +5,7 @@ What it can be, and how it is stored, is the matter of :mod:`vq.activations.runt
 
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from vq.errors import ConfigError
 
@@ -16,6 +16,17 @@ class Remaining:
     """A hook before a module, or what stands in place of its ``forward``."""
 
     kind: ClassVar[str]
+
+    def free_steps(self) -> Tensor | None:
+        """Make the steps that it rounds to trainable: factors that start at 1, shaped like them.
+
+        None where it has none, or they follow from what is rounded.
+        """
+        return None
+
+    def fix_steps(self) -> None:
+        """Undo :meth:`free_steps`; what it computes stays as it is, bit for bit."""
+        return
 
 
 def remaining(module: nn.Module) -> list[Remaining]:

@@ -10,7 +10,10 @@ from vq.formats.format import Clusterer, Format, Original
 if TYPE_CHECKING:
     from vq.formats.weights import Compressed
 
-__all__ = ["Int2", "Int3", "Int4", "Int8"]
+__all__ = ["PER_OUTPUT", "Int2", "Int3", "Int4", "Int8"]
+
+#: A group that holds the weights of any output: one scale for each.
+PER_OUTPUT = 1 << 16
 
 _INT8_BYTES_PER_WEIGHT = 16
 

@@ -102,6 +102,28 @@ class Compressed(nn.Module):
         """What trains the scales meanwhile: factors that start at 1, [1] or [O] float32."""
         return None
 
+    def codes(self, *originals: Tensor) -> Tensor | None:
+        """Whole numbers of a scalar grid that weights are now, shaped like ``originals[0]``.
+
+        None where the layer stores no such numbers.
+        """
+        return None
+
+    def at_codes(self, codes: Tensor, *originals: Tensor) -> Tensor:
+        """What ``originals[0]`` is in the middle of such :meth:`codes`."""
+        raise NotImplementedError
+
+    def free_steps(self) -> nn.Parameter | None:
+        """Make the steps of a scalar grid trainable: factors that start at 1, shaped like them.
+
+        None where the layer stores no such steps.
+        """
+        return None
+
+    def fix_steps(self) -> None:
+        """Undo :meth:`free_steps`; the weight stays what it is, bit for bit."""
+        return
+
     @torch.no_grad()
     def clamp_(self, *originals: Tensor) -> None:
         """Put ``originals`` back, after a step, where they mean what they should."""

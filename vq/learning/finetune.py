@@ -71,7 +71,9 @@ def finetune_(
     train_loader : iterable of batches
         Iterated once per epoch; must have a length. A batch is (inputs, targets), or the inputs
         alone where no targets are needed; inputs are a tensor, a tuple or list of arguments,
-        or a dictionary of keyword arguments.
+        or a dictionary of keyword arguments. One whose batches depend on the model that learns has
+        ``drawn()``, what a checkpoint is to hold of the present pass, and ``take(drawn)``, after
+        which the next pass is that one (:class:`vq.calibration.pools.Pools`).
     epochs : int
     rates : Rates, optional
         Learning rates, weight decay, and the start of the latents.

@@ -105,6 +105,7 @@ class Training:
         self._epoch_start: dict[str, Any] = {}
         self._random: dict[str, Any] | None = None
         self._good: dict[str, Any] = {}
+        self._good_own: list[Tensor] = []
         self._good_step = 0
 
     def run(self, *, resume: bool, progress: bool) -> FinetuneResult:
@@ -236,6 +237,7 @@ class Training:
             name: value.detach().clone() if isinstance(value, Tensor) else value
             for name, value in state.items()
         }
+        self._good_own = [tensor.detach().clone() for tensor in self._rules.own]
         self._good_step = self._result.steps
 
     def _settle(self) -> None:
@@ -250,6 +252,8 @@ class Training:
         if not self._good:
             raise TrainingError(f"training must start with {what}")
         self._model.load_state_dict(self._good)
+        for tensor, good in zip(self._rules.own, self._good_own, strict=True):
+            tensor.data.copy_(good)
         remedy = "lower the rates, or set clip_norm" if step else "look at the targets and the loss"
         raise TrainingError(
             f"training must keep {what}, after {step} steps; the model is back at step "
@@ -262,6 +266,7 @@ class Training:
         self._settle()
         random = distributed.gather(randomness.capture(self._generators))
         starts = distributed.gather(self._epoch_start)
+        drawn = distributed.gather(self._drawn())
         with distributed.together():
             if distributed.is_main():
                 # The line first: every line up to a checkpoint is then there when it is.
@@ -275,6 +280,7 @@ class Training:
                         "losses": self._losses,
                         "random": random,
                         "epoch_start": starts,
+                        "drawn": drawn,
                         "result": self._result.to_json(),
                         "model": self._model.state_dict(),
                         "optimizer": self._optimizer.state_dict(),
@@ -290,6 +296,13 @@ class Training:
         self._epoch, self._done, self._losses = state["epoch"], state["done"], state["losses"]
         self._random = state["random"][distributed.rank()]
         self._epoch_start = state["epoch_start"][distributed.rank()]
+        if (drawn := state["drawn"][distributed.rank()]) is not None:
+            self._loader.take(drawn)  # type: ignore[attr-defined]
+
+    def _drawn(self) -> Any:
+        """What a loader says that the rest of the epoch cannot draw again."""
+        own = getattr(self._loader, "drawn", None)
+        return own() if callable(own) else None
 
     def _write_log(self, event: str, told: Mapping[str, Mapping[str, float]]) -> None:
         if self._log is not None:

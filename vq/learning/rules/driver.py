@@ -71,6 +71,11 @@ class Rules:
         self._own = [tensor for group in groups for tensor in group["params"]]
         self._optimizer = CosineAdam(groups, total) if self._own else None
 
+    @property
+    def own(self) -> list[Tensor]:
+        """Tensors that rules train beside the model's."""
+        return self._own
+
     def start_epoch(self) -> None:
         """Begin to count what is told per epoch."""
         for rule in self._rules.values():
