@@ -13,7 +13,7 @@ import vq
 from signbook.report import render_report
 from signbook.reporting.documents import read_document
 from tests.golden import release
-from tests.golden.make import write_remaining
+from tests.golden.make import write_remaining, write_timed
 from tests.golden.models import every_method, network
 from vq.activations.runtime import runtime_tensors
 from vq.container import open_container
@@ -42,7 +42,8 @@ def skeleton(facts):
     if "parts" not in facts:
         return every_method()
     linears = {name: nn.Linear(8, 4, bias=False) for name in facts["weights"]}
-    return nn.ModuleDict(linears | {"attention": nn.Identity()})
+    others = ("attention", "project", "modulate", "time")
+    return nn.ModuleDict(linears | {name: nn.Identity() for name in others})
 
 
 def read_to_the_bit(path, version, facts):
@@ -67,12 +68,15 @@ def test_containers_of_releases_are_read_to_the_bit(version, name):
     read_to_the_bit(path, version, json.loads((path.parent / "facts.json").read_text())[name])
 
 
-def test_the_next_release_has_what_remains_at_run_time(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "write", "tensors"), [("parts", write_remaining, 10), ("steps", write_timed, 8)]
+)
+def test_the_next_release_has_what_remains_at_run_time(name, write, tensors, tmp_path):
     assert release.files_of(VERSION) == [*release.FILES]
-    path = tmp_path / "parts.vq.safetensors"
-    write_remaining(path, TOOL)
+    path = tmp_path / f"{name}.vq.safetensors"
+    write(path, TOOL)
     facts = release.facts_of(path)
-    assert len(facts["parts"]) == 10
+    assert len(facts["parts"]) == tensors
     read_to_the_bit(path, VERSION, facts)
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vq.activations.runtime import attach_stored, runtime_tensors
+from vq.activations.runtime import attach_stored, attached, replaced, runtime_tensors
 from vq.calibration.whole import whole
 from vq.container import Container, FilePlan, open_container, write_container
 from vq.errors import ConfigError, ContainerError, bulleted
@@ -119,12 +119,14 @@ def load(
             stored = next((name for name in names if name in state), None)
             if stored is not None:
                 state.update(dict.fromkeys(names, state[stored]))
-        _check_fit(container, state, model.state_dict())
-        with whole(into, trained=True):
+        gone = replaced(container)
+        wanted = {n: t for n, t in model.state_dict().items() if not n.startswith(gone)}
+        _check_fit(container, state, wanted)
+        with whole(into, trained=True), attached(model):
+            attach_stored(model, container)
             model.load_state_dict(state)
             if place is not None:
                 into.to(place)
-            attach_stored(model, container)
             return into
 
 

@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 FILE = HERE / "every_method.vq.safetensors"
 WEIGHTS = HERE / "every_method.npz"
 REMAINING = HERE / "every_part.vq.safetensors"
+TIMED = HERE / "every_step.vq.safetensors"
 
 
 def noise(label: str, shape: tuple[int, ...], below: int) -> np.ndarray:
@@ -107,8 +108,22 @@ def linears() -> list[Layer]:
     ]
 
 
+def described(
+    kinds: list[tuple[str, tuple[str, ...], dict[str, int]]], fields: list[dict[str, np.ndarray]]
+) -> tuple[list[RuntimePart], dict[str, Kept]]:
+    """Parts, and the kept tensors that describe and hold them."""
+    kept = [{f: Kept.from_numpy(array) for f, array in each.items()} for each in fields]
+    parts = [
+        RuntimePart(*kind, {f: (one.dtype, one.shape) for f, one in each.items()})
+        for kind, each in zip(kinds, kept, strict=True)
+    ]
+    text = describe(parts)
+    tensors = {tensor_name(i, f): one for i, each in enumerate(kept) for f, one in each.items()}
+    return parts, {PARTS: Kept("U8", (len(text),), text), **tensors}
+
+
 def remaining() -> tuple[list[RuntimePart], dict[str, Kept]]:
-    """One part of every kind, and both roundings."""
+    """One part of every kind that goes by no time step, and both roundings."""
     signs4 = [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
     half = np.array(signs4) / 2
     numbers = {name: scale(name, 24).reshape(1, 2, 3, 4) for name in ("keys", "values")}
@@ -128,22 +143,42 @@ def remaining() -> tuple[list[RuntimePart], dict[str, Kept]]:
         ("rounding", ("k",), {"bits": 8, "symmetric": True}),
         ("prefix", ("attention",), {"heads": 4}),
     ]
-    kept = [{f: Kept.from_numpy(array) for f, array in each.items()} for each in fields]
-    parts = [
-        RuntimePart(*kind, {f: (one.dtype, one.shape) for f, one in each.items()})
-        for kind, each in zip(kinds, kept, strict=True)
+    return described(kinds, fields)
+
+
+def timed() -> tuple[list[RuntimePart], dict[str, Kept]]:
+    """A clock, both roundings and both tables that go by its steps."""
+    zero = noise("zero", (3,), 256).astype(np.uint8)
+    fields: list[dict[str, np.ndarray]] = [
+        {"times": np.array([900, 600, 300, 50], np.int32)},
+        {"scale": scale("steps", 4)},
+        {"scale": scale("groups", 3), "zero": zero},
+        {"table": scale("table", 4 * 5).reshape(4, 5)},
+        {"table": scale("classes", 4 * 2 * 5).reshape(4, 2, 5)},
+        {"table": np.zeros((1, 5), np.float32)},
     ]
-    text = describe(parts)
-    tensors = {tensor_name(i, f): one for i, each in enumerate(kept) for f, one in each.items()}
-    return parts, {PARTS: Kept("U8", (len(text),), text), **tensors}
+    kinds = [
+        ("clock", ("",), {}),
+        ("timed_rounding", ("q",), {"bits": 8, "symmetric": True}),
+        ("timed_rounding", ("k",), {"bits": 6, "symmetric": False}),
+        ("time_table", ("project",), {"classes": 0}),
+        ("time_table", ("modulate",), {"classes": 2}),
+        ("time_table", ("time",), {"classes": 0}),
+    ]
+    return described(kinds, fields)
 
 
 def write_remaining(path: Path, tool: str = "golden 2") -> None:
     write_container(path, linears(), remaining()[1], Provenance(tool))
 
 
+def write_timed(path: Path, tool: str = "golden 2") -> None:
+    write_container(path, linears(), timed()[1], Provenance(tool))
+
+
 def main() -> None:
     write_remaining(REMAINING)
+    write_timed(TIMED)
     write(FILE)
     with open_container(FILE, rom=rom()) as file:
         file.verify()

@@ -14,7 +14,7 @@ import numpy as np
 import vq
 from hwsim import estimate
 from hwsim.sweep import Space, sweep
-from tests.golden.make import noise, write_remaining
+from tests.golden.make import noise, write_remaining, write_timed
 from tests.golden.models import RECIPE, every_method, network, pictures
 from vq.container import Container, open_container
 from vq.integer import add_integer, read_integer
@@ -26,6 +26,7 @@ FILES = {
     "every.vq.safetensors": "0.1.0",
     "integer.vq.safetensors": "0.1.0",
     "parts.vq.safetensors": "0.2.0",
+    "steps.vq.safetensors": "0.2.0",
 }
 DOCUMENTS = ("estimate.json", "sweep.json")
 _INTEGER = """\
@@ -72,7 +73,7 @@ def facts_of(path: Path) -> dict[str, Any]:
         facts: dict[str, Any] = {"weights": weights(container)}
         if path.name.startswith("integer"):
             facts["outputs"] = outputs(container)
-        if path.name.startswith("parts"):
+        if path.name.startswith(("parts", "steps")):
             facts["parts"] = parts(container)
     return facts
 
@@ -80,7 +81,7 @@ def facts_of(path: Path) -> dict[str, Any]:
 def main() -> None:
     folder = RELEASES / VERSION
     folder.mkdir(parents=True)  # a release that is there is there for good
-    every, integer, remaining = paths = [folder / name for name in FILES]
+    every, integer, remaining, timed = paths = [folder / name for name in FILES]
     model = every_method()
     vq.compress_(model, vq.Recipe.from_yaml(RECIPE), progress=False)
     vq.save(model, every)
@@ -89,6 +90,7 @@ def main() -> None:
     vq.save(model, integer)
     add_integer(integer, network(), pictures().batches)
     write_remaining(remaining, TOOL)
+    write_timed(timed, TOOL)
     facts = {path.name: facts_of(path) for path in paths}
     _write(folder / "facts.json", facts)
     measured = estimate(integer, rows=2, methods=["int8", "int4"], memory="ddr4-2400")

@@ -11,10 +11,10 @@ from vq.activations.tokens import check_rounding, round_tokens
 from vq.formats.integers import round_through
 from vq.formats.remaining import Remaining
 
-__all__ = ["Rounding", "searched_scale"]
+__all__ = ["SHARES", "Rounding", "on_scale", "searched_scale"]
 
 #: Shares of the greatest magnitude that a scale is tried at.
-_SHARES = tuple(1 - 0.02 * i for i in range(46))
+SHARES = tuple(1 - 0.02 * i for i in range(46))
 
 
 class Rounding(Remaining):
@@ -75,10 +75,18 @@ class Rounding(Remaining):
         return on_scale(x, self.scale.to(x.device), self.bits)
 
 
-def on_scale(x: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """Round to ``2**bits`` multiples of a scale [1], one more below 0 than above."""
-    top = (1 << (bits - 1)) - 1
-    codes = round_through(x.float() / scale, -math.inf, math.inf).clamp(-top - 1, top)
+def on_scale(x: Tensor, scale: Tensor, bits: int, zero: Tensor | None = None) -> Tensor:
+    """Round to ``2**bits`` multiples of scales that broadcast to ``x``.
+
+    One more of them lies below 0 than above; with a ``zero``, so many as that says. Gradients are
+    those of LSQ (arXiv 1902.08153), of the scale, too.
+    """
+    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    codes = round_through(x.float() / scale, -math.inf, math.inf)
+    if zero is None:
+        codes = codes.clamp(low, high)
+    else:
+        codes = codes.clamp(-zero.float(), high - low - zero.float())
     return (codes * scale).to(x.dtype)
 
 
@@ -95,7 +103,7 @@ def searched_scale(samples: Sequence[Tensor], bits: int) -> Tensor:
     peak = max(float(x.abs().amax()) for x in samples)
     top = (1 << (bits - 1)) - 1
     best, least = torch.ones(1), float("inf")
-    for share in _SHARES if peak else ():
+    for share in SHARES if peak else ():
         scale = torch.tensor([peak * share / top], device=samples[0].device)
         error = sum(float((on_scale(x, scale, bits) - x).double().square().sum()) for x in samples)
         if error < least:

@@ -1,8 +1,9 @@
 """What a method leaves in a model beside its weights: put there, found again, stored and read.
 
-Three kinds of parts: transforms and roundings are hooks before linears, prefixes stand in place of
-the ``forward`` of modules that attend. A model is asked for them by looking at its modules, so that
-copies, renamed modules and parts of it have what they should.
+Transforms and roundings are hooks before layers; prefixes, clocks and time tables stand in place of
+the ``forward`` of modules that attend, of networks, and of modules that are no more. A model is
+asked for them by looking at its modules, so that copies, renamed modules and parts of it have what
+they should.
 """
 
 import warnings
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from vq.activations.prefix import Prefix, prefix_of
 from vq.activations.rounding import Rounding
+from vq.activations.timesteps import Clock, TimedRounding
+from vq.activations.timetables import TimeTable, put_table
 from vq.activations.tokens import ActivationQuantizer, off
 from vq.activations.transform import Transform, transforms_first
 from vq.container import Container, ContainerError, Kept
@@ -30,6 +33,7 @@ __all__ = [
     "attach_stored",
     "attached",
     "detach",
+    "replaced",
     "rounds",
     "runtime_tensors",
     "unrounded",
@@ -77,7 +81,10 @@ def _watch_saving(model: nn.Module) -> None:
 
 
 def detach(model: nn.Module, *, but: Sequence[Remaining] = ()) -> None:
-    """Take all parts out of a model, but those that may stay."""
+    """Take all parts out of a model, but those that may stay.
+
+    Modules that time tables stand for do not come back.
+    """
     stays = {id(part) for part in but}
 
     def goes(part: object) -> bool:
@@ -147,6 +154,12 @@ def runtime_tensors(model: nn.Module) -> dict[str, Kept]:
     rows: list[tuple[str, Sequence[str], dict[str, int], dict[str, Tensor]]] = [
         (hook.kind, names, hook.settings, hook.tensors) for hook, names in _hooks(model)
     ]
+    for name, module in model.named_modules():
+        own = vars(module).get("forward")
+        if isinstance(own, Clock):
+            rows.insert(0, (own.kind, [name], {}, own.tensors))
+        elif isinstance(own, TimeTable):
+            rows.append((own.kind, [name], own.settings, own.tensors))
     for group in _prefixes(model):
         first, *_ = group.values()
         tensors = {
@@ -177,6 +190,7 @@ def attach_stored(model: nn.Module, container: Container) -> None:
         If the model has not the layers, or values are damaged; it is then without any part.
     """
     names = {name for name, _ in model.named_modules()}
+    clock = _clock(container)
     missing = [name for part in container.runtime for name in part.layers if name not in names]
     if missing:
         raise ContainerError(
@@ -186,7 +200,7 @@ def attach_stored(model: nn.Module, container: Container) -> None:
     try:
         for number, part in enumerate(container.runtime):
             stored = {f: tensor_of(container.kept(tensor_name(number, f))) for f in part.tensors}
-            _attach_one(model, container, number, part, stored)
+            _attach_one(model, container, number, part, stored, clock)
     except BaseException:
         detach(model)
         raise
@@ -198,6 +212,7 @@ def _attach_one(
     number: int,
     part: RuntimePart,
     stored: dict[str, Tensor],
+    clock: Clock | None,
 ) -> None:
     for field, tensor in stored.items():
         if not bool(torch.isfinite(tensor.float()).all()):
@@ -214,6 +229,19 @@ def _attach_one(
         attach(model, Transform(**stored), part.layers)
     elif part.kind == "rounding":
         attach(model, _rounding(container, number, part, stored), part.layers)
+    elif part.kind == "clock":
+        assert clock is not None
+        clock.enter(model.get_submodule(part.layers[0]))
+    elif part.kind == "timed_rounding":
+        assert clock is not None
+        if not bool((stored["scale"] > 0).all()):
+            where = f"{container.path}: tensor {tensor_name(number, 'scale')!r}"
+            raise ContainerError(f"{where} must be positive")
+        attach(model, TimedRounding(part.settings["bits"], clock, **stored), part.layers)
+    elif part.kind == "time_table":
+        assert clock is not None
+        table = TimeTable(clock, stored["table"], part.settings["classes"])
+        put_table(model, part.layers[0], table)
     else:
         each = zip(part.layers, stored["keys"], stored["values"], strict=True)
         own = {
@@ -221,6 +249,26 @@ def _attach_one(
             for name, k, v in each
         }
         attach_prefixes(model, own)
+
+
+def _clock(container: Container) -> Clock | None:
+    """The clock that a file describes, if it does."""
+    for number, part in enumerate(container.runtime):
+        if part.kind == "clock":
+            times = tensor_of(container.kept(tensor_name(number, "times")))
+            if len(set(times.tolist())) < len(times):
+                raise ContainerError(
+                    f"{container.path}: tensor {tensor_name(number, 'times')!r} must name every "
+                    "step once"
+                )
+            return Clock(times)
+    return None
+
+
+def replaced(container: Container) -> tuple[str, ...]:
+    """Prefixes of the names of what a model holds, and its file does not: tables stand for it."""
+    tables = (part for part in container.runtime if part.kind == "time_table")
+    return tuple(f"{name}." for part in tables for name in part.layers)
 
 
 def _rounding(

@@ -30,7 +30,13 @@ _KINDS: dict[str, tuple[dict[str, type], set[str], set[str]]] = {
     "transform": ({}, {"first"}, {"scale", "order", "second"}),
     "rounding": ({"bits": int, "symmetric": bool}, set(), {"clip", "scale"}),
     "prefix": ({"heads": int}, {"tokens", "keys", "values"}, set()),
+    "clock": ({}, {"times"}, set()),
+    "timed_rounding": ({"bits": int, "symmetric": bool}, {"scale"}, {"zero"}),
+    "time_table": ({"classes": int}, {"table"}, set()),
 }
+#: Kinds that look rows up by what a clock says, and the tensor that has them.
+_ROWS = {"timed_rounding": "scale", "time_table": "table"}
+_TIMED_OPS = ("linear", "linear_t", "conv1d", "conv2d")
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _BITS = range(2, 9)
 
@@ -45,11 +51,15 @@ class RuntimePart:
         "transform": the inputs of linears are multiplied by a block-diagonal matrix, permuted, and
         multiplied by another one. "rounding": the inputs of linears are rounded, every token on a
         grid of its own or, with a ``scale``, all on one. "prefix": attention layers see keys and
-        values of tokens in front.
+        values of tokens in front. "clock": a network's calls are at one of these time steps.
+        "timed_rounding": the inputs of a layer are rounded on the grid of that step.
+        "time_table": what stands here instead of a module gives a row for that step.
     layers : tuple of str
-        Compressed linears, or modules whose attention has the prefix.
+        Compressed linears, and for timed roundings convolutions; modules whose attention has the
+        prefix; the network of a clock; modules that a table stands for.
     settings : mapping of str to int
-        ``bits`` and ``symmetric`` of a rounding, ``heads`` (of queries) of a prefix.
+        ``bits`` and ``symmetric`` of a rounding, ``heads`` (of queries) of a prefix, ``classes``
+        that a time table has a row for in every step, 0 if it depends on none.
     tensors : mapping of field to (dtype, shape)
     """
 
@@ -68,7 +78,8 @@ class RuntimePart:
 
         A transform works anew in every linear that it stands before; a rounding multiplies every
         input by its scale, what finds that scale is not counted; a prefix adds its keys to the
-        products with queries, and its values to the sums.
+        products with queries, and its values to the sums. A timed rounding multiplies every channel
+        that a layer reads. Clocks and time tables look up, and multiply nothing.
 
         Parameters
         ----------
@@ -78,6 +89,10 @@ class RuntimePart:
         if self.kind == "prefix":
             _, _, tokens, size = self.tensors["keys"][1]
             return 2 * len(self.layers) * self.settings["heads"] * tokens * size
+        if self.kind in ("clock", "time_table"):
+            return 0
+        if self.kind == "timed_rounding":
+            return sum(layers[name].shape[1] for name in self.layers)
         inputs = sum(layers[name].I for name in self.layers)
         if self.kind == "rounding":
             return inputs
@@ -132,6 +147,8 @@ def parse_parts(
         names = [name for part in parts if part.kind == kind for name in part.layers]
         for name in {name for name in names if names.count(name) > 1}:
             raise ContainerError(f"layer {name!r} must be in one {kind}, not in several")
+    if problem := _together(parts, [*layers, *(n for n in kept if not is_runtime_tensor(n))]):
+        raise ContainerError(f"tensor {PARTS!r}: {problem}")
     if canonical_json(rows).encode() != text:
         raise ContainerError(f"tensor {PARTS!r} must be canonical JSON")
     return parts
@@ -172,6 +189,26 @@ def _part(
     return part
 
 
+def _together(parts: Sequence[RuntimePart], held: Sequence[str]) -> str | None:
+    """What is wrong with parts that go by a time step, as a whole."""
+    clocks = [part for part in parts if part.kind == "clock"]
+    timed = [part for part in parts if part.kind in _ROWS]
+    if len(clocks) != bool(timed):
+        return f"there must be {int(bool(timed))} clock, not {len(clocks)}"
+    for part in timed:
+        ((steps,), shape) = clocks[0].tensors["times"][1], part.tensors[_ROWS[part.kind]][1]
+        allowed = shape[0] in (1, steps) if part.kind == "time_table" else shape[0] <= steps
+        if not allowed:
+            return f"{part.kind} must have 1 to {steps} rows, the time steps, not {shape[0]}"
+    rounded = [n for part in parts if part.kind.endswith("rounding") for n in part.layers]
+    if twice := next((name for name in rounded if rounded.count(name) > 1), None):
+        return f"layer {twice!r} must be rounded once"
+    gone = [name for part in parts if part.kind == "time_table" for name in part.layers]
+    if left := next((h for h in held for n in gone if f"{h}.".startswith(f"{n}.")), None):
+        return f"{left!r} must not be in the file, as a time table stands for it"
+    return None
+
+
 def _listed(settings: Mapping[str, type]) -> str:
     return "".join(f", {name}" for name in settings)
 
@@ -180,6 +217,8 @@ def _problem(part: RuntimePart, layers: Mapping[str, Geometry]) -> str | None:
     """What is wrong with a part's settings, shapes and layers."""
     if part.kind == "prefix":
         return _prefix_problem(part)
+    if part.kind in ("clock", *_ROWS):
+        return _timed_problem(part, layers)
     for name in part.layers:
         if name not in layers or layers[name].op not in ("linear", "linear_t"):
             return f"layer {name!r} must be a compressed linear"
@@ -220,4 +259,34 @@ def _prefix_problem(part: RuntimePart) -> str | None:
     heads = part.settings["heads"]
     if heads < 1 or heads % shape[1]:
         return f"heads must be a multiple of {shape[1]}, not {heads}"
+    return None
+
+
+def _timed_problem(part: RuntimePart, layers: Mapping[str, Geometry]) -> str | None:
+    """What is wrong with a part that goes by a time step, by itself."""
+    if len(part.layers) != 1:
+        return f"layers must be one, not {len(part.layers)}"
+    if part.kind == "clock":
+        dtype, shape = part.tensors["times"]
+        fits = dtype == "I32" and len(shape) == 1 and shape[0] > 0
+        return None if fits else f"times must be I32 [steps], not {dtype} {list(shape)}"
+    if part.kind == "time_table":
+        dtype, shape = part.tensors["table"]
+        classes = part.settings["classes"]
+        if dtype not in _FLOATS or len(shape) < 2 or min(shape) < 1 or classes < 0:
+            return f"table must be floats [rows, ...], not {dtype} {list(shape)}"
+        if classes and (len(shape) < 3 or shape[1] != classes):
+            return f"table must be [rows, {classes} classes, ...], not {list(shape)}"
+        return None
+    (name,) = part.layers
+    if name not in layers or layers[name].op not in _TIMED_OPS:
+        return f"layer {name!r} must be a compressed linear or convolution"
+    if part.settings["bits"] not in _BITS:
+        return f"bits must be 2 to 8, not {part.settings['bits']}"
+    dtype, shape = part.tensors["scale"]
+    if dtype != "F32" or len(shape) != 1 or shape[0] < 1:
+        return f"scale must be F32 [rows], not {dtype} {list(shape)}"
+    zero = None if part.settings["symmetric"] else ("U8", shape)
+    if part.tensors.get("zero") != zero:
+        return f"zero must be {'absent' if zero is None else f'U8 {list(shape)}'}"
     return None

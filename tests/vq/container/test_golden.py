@@ -168,13 +168,21 @@ def test_second_reader_decodes_the_golden_file():
         assert naive.kept[name] == (kept.dtype, kept.shape, kept.data)
 
 
-def test_files_of_parts_that_remain_are_written_and_read_as_ever(tmp_path):
+@pytest.mark.parametrize(
+    ("golden", "write", "made"),
+    [
+        (make.REMAINING, make.write_remaining, make.remaining),
+        (make.TIMED, make.write_timed, make.timed),
+    ],
+    ids=["parts", "time steps"],
+)
+def test_files_of_parts_that_remain_are_written_and_read_as_ever(golden, write, made, tmp_path):
     path = tmp_path / "golden.vq.safetensors"
-    make.write_remaining(path)
-    assert path.read_bytes() == make.REMAINING.read_bytes()
-    parts, kept = make.remaining()
-    naive = NaiveFile(make.REMAINING.read_bytes())
-    with open_container(make.REMAINING) as file:
+    write(path)
+    assert path.read_bytes() == golden.read_bytes()
+    parts, kept = made()
+    naive = NaiveFile(golden.read_bytes())
+    with open_container(golden) as file:
         file.verify()
         assert file.layout == "vqstream/2" and list(file.runtime) == parts
         assert {name: file.kept(name) for name in file.kept_names} == kept

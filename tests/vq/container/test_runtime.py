@@ -155,3 +155,91 @@ def test_readers_check_what_a_writer_would(tmp_path, monkeypatch):
         json.dumps(rows, sort_keys=True, separators=(",", ":")).encode(), shapes, own
     )
     assert json.loads(describe(found)) == rows
+
+
+def timed():
+    """Parts that go by a time step."""
+    rows = [
+        {"kind": "clock", "layers": [""]},
+        {"kind": "timed_rounding", "layers": ["a"], "bits": 8, "symmetric": True},
+        {"kind": "timed_rounding", "layers": ["b"], "bits": 6, "symmetric": False},
+        {"kind": "time_table", "layers": ["time"], "classes": 0},
+        {"kind": "time_table", "layers": ["mix"], "classes": 2},
+    ]
+    tensors = kept(
+        **{
+            "0.times": np.array([9, 5, 1], np.int32), "1.scale": np.ones(3, F32),
+            "2.scale": np.ones(2, F32), "2.zero": np.ones(2, np.uint8),
+            "3.table": np.ones((3, 4), F32), "4.table": np.ones((3, 2, 4), F32),
+        }
+    )  # fmt: skip
+    return rows, tensors
+
+
+def test_tables_of_time_steps_multiply_channels_or_nothing(tmp_path):
+    path = tmp_path / "a.vq.safetensors"
+    stored(path, *timed())
+    with open_container(path) as file:
+        facts = file.runtime_facts()["runtime"]
+    assert [row["macs_per_token"] for row in facts] == [0, 8, 8, 0, 0]
+    assert [row["bytes"] for row in facts] == [12, 12, 10, 48, 96]
+
+
+@pytest.mark.parametrize(
+    ("match", "part", "fields"),
+    [
+        ("there must be 1 clock, not 0", 0, None),
+        ("part 0: layers must be one, not 2", 0, {"layers": ["", "x"]}),
+        ("layer 'c' must be a compressed linear or convolution", 1, {"layers": ["c"]}),
+        ("part 1: bits must be 2 to 8, not 1", 1, {"bits": 1}),
+        (r"part 1: zero must be U8 \[3\]", 1, {"symmetric": False}),
+        ("part 2: zero must be absent", 2, {"symmetric": True}),
+        ("layer 'a' must be in one timed_rounding", 2, {"layers": ["a"]}),
+        (r"part 3: table must be \[rows, 9 classes, ...\], not \[3, 4\]", 3, {"classes": 9}),
+        ("part 3: classes must be int, not True", 3, {"classes": True}),
+        ("'norm' must not be in the file, as a time table stands", 3, {"layers": ["norm"]}),
+        ("'a' must not be in the file, as a time table stands", 4, {"layers": ["a"]}),
+    ],
+)
+def test_wrong_descriptions_of_time_steps_are_refused(tmp_path, match, part, fields):
+    rows, tensors = timed()
+    if fields is None:
+        rows[0] = {"kind": "time_table", "layers": ["x"], "classes": 0}
+        tensors["_runtime.0.table"] = tensors.pop("_runtime.0.times")
+        tensors |= kept(**{"0.table": np.ones((1, 4), F32)})
+    else:
+        rows[part].update(fields)
+    with pytest.raises(ContainerError, match=match):
+        stored(tmp_path / "a.vq.safetensors", rows, tensors)
+
+
+@pytest.mark.parametrize(
+    ("match", "tensor", "value"),
+    [
+        (r"times must be I32 \[steps\], not I64 \[3\]", "0.times", np.arange(3)),
+        (r"scale must be F32 \[rows\], not F32 \[3, 1\]", "1.scale", np.ones((3, 1), F32)),
+        ("timed_rounding must have 1 to 3 rows, the time steps, not 4", "1.scale", np.ones(4, F32)),
+        (
+            "time_table must have 1 to 3 rows, the time steps, not 2",
+            "3.table",
+            np.ones((2, 4), F32),
+        ),
+        (r"table must be floats \[rows, ...\], not I64", "3.table", np.ones((3, 4), int)),
+    ],
+)
+def test_wrong_tensors_of_time_steps_are_refused(tmp_path, match, tensor, value):
+    rows, tensors = timed()
+    with pytest.raises(ContainerError, match=match):
+        stored(tmp_path / "a.vq.safetensors", rows, tensors | kept(**{tensor: value}))
+
+
+def test_a_layer_is_rounded_once_and_a_clock_is_of_use(tmp_path):
+    rows, tensors = timed()
+    rows[2] = {"kind": "rounding", "layers": ["a"], "bits": 8, "symmetric": True}
+    tensors.pop("_runtime.2.zero")
+    tensors |= kept(**{"2.scale": np.ones(1, F32)})
+    with pytest.raises(ContainerError, match="layer 'a' must be rounded once"):
+        stored(tmp_path / "a.vq.safetensors", rows, tensors)
+    alone = kept(**{"0.times": np.ones(1, np.int32)})
+    with pytest.raises(ContainerError, match="there must be 0 clock, not 1"):
+        stored(tmp_path / "a.vq.safetensors", rows[:1], alone)
