@@ -43,7 +43,8 @@ ARROWS = {
     "vq/learning/rules": "vq/learning/rates vq/formats vq/clustering vq/container",
     "vq/perturbation": "vq/learning vq/activations vq/calibration vq/formats vq/recipe "
     "vq/container",
-    "vq/methods": "vq/perturbation vq/activations vq/learning vq/calibration vq/formats vq/recipe",
+    "vq/methods": "vq/perturbation vq/activations vq/learning vq/calibration vq/formats vq/recipe "
+    "vq/clustering vq/container",
     "vq/integer": "vq/storage vq/calibration vq/formats vq/container",
     "vq/export": "vq/calibration vq/integer vq/formats vq/container",
     "vq/hf": "vq/storage vq/activations vq/formats vq/inference vq/integer vq/container",

@@ -11,9 +11,9 @@ older method does, and itself swings with an oscillating sign.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from vq.formats.model import CompressedLayer
 from vq.formats.weights import FROZEN
 from vq.learning.rules.rule import Rule, Run
 
-__all__ = ["Freezing", "SignFreezer", "SignTelemetry", "Watching"]
+__all__ = ["Freezer", "Freezing", "SignFreezer", "SignTelemetry", "Track", "Watching"]
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,40 @@ class SignTelemetry:
     flip_rate: float = 0.0
 
 
+class Track(Protocol):
+    """History of what may oscillate in one layer; all tensors but the two counts are alike."""
+
+    frequency: Tensor
+    votes: Tensor
+    flips: Tensor
+    all_flips: Tensor
+
+    @property
+    def frozen(self) -> Tensor:
+        """Which ones no step moves any more."""
+        ...
+
+    @property
+    def changed(self) -> Tensor:
+        """Which ones differ from where they started."""
+        ...
+
+    def observe(self, momentum: float) -> None:
+        """Take note of where they are after a step."""
+
+    def freeze(self, threshold: float, counted: int) -> None:
+        """Freeze those that go back and forth more often than that.
+
+        To where most of the ``counted`` last steps had them.
+        """
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that it knows, by the names of its attributes."""
+        ...
+
+
 @dataclass
-class _Track:
+class _Signs:
     """History of one layer's signs; all tensors are [N, d] but the two counts of flips []."""
 
     parameter: Tensor
@@ -157,6 +189,10 @@ class _Track:
     def frozen(self) -> Tensor:
         return self.latent.abs() >= FROZEN
 
+    @property
+    def changed(self) -> Tensor:
+        return self.positive ^ self.start
+
     def observe(self, momentum: float) -> None:
         positive = ~torch.signbit(self.latent)
         flip = positive ^ self.positive
@@ -184,29 +220,22 @@ class _Track:
         return {n: t.detach() for n, t in own if n != "parameter" and isinstance(t, Tensor)}
 
 
-class SignFreezer(Rule):
-    """Watches the signs of SSVQ layers during training and freezes the oscillating ones.
-
-    Of latents that are sharded over processes, each process watches, freezes and reports its own.
+class Freezer(Rule):
+    """Watches what has few values during training, and freezes what oscillates between them.
 
     Parameters
     ----------
-    layers : iterable of CompressedLayer
-        Those without signs are ignored.
+    tracks : sequence of Track
     total_steps : int
         Optimiser steps of the run.
     schedule : Freezing or None
         None watches without ever freezing.
     """
 
-    name = "signs"
-
     def __init__(
-        self, layers: Iterable[CompressedLayer], total_steps: int, schedule: Freezing | None
+        self, tracks: Sequence[Track], total_steps: int, schedule: Freezing | None
     ) -> None:
-        by_average = schedule is not None and schedule.vote == "ema"
-        latents = [layer.latent for layer in layers if layer.latent is not None]
-        self._tracks = [_Track(latent, by_average) for latent in latents]
+        self._tracks = tracks
         self._total = total_steps
         self._schedule = schedule
         self._momentum = (schedule or Freezing()).momentum
@@ -215,7 +244,7 @@ class SignFreezer(Rule):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Take note of the signs; freeze when the schedule says so."""
+        """Take note of where all are; freeze when the schedule says so."""
         self._step = step
         self._counted += 1
         for track in self._tracks:
@@ -239,7 +268,7 @@ class SignFreezer(Rule):
             track.all_flips.zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the history; the latents are the model's."""
+        """Return the history; what it is of is the model's."""
         counts = {"step": self._step, "counted": self._counted, "marked": self._marked}
         return {**counts, "tracks": [track.tensors() for track in self._tracks]}
 
@@ -251,15 +280,15 @@ class SignFreezer(Rule):
         )
         for track, own in zip(self._tracks, state["tracks"], strict=True):
             for name, value in own.items():
-                setattr(track, name, value.to(track.latent.device, copy=True))
+                setattr(track, name, value.to(track.frequency.device, copy=True))
 
     def telemetry(self) -> dict[str, float]:
-        """Return what :meth:`measure` finds; empty if the model has no signs."""
+        """Return what :meth:`measure` finds; empty if there is nothing to watch."""
         found = self.measure()
         return {} if found is None else asdict(found)
 
     def note(self) -> str:
-        """Say how the signs are."""
+        """Say how they are."""
         found = self.measure()
         if found is None:
             return ""
@@ -270,8 +299,8 @@ class SignFreezer(Rule):
 
     @torch.no_grad()
     def measure(self) -> SignTelemetry | None:
-        """Measure the signs now; None if the model has none."""
-        total = sum(t.latent.numel() for t in self._tracks)
+        """Measure them now; None if there are none."""
+        total = sum(t.frequency.numel() for t in self._tracks)
         if not total:
             return None
         end = (self._schedule or Freezing()).threshold_end
@@ -283,7 +312,31 @@ class SignFreezer(Rule):
             flipped_now=share([t.flips for t in self._tracks]),
             oscillating=share([((t.frequency > end) & ~t.frozen).sum() for t in self._tracks]),
             frozen=share([t.frozen.sum() for t in self._tracks]),
-            changed=share([(t.positive ^ t.start).sum() for t in self._tracks]),
+            changed=share([t.changed.sum() for t in self._tracks]),
             flip_rate=share([t.all_flips for t in self._tracks])
             / max(1, self._step - self._marked),
         )
+
+
+class SignFreezer(Freezer):
+    """Watches the signs of SSVQ layers during training and freezes the oscillating ones.
+
+    Of latents that are sharded over processes, each process watches, freezes and reports its own.
+
+    Parameters
+    ----------
+    layers : iterable of CompressedLayer
+        Those without signs are ignored.
+    total_steps, schedule
+        As for :class:`Freezer`.
+    """
+
+    name = "signs"
+
+    def __init__(
+        self, layers: Iterable[CompressedLayer], total_steps: int, schedule: Freezing | None
+    ) -> None:
+        by_average = schedule is not None and schedule.vote == "ema"
+        latents = [layer.latent for layer in layers if layer.latent is not None]
+        tracks = [_Signs(latent, by_average) for latent in latents]
+        super().__init__(tracks, total_steps, schedule)
