@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from signbook.commands.job import Done, Job, rows_of
 from signbook.commands.layout import CODEBOOKS
@@ -47,6 +47,8 @@ class Compensated:
     importance: str | None
     norms: bool
     tune: Tune
+    per_output: ClassVar[bool] = False
+    part: ClassVar[str] = "block"
 
     @property
     def needs_data(self) -> bool:

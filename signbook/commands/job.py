@@ -142,6 +142,14 @@ class Door(Protocol):
     def codebooks(self) -> str | None:
         """Format of codebooks that the method's name asks for."""
 
+    @property
+    def per_output(self) -> bool:
+        """Whether scalars have a scale for each output unless groups are given."""
+
+    @property
+    def part(self) -> str:
+        """What a run that is stopped goes on from."""
+
     def check(self, selected: "list[Selected]") -> None:
         """Refuse what does not fit the layers."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vq.errors import ConfigError
+from vq.formats.scalar import PER_OUTPUT
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +35,8 @@ class Layout:
     recipe : Path or None
     codebooks : str or None
         Format of a method's codebooks, one of :data:`CODEBOOKS`.
+    per_output : bool
+        Whether a method has a scale for each output where no group is given.
     """
 
     bits: int | None
@@ -41,6 +44,7 @@ class Layout:
     asymmetric: bool
     recipe: Path | None
     codebooks: str | None
+    per_output: bool = False
 
     def __post_init__(self) -> None:
         grouped = self.group is not None or self.asymmetric
@@ -77,7 +81,8 @@ class Layout:
             kind = {"ssvq": vq.SSVQ, "vq": vq.VQ}[self.codebooks]
             book = kind(scale="output", **CODEBOOKS[self.codebooks][self.bits or 2])
             return rescomp.default_recipe(network, book)
-        given = {} if self.group is None else {"group": self.group}
+        group = PER_OUTPUT if self.group is None and self.per_output else self.group
+        given = {} if group is None else {"group": group}
         bits = _BITS if self.bits is None else self.bits
         return rescomp.default_recipe(network, bits, zeros=self.asymmetric, **given)
 

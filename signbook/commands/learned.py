@@ -57,6 +57,8 @@ class Learned:
     window: int = 1
     needs_data: ClassVar[bool] = True
     codebooks: ClassVar[str | None] = None
+    per_output: ClassVar[bool] = False
+    part: ClassVar[str] = "block"
 
     def check(self, selected: "list[Selected]") -> None:
         """Nothing more than what the library refuses."""

@@ -8,6 +8,7 @@ import typer
 
 from signbook.commands.compensated import compensated_of
 from signbook.commands.defaults import Defaults
+from signbook.commands.diffused import STEPS, diffused_of
 from signbook.commands.job import Door, Job
 from signbook.commands.layout import Layout
 from signbook.commands.learned import learned_of
@@ -29,6 +30,7 @@ _DISTILLING = Defaults("vq.learning.distil", "distil_")
 _FITTING = Defaults("rescomp.codebooks.settings", "Fitting")
 _LEARNING = Defaults("vq.perturbation.door", "learn_scalars_")
 _SDE = Defaults("vq.methods.sde", "sde_")
+_ROUNDS = Defaults("vq.methods.w4a8_diffusion", "Learning")
 
 
 def run(
@@ -36,14 +38,16 @@ def run(
     out: Out,
     data: Annotated[
         str | None,
-        typer.Option(help="Calibration data: py:package.module:factory. rtn does without."),
+        typer.Option(
+            help="Calibration data: py:package.module:factory. rtn and w4a8-diffusion do without."
+        ),
     ] = None,
     method: Annotated[
         str,
         typer.Option(
             help="rtn, gptq, gptaq, gptq-r, gptaq-r, qep (exa) or foem; all but rtn also with "
             "-ssvq or -vq behind them, for codebooks. Or lwc, omniquant, duquant, prefixquant, lsi "
-            "or sde, which learn."
+            "or sde, which learn; w4a8-diffusion learns from a diffusion network's own sampling."
         ),
     ] = "gptq",
     bits: Annotated[
@@ -54,7 +58,11 @@ def run(
     ] = None,
     group: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Weights that share a scale; {_RECIPE.group} by default."),
+        typer.Option(
+            min=1,
+            help=f"Weights that share a scale; {_RECIPE.group} by default, all of an output with "
+            "w4a8-diffusion.",
+        ),
     ] = None,
     asymmetric: Annotated[
         bool, typer.Option("--asymmetric", help="Store a zero for every group, too.")
@@ -98,8 +106,8 @@ def run(
     activation_bits: Annotated[
         int | None,
         typer.Option(
-            help="Round the layers' inputs while calibrating, 2 to 8 bits; with duquant and "
-            "prefixquant, whenever the file's model runs."
+            help="Round the layers' inputs while calibrating, 2 to 8 bits; with duquant, "
+            "prefixquant and w4a8-diffusion (8 by default), whenever the file's model runs."
         ),
     ] = None,
     sweeps: Annotated[
@@ -167,6 +175,33 @@ def run(
             min=1, max=2, help="Of methods that learn: 2 trains a block with the one behind it."
         ),
     ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Of w4a8-diffusion: of the sampler, which the file is for; {STEPS} by default.",
+        ),
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Of w4a8-diffusion: ddim, dpm++, euler, or its own.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Of w4a8-diffusion: of sampling with classes.")
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of w4a8-diffusion: of a table of scales; by default one for each step.",
+        ),
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help=f"Of w4a8-diffusion: pools to learn from; {_ROUNDS.rounds} by default.",
+        ),
+    ] = None,
     weights: Weights = None,
     batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 16,
     offload: Annotated[
@@ -205,29 +240,42 @@ def run(
     )
     fitting = rescomp.Fitting(em=em, restarts=restarts, again=again, sweeps=sweeps)
     shares = {"alpha": alpha, "alpha2": alpha2, "beta": beta, "mode": mode}
-    door: Door = learned_of(
-        method,
-        {"width": width, "corner": corner, "base": base, "window": window},
-        epochs,
-        look_ahead,
+    learned = {"width": width, "corner": corner, "base": base, "window": window}
+    foreign = (
         {f"--{name}": value for name, value in shares.items()}
         | {"--clip": clip, "--dynamic-groups": dynamic_groups, "--importance": importance}
         | {"--tune": tune, "--no-measure": not measure}
         | {"--damping": damping != _SOLVER.damping, "--no-activation-order": not activation_order}
-        | {"--sweeps, --restarts, --em and --again": fitting != rescomp.Fitting()},
-    ) or compensated_of(
-        method, shares, settings, fitting, importance=importance, norms=norms, tune=tune,
-        epochs=epochs, look_ahead=look_ahead, data=data is not None,
+        | {"--sweeps, --restarts, --em and --again": fitting != rescomp.Fitting()}
+    )
+    diffused = diffused_of(
+        method,
+        {
+            "steps": steps, "sampler": sampler, "guidance": guidance, "rounds": rounds,
+            "rows": rows,
+        },
+        foreign
+        | {f"--{name}": value is not None for name, value in learned.items()}
+        | {"--data": data, "--epochs": epochs, "--look-ahead": look_ahead, "--offload": offload}
+        | {"--rotate": rotate, "--no-norms": not norms},
+    )  # fmt: skip
+    door: Door = (
+        diffused
+        or learned_of(method, learned, epochs, look_ahead, foreign)
+        or compensated_of(
+            method, shares, settings, fitting, importance=importance, norms=norms, tune=tune,
+            epochs=epochs, look_ahead=look_ahead, data=data is not None,
+        )
     )  # fmt: skip
     if data is None and door.needs_data:
         raise ConfigError(f"--data must be given for {method}, not left out; only rtn needs none")
-    layout = Layout(bits, group, asymmetric, recipe, door.codebooks)
+    layout = Layout(bits, group, asymmetric, recipe, door.codebooks, door.per_output)
     if batches < 1:
         raise ConfigError(f"--batches must be positive, not {batches}")
     outputs = [("--out", out / name) for name in (FILE_NAME, "quantize.json")]
     named = [model, weights, recipe, data]
     folder = first_alone(output_folder(out, [*outputs, ("--json", json)], named))
-    with folder, resumable(out, "block"), warnings_in_short():
+    with folder, resumable(out, door.part), warnings_in_short():
         torch.manual_seed(seed)
         with together():
             network = resolve_model(model, weights).to(choose_device(device))

@@ -15,6 +15,7 @@ from signbook.demo import run_demo
 from signbook.evaluation import evaluate, evaluate_named
 from vq.export import export_dense, export_dram, export_onnx
 from vq.integer import add_integer
+from vq.methods.w4a8_diffusion import Learning
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
@@ -64,6 +65,7 @@ def test_defaults_in_words_agree():
         assert f"{_default(vq.Rates, part)} without --method" in said[f"rate_{part}"]
     assert f"{_default(rescomp.default_recipe, 'group')} by default" in said["group"]
     assert f"By default {', '.join(_default(sweep, 'objectives'))}." in said["objective"]
+    assert f"learn from; {_default(Learning, 'rounds')} by default" in said["rounds"]
 
 
 def _default(function, parameter):
