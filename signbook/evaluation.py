@@ -33,6 +33,13 @@ agreement             share of samples that the judge takes for the class   Gene
 frechet_to_reference  the same distance of samples of both models           Generation, a reference
 same_class            share of noise from which both models draw what the   Generation, a reference
                       judge takes for the same class
+sqnr_db               energy of the reference's images over that of their   Generation, a reference
+                      difference from the model's, at most 200
+psnr_db               the same of images that are white all over            Generation, a reference
+ssim                  mean structural similarity of images from equal       Generation, a reference,
+                      noise                                                 torchmetrics
+feature_distance      mean squared distance of the judge's features at      Generation, a reference
+                      unit length, of images from equal noise
 ====================  ====================================================  ==================
 """
 
@@ -79,12 +86,15 @@ class Evaluation:
 
     ``protocol`` says of a text how it was cut and how many tokens were scored. ``samples`` has the
     first 16 images [H][W] that the "model" drew, and those of the "reference", from 0 to 255.
+    ``drift`` says for both how far they have parted at each of the "steps" from equal noise: as
+    "relative_error", the difference's root mean square over the reference's.
     """
 
     metrics: dict[str, float]
     reference: dict[str, float] | None = None
     protocol: dict[str, Any] | None = None
     samples: dict[str, list[Any]] | None = None
+    drift: dict[str, list[float]] | None = None
 
     def document(self, *, with_reference: bool = False) -> dict[str, Any]:
         """The ``signbook.eval/1`` document, on demand with the reference's metrics and samples."""
@@ -96,6 +106,8 @@ class Evaluation:
         if self.samples is not None:
             kept = self.samples if with_reference else {"model": self.samples["model"]}
             document["samples"] = kept
+        if with_reference and self.drift is not None:
+            document["drift"] = self.drift
         return document
 
 
@@ -246,7 +258,7 @@ def evaluate(
     if reference is None:
         return Evaluation(_finite(metrics), None, protocol, samples)
     compared = _finite(metrics | meter.comparison())
-    return Evaluation(compared, _finite(meter.metrics(1)), protocol, samples)
+    return Evaluation(compared, _finite(meter.metrics(1)), protocol, samples, meter.drift())
 
 
 def _length(batches: Any) -> int | None:

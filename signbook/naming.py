@@ -36,10 +36,12 @@ _MODELS = (
     *(f"py:signbook.zoo.vim:trained_{data}" for data in ("digits", "mnist", "cifar10")),
     "py:signbook.zoo.dit:digits",
     "py:signbook.zoo.dit:mnist",
+    "py:signbook.zoo.unet:mnist",
     "py:signbook.diffusion:digits_dit",
     "py:signbook.diffusion:digits_judge",
     "py:signbook.diffusion:mnist_dit",
     "py:signbook.diffusion:mnist_judge",
+    "py:signbook.diffusion:mnist_unet",
 )
 _DATA = (
     *(

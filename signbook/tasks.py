@@ -20,7 +20,7 @@ A factory of your own is a function without required arguments:
 1
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -134,6 +134,10 @@ class Generation:
     real : [N, C, H, W] tensor
         Images that samples are to be like, and that nothing was trained on.
     shared : bool
+    visits : callable, optional
+        ``visits(model, *batch)`` yields what the model is given at every step, (images [B or more,
+        C, H, W], step [B or more], ...), the batch's own images first, and returns what ``sample``
+        gives. With it, models can be compared step by step.
     """
 
     batches: Batches[tuple[Tensor, ...]]
@@ -141,6 +145,7 @@ class Generation:
     judge: Callable[[Tensor], tuple[Tensor, Tensor]]
     real: Tensor
     shared: bool = False
+    visits: Callable[..., Generator[tuple[Tensor, ...], None, Tensor]] | None = None
 
 
 Task = Classification | LanguageModelling | Embedding | Denoising | Generation

@@ -1,6 +1,6 @@
 """What a model draws, and what it meets on the way, by name, as commands take data."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -64,11 +64,16 @@ def generation(
     told = (torch.arange(count) % judge.head.out_features,) if labels else ()
     parts = [part.split(batch) for part in (noise, *told)]
 
-    def drawn(model: nn.Module, *start: Tensor) -> Tensor:
+    def visits(model: nn.Module, *start: Tensor) -> Generator[tuple[Tensor, ...], None, Tensor]:
         way = sampler_for(model, sampler, steps, guidance=guidance)
-        return end_of(way.visits(model, *start)) / (2 * way.reach) + 0.5
+        images = yield from way.visits(model, *start)
+        return images / (2 * way.reach) + 0.5
 
-    return Generation(list(zip(*parts, strict=True)), drawn, judge.seen, images.x.float() / 255)
+    def drawn(model: nn.Module, *start: Tensor) -> Tensor:
+        return end_of(visits(model, *start))
+
+    batches, real = list(zip(*parts, strict=True)), images.x.float() / 255
+    return Generation(batches, drawn, judge.seen, real, visits=visits)
 
 
 def trajectories(

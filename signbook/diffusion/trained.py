@@ -11,7 +11,7 @@ from torch import nn
 
 from signbook.data import pictures
 from signbook.diffusion import training
-from signbook.zoo import ddpm, dit, judge
+from signbook.zoo import ddpm, dit, judge, preconditioned, unet
 from signbook.zoo.judge import Judge
 from signbook.zoo.trained import trained as once
 from vq.errors import ConfigError
@@ -21,6 +21,7 @@ __all__ = [
     "digits_judge",
     "mnist_dit",
     "mnist_judge",
+    "mnist_unet",
     "trained",
 ]
 
@@ -49,10 +50,12 @@ class _Plan(NamedTuple):
 
 
 _DENOISER = (training, dit, ddpm, pictures)
+_UNET = (training, unet, preconditioned, ddpm, pictures)
 _CLASSIFIER = (training, judge, pictures)
 _PLANS = {
     "digits-dit": _Plan(dit.digits, training.train_denoiser_, "digits", 5000, _DENOISER),
     "mnist-dit": _Plan(dit.mnist, training.train_denoiser_, "mnist", 5000, _DENOISER),
+    "mnist-unet": _Plan(unet.mnist, training.train_denoiser_, "mnist", 3000, _UNET),
     "digits-judge": _Plan(judge.digits, training.train_classifier_, "digits", 1000, _CLASSIFIER),
     "mnist-judge": _Plan(judge.mnist, training.train_classifier_, "mnist", 1000, _CLASSIFIER),
 }
@@ -63,12 +66,12 @@ def trained(name: str, seed: int = 0) -> nn.Module:
 
     It is trained anew when the source files that say what it becomes change
     (:func:`signbook.zoo.trained.trained`), on one core in about two minutes (digits) or a quarter
-    of an hour (MNIST), the classifiers in one.
+    of an hour (MNIST; the U-Net ten minutes), the classifiers in one.
 
     Parameters
     ----------
     name : str
-        "digits-dit", "mnist-dit", "digits-judge" or "mnist-judge".
+        "digits-dit", "mnist-dit", "mnist-unet", "digits-judge" or "mnist-judge".
     seed : int
         Of its start and of all that training draws.
 
@@ -99,6 +102,11 @@ def digits_dit(*, seed: int = 0) -> nn.Module:
 def mnist_dit(*, seed: int = 0) -> nn.Module:
     """Diffusion transformer of MNIST, trained."""
     return trained("mnist-dit", seed)
+
+
+def mnist_unet(*, seed: int = 0) -> nn.Module:
+    """Convolutional noise predictor of MNIST, told the class, trained."""
+    return trained("mnist-unet", seed)
 
 
 def digits_judge(*, seed: int = 0) -> Judge:

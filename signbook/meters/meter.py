@@ -50,6 +50,10 @@ class Meter:
         """Images [H][W] to show of the model at ``place``, 0 to 255; None if it draws none."""
         return None
 
+    def drift(self) -> dict[str, list[float]] | None:
+        """How far the two models have parted at every step; None if they go none."""
+        return None
+
 
 def pair(batch: Any, second: str) -> tuple[Any, Tensor]:
     """Inputs, and the tensor ``second`` that goes with them."""

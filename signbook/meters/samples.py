@@ -1,11 +1,12 @@
 """Meter of what draws images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from signbook.diffusion.fidelity import Drift, Fidelity, feature_distance
 from signbook.diffusion.likeness import frechet_distance, judged
 from signbook.meters.meter import Meter, require
 from signbook.tasks import Generation
@@ -30,6 +31,7 @@ class Samples(Meter):
         self._labels: list[Tensor] = []
         self._seen: tuple[list[tuple[Tensor, Tensor]], ...] = ([], [])
         self._shown: list[list[Tensor]] = [[], []]
+        self._fidelity, self._drift = Fidelity(), Drift()
 
     def add(self, batch: Any, models: Sequence[nn.Module]) -> None:
         """Let the models draw from (noise [B, C, H, W],) or (noise, labels [B])."""
@@ -38,12 +40,37 @@ class Samples(Meter):
         noise, *labels = batch
         shape = [len(noise), *self._task.real.shape[1:]]
         self._labels += [require(given, "labels", shape[:1], "integer").cpu() for given in labels]
-        for place, model in enumerate(models):
-            images = require(self._task.sample(model, *batch), "samples", shape, "finite")
-            images = images.float().clamp(0, 1).cpu()
+        drawn = [
+            require(images, "samples", shape, "finite").float().clamp(0, 1).cpu()
+            for images in self._draw(batch, models)
+        ]
+        for place, images in enumerate(drawn):
             self._seen[place].append(self._task.judge(images))
             self._shown[place] += images[: max(0, _SHOWN - self.count)]
+        if len(drawn) == 2:
+            self._fidelity.add(*drawn)
         self.count += len(noise)
+
+    def _draw(self, batch: Any, models: Sequence[nn.Module]) -> Iterator[Tensor]:
+        """What each model makes of a batch; two go step by step together, where they can."""
+        if self._task.visits is None or len(models) < 2:
+            for model in models:
+                yield self._task.sample(model, *batch)
+            return
+        ways = [self._task.visits(model, *batch) for model in models]
+        ends: list[Tensor] = []
+        while len(ends) < len(ways):
+            met = []
+            for way in ways:
+                try:
+                    met.append(next(way))
+                except StopIteration as end:
+                    ends.append(end.value)
+            if met:
+                (found, step, *_), (original, *_) = met
+                images = len(batch[0])
+                self._drift.add(int(step[0]), found[:images], original[:images])
+        yield from ends
 
     def metrics(self, place: int) -> dict[str, float]:
         """``frechet``, ``precision``, ``recall``, and with labels ``agreement``."""
@@ -51,12 +78,19 @@ class Samples(Meter):
         return judged(*self._of(place), self._real, labels)
 
     def comparison(self) -> dict[str, float]:
-        """``frechet_to_reference`` and ``same_class``."""
+        """``frechet_to_reference`` and ``same_class``, and how much each image is the same."""
         (features, logits), (others, theirs) = self._of(0), self._of(1)
         return {
             "frechet_to_reference": frechet_distance(features, others),
             "same_class": float((logits.argmax(1) == theirs.argmax(1)).double().mean()),
+            **self._fidelity.metrics(),
+            "feature_distance": feature_distance(features, others),
         }
+
+    def drift(self) -> dict[str, list[float]] | None:
+        """``steps`` and ``relative_error``, by :class:`signbook.diffusion.fidelity.Drift`."""
+        curve = self._drift.curve()
+        return curve if curve["steps"] else None
 
     def samples(self, place: int) -> list[Any]:
         """The first images, [H][W] of brightness from 0 to 255."""

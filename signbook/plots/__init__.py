@@ -11,10 +11,12 @@ roofline      multiplications per byte and per cycle
 surface       speed-up over bandwidth and multipliers
 front         points of a sweep, and the best of them
 samples       images that models drew
+drift         how far two models' ways from equal noise part
 ============  ==================================================
 """
 
 from signbook.plots.bars import split_bars
+from signbook.plots.drift import drift_curve
 from signbook.plots.front import Mark, pareto
 from signbook.plots.layers import bytes_per_layer, cycles_per_layer
 from signbook.plots.roofline import Point, roofline
@@ -29,6 +31,7 @@ __all__ = [
     "accuracy_bars",
     "bytes_per_layer",
     "cycles_per_layer",
+    "drift_curve",
     "loss_bars",
     "pareto",
     "roofline",

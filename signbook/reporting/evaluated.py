@@ -48,6 +48,19 @@ class Samples(Checked):
         return {"reference": reference, "model": model, "difference": difference}
 
 
+class Drift(Checked):
+    """How far a model and its reference have parted at each step from equal noise."""
+
+    steps: Annotated[list[int], Field(min_length=1)]
+    relative_error: list[Annotated[float, Field(ge=0)]]
+
+    @pydantic.model_validator(mode="after")
+    def _paired(self) -> Self:
+        if len(self.steps) != len(self.relative_error):
+            raise ValueError("steps and relative_error must be equally many")
+        return self
+
+
 class Evaluated(Checked):
     """What ``signbook eval`` wrote."""
 
@@ -55,6 +68,7 @@ class Evaluated(Checked):
     reference: dict[str, float] | None = None
     protocol: dict[str, Scalar] | None = None
     samples: Samples | None = None
+    drift: Drift | None = None
 
 
 def evaluated_section(number_: int, document: Evaluated, file: str) -> Section:
@@ -68,6 +82,13 @@ def evaluated_section(number_: int, document: Evaluated, file: str) -> Section:
         if len(arms) > 1:
             note += " Equal places started from equal noise."
         parts.append(Part("Samples", plots.sample_sheet(arms), note=note))
+    if document.drift is not None:
+        note = (
+            "How far what both were given had parted at each step from equal noise: the root mean "
+            f"square of the difference over that of the reference, at t = {document.drift.steps[0]}"
+            f" to {document.drift.steps[-1]}."
+        )
+        parts.append(Part("Drift", plots.drift_curve(document.drift.relative_error), note=note))
     return Section(f"{number_}. Evaluation: {file.removesuffix('.json')}", (), file, parts=parts)
 
 

@@ -1,8 +1,8 @@
 """Architectures and checkpoints that the demo, the benches and the examples use.
 
 Every architecture is a plain ``nn.Module`` with a factory that needs no argument, and a
-``load_*`` function that fills it from its published checkpoint; those of ``dit`` and ``judge`` are
-trained here (:mod:`signbook.diffusion.trained`). A module registers its layers in
+``load_*`` function that fills it from its published checkpoint; those of ``dit``, ``unet`` and
+``judge`` are trained here (:mod:`signbook.diffusion.trained`). A module registers its layers in
 execution order, so that containers store them in the order in which hardware reads them. Image
 models take RGB or grey values in [0, 1] and bring their own ``normalize`` module. Sizes count
 the parameters. Those of :mod:`signbook.zoo.vim` have no published weights: ``trained_digits`` and
@@ -20,6 +20,7 @@ signbook.zoo.llama:stories260k     Llama that tells children's stories          
 signbook.zoo.ddpm:ddpm             noise predictor of a diffusion model (MNIST)     291,217
 signbook.zoo.dit:digits            diffusion transformer for 8x8 digits             241,988
 signbook.zoo.dit:mnist             diffusion transformer for MNIST                  710,800
+signbook.zoo.unet:mnist            convolutional noise predictor for MNIST         769,713
 signbook.zoo.judge:digits          classifier by which digits are judged             40,394
 signbook.zoo.judge:mnist           the same for MNIST                               224,714
 signbook.zoo.minilm:minilm         sentence encoder all-MiniLM-L6-v2             22,565,376

@@ -83,12 +83,16 @@ def test_equal_models_draw_the_same(untrained):
     model = small()
     found = evaluate(model, resolve_data(DRAWN), reference=copy.deepcopy(model))
     assert found.metrics["frechet_to_reference"] == pytest.approx(0, abs=1e-6)
+    assert found.metrics["sqnr_db"] == 200 and found.metrics["feature_distance"] == 0
+    assert found.drift == {"steps": [1000, 500], "relative_error": [0, 0]}
     assert found.metrics["same_class"] == 1 and found.metrics["frechet"] > 1e-3
     assert found.reference is not None and found.reference.items() <= found.metrics.items()
     assert found.samples is not None and found.samples["model"] == found.samples["reference"]
     other = evaluate(small(), resolve_data(DRAWN), reference=model)
     assert other.metrics["frechet_to_reference"] > 1e-6 and other.reference == found.reference
+    assert other.drift is not None and other.drift["relative_error"][1] > 0
     guided = evaluate(model, resolve_data(f"{DRAWN}&guidance=2.0"))
+    assert guided.drift is None, "there is nothing to part from"
     assert guided.metrics["frechet"] != found.metrics["frechet"]
 
 
@@ -159,6 +163,7 @@ def test_a_file_is_judged_beside_its_model(untrained, tmp_path, monkeypatch):
     vq.save(compressed, file)
     words = ("eval", "py:signbook.diffusion:digits_dit", "--data", DRAWN, "--file", file)
     out, page = tmp_path / "out.json", tmp_path / "report.html"
+    pytest.importorskip("torchmetrics")
     assert (done := run(*words, "--json", out)).returncode == 0, done.stderr
     alone = json.loads(out.read_text())
     assert set(alone) == {"schema", "metrics", "samples"} and set(alone["samples"]) == {"model"}
@@ -166,7 +171,7 @@ def test_a_file_is_judged_beside_its_model(untrained, tmp_path, monkeypatch):
     assert done.returncode == 0 and "frechet_to_reference" in done.stdout, done.stderr
     document = json.loads(out.read_text())
     assert set(document["metrics"]) - set(document["reference"]) == {
-        "frechet_to_reference", "same_class"
+        "frechet_to_reference", "same_class", "sqnr_db", "psnr_db", "ssim", "feature_distance"
     }  # fmt: skip
     assert document["samples"]["model"] == alone["samples"]["model"]
     assert document["samples"]["model"] != document["samples"]["reference"]
@@ -177,7 +182,9 @@ def test_a_file_is_judged_beside_its_model(untrained, tmp_path, monkeypatch):
     }
     assert (done := run("report", out, "--out", page)).returncode == 0, done.stderr
     text = page.read_text()
-    assert text.count("<svg") == 1 and ">difference<" in text and "same_class" in text
+    assert document["drift"]["steps"] == [1000, 500]
+    assert document["drift"]["relative_error"][0] == 0 < document["drift"]["relative_error"][1]
+    assert text.count("<svg") == 2 and ">difference<" in text and "same_class" in text
     document["samples"]["model"][3][2][1] = 256
     out.write_text(json.dumps(document))
     assert f"{out}: samples.model[3][2][1] must be at most 255, not 256" in refused(

@@ -1,5 +1,8 @@
 """Samples, judged by two pixels: features and logits are the image itself."""
 
+import dataclasses
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -46,6 +49,40 @@ def test_what_is_moved_is_as_far_from_its_reference():
     assert found.metrics["frechet_to_reference"] == pytest.approx(0.25**2, rel=1e-4)
     assert found.metrics["same_class"] == pytest.approx(float((moved == BRIGHTER).float().mean()))
     assert 0 < found.metrics["same_class"] < 1
+
+
+def test_every_image_is_compared_with_its_own():
+    """A pixel in two of each image is brighter by 1/4."""
+    found = evaluate(Adds(0.25), task(NOISE), reference=Adds(0)).metrics
+    signal = float(NOISE.double().square().sum())
+    assert found["sqnr_db"] == pytest.approx(10 * math.log10(signal / (20 / 16)), abs=1e-4)
+    assert found["psnr_db"] == pytest.approx(10 * math.log10(40 / (20 / 16)), abs=1e-4)
+    rows = [r / r.norm(dim=1, keepdim=True) for r in
+            (NOISE.flatten(1), NOISE.flatten(1) + torch.tensor([0.25, 0]))]  # fmt: skip
+    distance = (rows[0] - rows[1]).square().sum(1).mean()
+    assert found["feature_distance"] == pytest.approx(float(distance), rel=1e-4)
+    assert "ssim" not in found, "no window fits into two pixels"
+    same = evaluate(Adds(0), task(NOISE), reference=Adds(0)).metrics
+    assert (same["sqnr_db"], same["psnr_db"], same["feature_distance"]) == (200, 200, 0)
+
+
+def test_two_models_go_step_by_step():
+    """Each adds once more to the first pixel; what follows the images is not looked at."""
+
+    def visits(model, noise):
+        x = noise
+        for step in (9, 4):
+            yield torch.cat([x, x + 7]), torch.full((2 * len(x),), step)
+            x = model(x)
+        return x
+
+    stepwise = dataclasses.replace(task(NOISE), visits=visits)
+    found = evaluate(Adds(0.25), stepwise, reference=Adds(0))
+    root = math.sqrt(20 / 16 / float(NOISE.double().square().sum()))
+    assert found.drift == {"steps": [9, 4], "relative_error": [0, pytest.approx(root, rel=1e-4)]}
+    assert found.metrics["frechet_to_reference"] == pytest.approx(0.5**2, rel=1e-4)
+    assert "drift" not in found.document() and "drift" in found.document(with_reference=True)
+    assert evaluate(Adds(0.25), stepwise).drift is None
 
 
 def test_the_first_images_are_shown():

@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+import pydantic
 import pytest
 
 from signbook.reporting.evaluated import Evaluated, evaluated_section
@@ -51,6 +52,14 @@ def test_what_a_document_lacks_is_left_out():
     alone = read(DOCUMENT | {"samples": {"model": [IMAGE]}})
     plot = evaluated_section(1, alone, "a.json").parts[1].plot
     assert plot is not None and "difference" not in plot and plot.count("<text") == 1
+
+
+def test_drift_is_drawn():
+    drift = {"steps": [1000, 500], "relative_error": [0, 0.25]}
+    *_, part = evaluated_section(1, read(DOCUMENT | {"drift": drift}), "a.json").parts
+    assert part.title == "Drift" and part.plot is not None and "t = 1000 to 500" in part.note
+    with pytest.raises(pydantic.ValidationError, match="steps and relative_error must be equally"):
+        read(DOCUMENT | {"drift": {"steps": [1000], "relative_error": [0, 0.25]}})
 
 
 @pytest.mark.parametrize("metrics", [{}, DOCUMENT["metrics"]])
