@@ -16,6 +16,7 @@ __all__ = [
     "decode_subvectors",
     "encode_codes",
     "encode_subvectors",
+    "require_clean",
 ]
 
 U8 = NDArray[np.uint8]
@@ -118,7 +119,15 @@ def _parts(
         _require_codewords(g, indices)
         signs = np.ascontiguousarray(block[:, g.index_part_bytes :]).reshape(-1)
         yield indices, _signs(g, signs)
-    last = stream[full * chunk_bytes :]
+    indices, packed = _last(g, stream)
+    _require_codewords(g, indices)
+    negative = _signs(g, packed)
+    yield indices, None if negative is None else negative[: len(indices)]
+
+
+def _last(g: Geometry, stream: U8) -> tuple[NDArray[np.integer], U8]:
+    """Indices and packed signs of the last chunk, whose padding is zero."""
+    last = stream[(g.chunks - 1) * (g.index_part_bytes + g.sign_part_bytes) :]
     indices = bits.unpack_planes(last[: g.index_part_bytes].reshape(1, -1), g.b)
     r = g.last_subvectors
     _require_zero(g, "index", indices[r:])
@@ -126,9 +135,24 @@ def _parts(
     if g.sign_bits:
         used = r * g.sign_bits
         _require_zero(g, "sign", np.unpackbits(packed, bitorder="little")[used:])
-    _require_codewords(g, indices[:r])
-    negative = _signs(g, packed)
-    yield indices[:r], None if negative is None else negative[:r]
+    return indices[:r], packed
+
+
+def require_clean(g: Geometry, stream: U8) -> None:
+    """Refuse a stream whose padding is not zero, for whoever decodes it by other means.
+
+    Raises
+    ------
+    ContainerError
+    """
+    if g.k:
+        _last(g, stream)
+    elif g.method == "int8":
+        _require_zero(g, "weight", stream[g.weights :])
+    else:
+        last = stream[(g.chunks - 1) * g.index_part_bytes :]
+        codes = bits.unpack_planes(last.reshape(1, -1), g.b)
+        _require_zero(g, "code", codes[g.last_subvectors :])
 
 
 def _require_codewords(g: Geometry, indices: NDArray[np.integer]) -> None:

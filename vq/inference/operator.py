@@ -1,0 +1,241 @@
+"""Operators of torch on packed weights: ``signbook::packed_linear`` and ``signbook::packed_rows``.
+
+Both take a layer as tensors and whole numbers, so that ``torch.compile`` and ``torch.export`` see
+all there is. The CPU has kernels; wherever there is none, torch does the same, bit for bit where
+activations are rounded, on a layer that it decodes at every call.
+"""
+
+import functools
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vq.errors import ConfigError
+from vq.inference.kernels import kernels, served_by
+from vq.inference.reference import ACTIVATIONS, HIGHEST
+from vq.inference.tiles import ROWS, Tiling, from_tiles
+
+__all__ = ["packed_linear", "packed_rows"]
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_LIBRARY: Any = torch.library.Library("signbook", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LAYER = "Tensor tiles, Tensor codebook, Tensor scale, Tensor? zeros"
+_LIBRARY.define(
+    f"packed_linear(Tensor x, {_LAYER}, Tensor? bias, int[] tiling, str activations) -> Tensor"
+)
+_LIBRARY.define(f"packed_rows(Tensor rows, {_LAYER}, int[] tiling) -> Tensor")
+
+packed_linear = torch.ops.signbook.packed_linear
+packed_rows = torch.ops.signbook.packed_rows
+
+
+def _linear(
+    x: Tensor,
+    tiles: Tensor,
+    codebook: Tensor,
+    scale: Tensor,
+    zeros: Tensor | None,
+    bias: Tensor | None,
+    tiling: Sequence[int],
+    activations: str,
+) -> Tensor:
+    """Multiply ``x`` [..., I] by a packed layer and add a bias: [..., O] in the dtype of ``x``.
+
+    Parameters
+    ----------
+    x : float32, bfloat16 or float16
+    tiles, codebook, scale, zeros
+        As in :meth:`vq.inference.kernels.Kernels.linear`.
+    bias : [O], optional
+    tiling : fields of a Tiling
+    activations : "int8", "int16" or "exact"
+        How they are rounded for each token (:mod:`vq.inference.reference`).
+
+    Raises
+    ------
+    ConfigError
+        If ``x`` has another width or dtype, or ``activations`` is none of the three.
+    """
+    t = Tiling(*tiling)
+    _check(x, t, activations)
+    flat = x.reshape(-1, t.inputs).float().contiguous()
+    own = None if bias is None else bias.float().contiguous()
+    library = kernels() if x.device.type == "cpu" and served_by(t) != "torch" else None
+    if library is not None:
+        y = library.linear(t, tiles, codebook, scale, zeros, own, flat, activations)
+    else:
+        _warn(x.device.type)
+        y = _slow_linear(flat, t, tiles, codebook, scale, zeros, own, activations)
+    return y.reshape(*x.shape[:-1], t.outputs).to(x.dtype)
+
+
+def _check(x: Tensor, t: Tiling, activations: str) -> None:
+    if x.dtype not in _DTYPES:
+        raise ConfigError(
+            f"inputs of a packed layer must be float32, bfloat16 or float16, not {x.dtype}; cast "
+            "them, or load the file without packed=True"
+        )
+    if x.ndim == 0 or x.shape[-1] != t.inputs:
+        raise ConfigError(
+            f"inputs of a packed layer must have {t.inputs} values, not shape {tuple(x.shape)}"
+        )
+    if activations not in ACTIVATIONS:
+        raise ConfigError(
+            f"activations must be one of {', '.join(ACTIVATIONS)}, not {activations!r}"
+        )
+
+
+@functools.cache
+def _warn(device: str) -> None:
+    if device != "cpu":  # on a CPU, what is missing was said already
+        warnings.warn(
+            f"packed layers have no kernels on {device}: they are decoded at every call, in "
+            "many times the time; keep the model on the CPU, or load it without packed=True",
+            stacklevel=4,
+        )
+
+
+def _fake_linear(
+    x: Tensor,
+    tiles: Tensor,
+    codebook: Tensor,
+    scale: Tensor,
+    zeros: Tensor | None,
+    bias: Tensor | None,
+    tiling: Sequence[int],
+    activations: str,
+) -> Tensor:
+    t = Tiling(*tiling)
+    _check(x, t, activations)
+    return x.new_empty(*x.shape[:-1], t.outputs)
+
+
+def _rows(
+    rows: Tensor,
+    tiles: Tensor,
+    codebook: Tensor,
+    scale: Tensor,
+    zeros: Tensor | None,
+    tiling: Sequence[int],
+) -> Tensor:
+    """Decode some outputs of a packed layer, [..., I] float32 for ``rows`` of integers [...].
+
+    Raises
+    ------
+    IndexError
+        If there is no such output, as torch's own embedding does.
+    """
+    t = Tiling(*tiling)
+    chosen = rows.reshape(-1).long()
+    if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < t.outputs:
+        raise IndexError(f"rows of a packed layer must be from 0 to {t.outputs - 1}")
+    integers = _integers(t, tiles, codebook, chosen)
+    if t.group:
+        width = min(t.group, t.inputs)
+        of_groups = _of_groups(scale, chosen).float()
+        zero = 1 << (t.bits - 1) if zeros is None else _spread(_of_groups(zeros, chosen), width, t)
+        weights = (integers - zero).float() * _spread(of_groups, width, t)
+    else:
+        weights = integers.float()
+        if len(scale):
+            weights = weights * (scale if len(scale) == 1 else scale[chosen][:, None])
+    return weights.reshape(*rows.shape, t.inputs)
+
+
+def _fake_rows(
+    rows: Tensor,
+    tiles: Tensor,
+    codebook: Tensor,
+    scale: Tensor,
+    zeros: Tensor | None,
+    tiling: Sequence[int],
+) -> Tensor:
+    return tiles.new_empty(*rows.shape, Tiling(*tiling).inputs, dtype=torch.float32)
+
+
+def _integers(t: Tiling, tiles: Tensor, codebook: Tensor, chosen: Tensor) -> Tensor:
+    """Integers of some outputs, [n, I] int8 on the device of ``tiles``; with groups their codes."""
+    library = kernels() if served_by(t) != "torch" else None
+    if library is not None:
+        found = library.rows(t, tiles.cpu(), codebook.cpu(), chosen.cpu().contiguous())
+        return found.to(tiles.device)
+    grid, signs = (
+        None if part is None else torch.from_numpy(part)
+        for part in from_tiles(t, tiles.cpu().numpy())
+    )
+    assert grid is not None
+    lines = torch.div(chosen.cpu(), t.d, rounding_mode="floor") if t.out else chosen.cpu()
+    codes = grid[lines]
+    if not t.k:
+        return codes.view(torch.int8).to(tiles.device)
+    values = codebook.cpu()[codes.int()]  # [n, columns, d]
+    if signs is not None:
+        negative = signs[lines]
+        if t.signs < t.d:
+            last = negative.sum(-1, keepdim=True) % 2 == 1
+            negative = torch.cat([negative, last], -1)
+        values = torch.where(negative, -values, values)
+    if t.out:
+        along = (chosen.cpu() % t.d)[:, None, None].expand(-1, values.shape[1], 1)
+        return values.gather(2, along)[..., 0].to(tiles.device)
+    return values.reshape(len(chosen), -1)[:, : t.inputs].to(tiles.device)
+
+
+def _of_groups(groups: Tensor, chosen: Tensor) -> Tensor:
+    """Values of groups [blocks, groups of an output, 16] of some outputs, [n, groups]."""
+    return groups[torch.div(chosen, ROWS, rounding_mode="floor"), :, chosen % ROWS]
+
+
+def _spread(of_groups: Tensor, width: int, t: Tiling) -> Tensor:
+    return of_groups.repeat_interleave(width, dim=1)[:, : t.inputs]
+
+
+def _slow_linear(
+    x: Tensor,
+    t: Tiling,
+    tiles: Tensor,
+    codebook: Tensor,
+    scale: Tensor,
+    zeros: Tensor | None,
+    bias: Tensor | None,
+    activations: str,
+) -> Tensor:
+    """What kernels compute; sums of integers are exact in float64."""
+    every = torch.arange(t.outputs, device=x.device)
+    if activations == "exact":
+        y = x @ _rows(every, tiles, codebook, scale, zeros, list(t)).T
+        return y if bias is None else y + bias
+    peak = x.abs().amax(1, keepdim=True)
+    finite = peak.isfinite()
+    most = torch.full_like(peak, HIGHEST[activations])  # of a number, torch divides by reciprocals
+    factor = (most / peak.masked_fill(~finite, 0)).clamp(max=2.0**126)
+    whole = torch.round(x.masked_fill(~finite, 0) * factor).double()
+    step = (1 / factor).masked_fill(~finite, float("nan"))
+    integers = _integers(t, tiles, codebook, every)
+    if t.group:
+        width = min(t.group, t.inputs)
+        zero = 1 << (t.bits - 1)
+        weights = integers.short() - (
+            zero if zeros is None else _spread(_of_groups(zeros, every), width, t)
+        )
+        y = x.new_zeros(len(x), t.outputs)
+        for at, own in enumerate(_of_groups(scale, every).float().T):
+            part = slice(at * width, (at + 1) * width)
+            y = y + (whole[:, part] @ weights[:, part].double().T).float() * own
+        y = y * step
+    else:
+        y = (whole @ integers.double().T).float() * step
+        if len(scale):
+            y = y * scale
+    return y if bias is None else y + bias
+
+
+for _name, _function, _fake in (
+    ("packed_linear", _linear, _fake_linear),
+    ("packed_rows", _rows, _fake_rows),
+):
+    _LIBRARY.impl(_name, _function, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"signbook::{_name}", _fake, lib=_LIBRARY)

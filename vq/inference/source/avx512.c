@@ -1,0 +1,3 @@
+/* AVX-512 with BW, DQ and VL: Skylake-X. */
+
+#include "wide.h"

@@ -1,0 +1,3 @@
+/* AVX-512 with VNNI and VBMI: Ice Lake, Zen 4. */
+
+#include "wide.h"

@@ -1,0 +1,3 @@
+/* AVX-512 with VNNI: Cascade Lake. */
+
+#include "wide.h"
