@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vq.compress import CompressResult, compress_
     from vq.formats.codebook import SSVQ, VQ
     from vq.formats.scalar import Int2, Int3, Int4, Int8
+    from vq.inference.modules import pack_
     from vq.learning.blocks import finetune_blocks_
     from vq.learning.distil import distil_
     from vq.learning.finetune import FinetuneResult, Rates, finetune_
@@ -45,6 +46,7 @@ _HOME = {
     "finetune_": "vq.learning.finetune",
     "finetune_blocks_": "vq.learning.blocks",
     "load": "vq.storage",
+    "pack_": "vq.inference.modules",
     "plan": "vq.recipe.planning",
     "save": "vq.storage",
     "sensitivity": "vq.search",
@@ -73,6 +75,7 @@ __all__ = [
     "finetune_",
     "finetune_blocks_",
     "load",
+    "pack_",
     "plan",
     "save",
     "sensitivity",

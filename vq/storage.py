@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,27 @@ from torch import Tensor, nn
 
 from vq.activations.runtime import attach_stored, attached, replaced, runtime_tensors
 from vq.calibration.whole import whole
-from vq.container import Container, FilePlan, open_container, write_container
+from vq.container import Container, FilePlan, Geometry, open_container, write_container
 from vq.errors import ConfigError, ContainerError, bulleted
 from vq.formats.kept import kept_of, tensor_of, tied_tensors
-from vq.formats.model import compressed_layers, kept_tensors, provenance_of, require_alone
+from vq.formats.model import (
+    compressed_layers,
+    kept_tensors,
+    provenance_of,
+    require_alone,
+    set_provenance,
+)
 from vq.formats.remaining import require_plain
 from vq.formats.wrappers import bare, listed
 from vq.inference.decode import decode_weight
 from vq.inference.device import choose_device
+from vq.inference.modules import (
+    is_packed,
+    packed_layers,
+    require_activations,
+    stored_weights,
+    use_packed,
+)
 from vq.integer.store import is_integer_tensor
 from vq.progress import bar, track
 from vq.recipe.plain import check_values
@@ -54,15 +68,24 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, progress: bool = Tru
     """
     model = bare(model)
     check_values(model)
-    layers = list(compressed_layers(model))
+    layers = {layer.name: layer.to_layer for layer in compressed_layers(model)}
+    layers |= {name: partial(weight.to_layer, name) for name, weight in packed_layers(model)}
     if not layers:
         raise ConfigError("model must hold a compressed layer, not none; call vq.compress_ first")
     require_alone(model)
     with bar("writing the file", None, enabled=progress):
-        kept = {name: kept_of(tensor) for name, tensor in kept_tensors(model).items()}
+        kept = {name: kept_of(tensor) for name, tensor in _kept(model).items()}
         kept |= runtime_tensors(model)
-        stored = [layer.to_layer() for layer in layers]
+        stored = [layers[name]() for name, _ in model.named_modules() if name in layers]
         return write_container(path, stored, kept, provenance_of(model))
+
+
+def _kept(model: nn.Module) -> dict[str, Tensor]:
+    """Tensors that neither a compressed layer nor a packed one holds."""
+    own = tuple(
+        f"{name}.packed." for name, m in model.named_modules(remove_duplicate=False) if is_packed(m)
+    )
+    return {name: t for name, t in kept_tensors(model).items() if not name.startswith(own)}
 
 
 def load(
@@ -71,6 +94,8 @@ def load(
     into: nn.Module,
     device: str | torch.device | None = None,
     rom: Mapping[str, NDArray[np.int8]] | None = None,
+    packed: bool = False,
+    activations: str = "int8",
     progress: bool = True,
 ) -> nn.Module:
     """Read a container into ``into``, a model of the same architecture, and return it.
@@ -87,6 +112,12 @@ def load(
         decodes and the model stays where it is. The weights are the same bits everywhere.
     rom : mapping of ``rom:<sha256>`` to [k, d] int8, optional
         Fixed codebooks that the file only names, see :func:`vq.container.open_container`.
+    packed : bool
+        Do not decode: let the layers run from their packed weights, as :func:`vq.pack_` says. The
+        model may be on the meta device, where it takes no memory; at no time does memory hold a
+        dense weight. Kept tensors have the dtypes that the file gives them.
+    activations : "int8", "int16" or "exact"
+        Of packed layers, see :func:`vq.pack_`.
     progress : bool
         Show a progress bar when standard error is a terminal.
 
@@ -100,8 +131,12 @@ def load(
         for values (on the meta device), or this machine has no such ``device``.
     """
     model = bare(into)
-    check_values(model)
-    if done := [layer.name for layer in compressed_layers(model)]:
+    require_activations(activations)
+    if not packed:
+        check_values(model)
+    done = [layer.name for layer in compressed_layers(model)]
+    done += [name for name, _ in packed_layers(model)]
+    if done:
         raise ConfigError(
             f"model to load into must be as before its compression, but {listed(done)} are "
             "compressed; give a fresh one"
@@ -112,6 +147,8 @@ def load(
         stays = (name for name in container.kept_names if container.is_own(name))
         own = (name for name in stays if not is_integer_tensor(name))
         state = {name: tensor_of(container.kept(name)) for name in own}
+        if packed:
+            return _load_packed(into, container, state, place, activations, progress)
         for entry in track(container.layers, "decoding weights", enabled=progress):
             name = entry.geometry.name
             state[f"{name}.weight"] = decode_weight(container, name, place or "cpu")
@@ -128,6 +165,61 @@ def load(
             if place is not None:
                 into.to(place)
             return into
+
+
+def _load_packed(
+    into: nn.Module,
+    container: Container,
+    state: dict[str, Tensor],
+    place: torch.device | None,
+    activations: str,
+    progress: bool,
+) -> nn.Module:
+    """Put kept tensors and packed weights of a file in the place of a model's own."""
+    model = bare(into)
+    held = model.state_dict(keep_vars=True)
+    geometries = {f"{e.geometry.name}.weight": e.geometry for e in container.layers}
+    shapes = {name: torch.empty(_module_shape(g), device="meta") for name, g in geometries.items()}
+    found = {**state, **shapes}
+    groups = tied_tensors(held)
+    for names, _ in groups:
+        stored = next((name for name in names if name in found), None)
+        if stored is not None:
+            found.update(dict.fromkeys(names, found[stored]))
+    _check_fit(container, found, held)
+    weights = stored_weights(container, model, activations, progress=progress)
+    with whole(into):
+        for names, tensor in groups:
+            if names[0].removesuffix(".weight") not in weights:
+                _replace(model, names, tensor, found[names[0]])
+        use_packed({name: model.get_submodule(name) for name in weights}, weights)
+        if left := [n for n, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]:
+            raise ConfigError(
+                f"model must have values for {listed(left)}, which are in no file; make them on "
+                "the CPU before, or load into a model that is not on the meta device"
+            )
+        if place is not None:
+            into.to(place)
+        attach_stored(model, container)
+        set_provenance(model, container.provenance)
+        return into.requires_grad_(False)
+
+
+def _module_shape(g: Geometry) -> tuple[int, ...]:
+    return g.shape[::-1] if g.op == "linear_t" else g.shape
+
+
+def _replace(model: nn.Module, names: list[str], old: Tensor, new: Tensor) -> None:
+    """Let a model hold another tensor under all names of one; on a device it stays there."""
+    learns = isinstance(old, nn.Parameter)
+    value = new if old.is_meta else new.to(old.device)
+    if learns:
+        value = nn.Parameter(value, requires_grad=False)
+    for name in names:
+        owner, _, own = name.rpartition(".")
+        module = model.get_submodule(owner)
+        table: dict[str, Any] = module._parameters if learns else module._buffers
+        table[own] = value
 
 
 def _check_fit(container: Container, state: Mapping[str, Tensor], wanted: dict[str, Any]) -> None:

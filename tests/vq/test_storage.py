@@ -1,7 +1,12 @@
 """Save and load: the trained weights, the decoded file and the loaded model are the same bits."""
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,8 +14,8 @@ from torch import nn
 import vq
 from tests.vq.models import Net, batches
 from tests.vq.test_compress import METHODS
-from vq import SSVQ, Int8, Recipe
-from vq.container import open_container
+from vq import SSVQ, VQ, Int8, Recipe
+from vq.container import Layer, open_container, write_container
 from vq.errors import ConfigError, ContainerError, OutputError
 from vq.formats.model import compressed_layers
 
@@ -193,3 +198,91 @@ def test_a_compressed_model_is_nothing_to_load_into(tmp_path):
     ):
         vq.load(tmp_path / "x", into=model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def meta_net():
+    with torch.device("meta"):
+        return fresh()
+
+
+@pytest.mark.parametrize("make", [fresh, meta_net])
+def test_packed_models_are_loaded_without_dense_weights(tmp_path, make):
+    path = tmp_path / "model.vq.safetensors"
+    model = compressed(Recipe({"fc1": SSVQ(d=4, k=16), "fc2": VQ(d=4), "head": Int8()}))
+    vq.save(model, path)
+    loaded = vq.load(path, into=make(), packed=True, activations="exact").eval()
+    x = torch.randn(7, 16)
+    with torch.no_grad():
+        assert torch.allclose(loaded(x), vq.load(path, into=fresh()).eval()(x), atol=1e-5)
+    vq.save(loaded, tmp_path / "again")
+    assert path.read_bytes() == (tmp_path / "again").read_bytes()
+    with pytest.raises(ConfigError, match=r"'fc1', 'fc2', 'head' are compressed; give a fresh one"):
+        vq.load(path, into=loaded)
+
+
+def test_packed_loading_that_fails_changes_nothing(tmp_path):
+    path = tmp_path / "model.vq.safetensors"
+    vq.save(compressed(Recipe({"fc1": SSVQ()})), path)
+    with pytest.raises(ContainerError, match="tensor 'counter' must be in the model"):
+        vq.load(path, into=Net(), packed=True)
+    with pytest.raises(
+        ConfigError, match=r"^activations must be one of int8, int16, exact, not 'no'"
+    ):
+        vq.load(path, into=fresh(), packed=True, activations="no")
+    model = meta_net()
+    model.register_buffer("other", torch.empty(3, device="meta"), persistent=False)
+    with pytest.raises(
+        ConfigError, match=r"^model must have values for 'other', which are in no file"
+    ):
+        vq.load(path, into=model, packed=True)
+    assert type(model.fc1) is nn.Linear and model.fc1.weight.is_meta
+    data = bytearray(path.read_bytes())
+    with open_container(path) as container:
+        data[container.layers[0].stream.offset] ^= 1
+    path.write_bytes(data)
+    model = fresh()
+    with pytest.raises(ContainerError, match="must match its sha256; the file is damaged"):
+        vq.load(path, into=model, packed=True)
+    assert type(model.fc1) is nn.Linear
+
+
+#: Loads a file in a process of its own and prints how far its memory grew meanwhile.
+GROWTH = """
+import sys, torch, vq
+from torch import nn
+def memory(what):
+    line, = (line for line in open("/proc/self/status") if line.startswith(what))
+    return 1024 * int(line.split()[1])
+def make(width):
+    with torch.device("meta"):
+        return nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(6)))
+vq.load(sys.argv[1], into=make(64), packed=True, progress=False)
+open("/proc/self/clear_refs", "w").write("5")
+before = memory("VmRSS")
+model = vq.load(sys.argv[2], into=make(2048), packed=True, progress=False)
+print(memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's peak memory")
+def test_packed_loading_takes_the_memory_of_the_file(tmp_path):
+    rng = np.random.default_rng(0)
+    for width in (64, 2048):
+        layers = [
+            Layer.ssvq(
+                str(i),
+                codebook=rng.integers(0, 128, (16, 8)).astype(np.int8),
+                indices=rng.integers(0, 16, width * width // 8),
+                signs=rng.random((width * width // 8, 8)) < 0.5,
+                scale=np.ones(1, np.float32),
+                shape=(width, width),
+            )
+            for i in range(6)
+        ]
+        write_container(tmp_path / str(width), layers)
+    small, large = (str(tmp_path / str(width)) for width in (64, 2048))
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH, small, large], capture_output=True, text=True, check=True
+    )
+    size = os.path.getsize(large)
+    assert int(done.stdout) < 2 * size + 4 * 2048 * 2048, done.stdout  # the file mapped, and packed

@@ -16,7 +16,15 @@ from torch import nn
 from vq.container import FilePlan, atomic_file
 from vq.errors import ConfigError, OutputError
 from vq.hf.card import CARD, Facts, check_card, model_card
-from vq.hf.quantizer import FILE, METHOD, SignbookConfig, register_classes, transformers
+from vq.hf.quantizer import (
+    FILE,
+    METHOD,
+    PACKED,
+    SignbookConfig,
+    register_classes,
+    transformers,
+)
+from vq.inference.modules import require_activations
 from vq.storage import save
 from vq.text.files import read_text
 
@@ -123,9 +131,14 @@ def save_pretrained(
 
 
 def from_pretrained(
-    folder: str | os.PathLike[str], *, auto_class: Any = None, **options: Any
+    folder: str | os.PathLike[str],
+    *,
+    auto_class: Any = None,
+    packed: bool = False,
+    activations: str = "int8",
+    **options: Any,
 ) -> Any:
-    """Load a folder of :func:`save_pretrained` as a dense model, in evaluation mode.
+    """Load a folder of :func:`save_pretrained`, dense or packed, in evaluation mode.
 
     Nothing is fetched from a network.
 
@@ -134,6 +147,11 @@ def from_pretrained(
     folder : path
     auto_class : class or str, optional
         Of transformers, such as ``AutoModelForCausalLM``. Without it, the class that was saved.
+    packed : bool
+        Let the compressed layers run from their packed weights, as :func:`vq.pack_` says; no dense
+        weight is ever held.
+    activations : "int8", "int16" or "exact"
+        Of packed layers, see :func:`vq.pack_`.
     **options
         For its ``from_pretrained``, such as ``dtype``.
 
@@ -152,7 +170,12 @@ def from_pretrained(
         if known is None:
             raise ConfigError(f"{folder}: must be a class that transformers knows, not {kind!r}")
         kind = known
-    return kind.from_pretrained(os.fspath(folder), local_files_only=True, **options)
+    require_activations(activations)
+    held = PACKED.set(activations if packed else None)
+    try:
+        return kind.from_pretrained(os.fspath(folder), local_files_only=True, **options)
+    finally:
+        PACKED.reset(held)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

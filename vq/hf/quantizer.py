@@ -7,6 +7,7 @@ lacks its base class of transformers.
 import functools
 import importlib
 import re
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,19 @@ from vq.container import LAYOUT, Container, open_container
 from vq.container.constants import LAYOUTS
 from vq.errors import ConfigError, bulleted
 from vq.formats.kept import dtype_tag
+from vq.formats.model import set_provenance
 from vq.inference.decode import decode_weight
+from vq.inference.modules import stored_weights, use_packed
 from vq.integer.store import is_integer_tensor
 
-__all__ = ["FILE", "METHOD", "SignbookConfig", "register_classes", "transformers"]
+__all__ = ["FILE", "METHOD", "PACKED", "SignbookConfig", "register_classes", "transformers"]
 
 #: Name of the container in a folder.
 FILE = "model.vq.safetensors"
 #: What ``quant_method`` says in ``config.json``.
 METHOD = "signbook"
+#: While a model is loaded whose layers stay packed: how their activations are rounded.
+PACKED: ContextVar[str | None] = ContextVar("PACKED", default=None)
 
 
 def transformers() -> Any:
@@ -162,11 +167,12 @@ class _Quantizer:
         assert self._container is not None
         loading = importlib.import_module("transformers.core_model_loading")
         decoder = type("Decode", (_Decode, loading.ConversionOps), {})
+        packed = PACKED.get() is not None
         return [
             loading.WeightConverter(
                 rf"^{re.escape(entry.geometry.name)}\.stream$",
                 f"{entry.geometry.name}.weight",
-                [decoder(self._container, entry.geometry.name)],
+                [decoder(self._container, entry.geometry.name, packed)],
             )
             for entry in self._container.layers
         ]
@@ -188,17 +194,25 @@ class _Quantizer:
             vars(model).pop(name, None)
         vars(model.config).pop("transformers_weights", None)
         if self._container is not None:
+            if (activations := PACKED.get()) is not None:
+                weights = stored_weights(self._container, model, activations, progress=False)
+                use_packed({name: model.get_submodule(name) for name in weights}, weights)
+                set_provenance(model.requires_grad_(False), self._container.provenance)
             attach_stored(model, self._container)
             self._container.close()
         return model
 
 
 class _Decode:
-    """Decodes one layer in place of its stream, where transformers has put the stream."""
+    """Decodes one layer in place of its stream, where transformers has put the stream.
 
-    def __init__(self, container: Container, layer: str) -> None:
+    Of a layer that stays packed, a single zero stands for the weight until it is put in place.
+    """
+
+    def __init__(self, container: Container, layer: str, packed: bool) -> None:
         self.container = container
         self.layer = layer
+        self.packed = packed
         self.dtype: torch.dtype | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Decode":
@@ -208,5 +222,10 @@ class _Decode:
         self, input_dict: dict[str, Any], full_layer_name: str = "", **kwargs: Any
     ) -> dict[str, list[Tensor]]:
         ((stream,),) = input_dict.values()
+        if self.packed:
+            g = self.container.geometry(self.layer)
+            shape = g.shape[::-1] if g.op == "linear_t" else g.shape
+            zero = torch.zeros((), dtype=self.dtype, device=stream.device)
+            return {full_layer_name: [zero.expand(shape)]}
         weight = decode_weight(self.container, self.layer, stream.device)
         return {full_layer_name: [weight.to(self.dtype)]}

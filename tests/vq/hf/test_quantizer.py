@@ -21,6 +21,7 @@ from vq import SSVQ, VQ, Int3, Int4, Int8, Recipe
 from vq.activations.runtime import detach, runtime_tensors
 from vq.errors import ConfigError, ContainerError, OutputError
 from vq.formats.model import compressed_layers
+from vq.inference.modules import packed_layers
 
 transformers = pytest.importorskip("transformers", reason="the extra lm is not installed")
 
@@ -456,3 +457,40 @@ def test_what_remains_at_run_time_is_loaded_and_written_again(tmp_path):
         twin.save_pretrained(tmp_path / "dense")
     dense = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "dense")
     assert torch.equal(dense(IDS).logits, twin(IDS).logits)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_packed_models_are_those_of_the_file(name, tmp_path, reports):
+    model, auto = made(name, tuned=False)
+    vq.hf.save_pretrained(model, tmp_path / "a")
+    dense = vq.hf.from_pretrained(tmp_path / "a", auto_class=auto)
+    packed = vq.hf.from_pretrained(
+        tmp_path / "a", auto_class=auto, packed=True, activations="exact"
+    )
+    with torch.no_grad():
+        wanted, found = dense(input_ids=IDS)[0], packed(input_ids=IDS)[0]
+    assert found.dtype == wanted.dtype and not packed.training
+    near = {torch.float32: 1e-5, torch.bfloat16: 3e-2}[wanted.dtype]
+    assert torch.allclose(found, wanted, atol=near * float(wanted.abs().max()))
+    assert not reports, reports
+    names = [layer for layer, _ in packed_layers(packed)]
+    assert names == [layer.name for layer in compressed_layers(model)]
+    state = packed.state_dict()
+    assert not {f"{layer}.weight" for layer in names} & state.keys()
+    vq.save(packed, tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "a" / vq.hf.FILE).read_bytes()
+
+
+def test_packed_models_generate(tmp_path):
+    model, auto = made("tied-compressed", tuned=False)
+    vq.hf.save_pretrained(model, tmp_path)
+    packed = vq.hf.from_pretrained(tmp_path, auto_class=auto, packed=True, activations="int16")
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    assert torch.equal(packed.generate(IDS, **options), model.generate(IDS, **options))
+    embed, head = packed.get_input_embeddings(), packed.lm_head
+    assert embed.packed is head.packed
+    assert "weight" not in head._parameters
+    with pytest.raises(
+        ConfigError, match=r"^activations must be one of int8, int16, exact, not 'x'"
+    ):
+        vq.hf.from_pretrained(tmp_path, packed=True, activations="x")
