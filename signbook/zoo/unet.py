@@ -107,7 +107,7 @@ class UNet(nn.Module):
                 f"UNet: widths must be multiples of {_GROUPS}, the last of {heads} heads, too, "
                 f"not {', '.join(map(str, widths))}"
             )
-        self.shape, self.classes = (channels, size, size), classes
+        self.shape, self.classes, self._told = (channels, size, size), classes, told
         self.register_buffer("share", signal_share(), persistent=False)
         self.time = nn.Sequential(nn.Linear(told, told), nn.SiLU(), nn.Linear(told, told))
         self.label = nn.Embedding(classes + 1, told)
@@ -129,7 +129,7 @@ class UNet(nn.Module):
         self._start()
 
     def forward(self, noisy: Tensor, step: Tensor, label: Tensor) -> Tensor:
-        condition = self.time(waves(step, self.label.embedding_dim)) + self.label(label)
+        condition = self.time(waves(step, self._told)) + self.label(label)
         x = self.first(noisy)
         kept = []
         for part in self.down:

@@ -8,6 +8,7 @@ from signbook.zoo import unet
 from signbook.zoo.ddpm import signal_share
 from signbook.zoo.preconditioned import noise_of
 from signbook.zoo.unet import UNet
+from vq.activations.timetables import tabulate_
 from vq.errors import ConfigError
 
 NOISY, STEP, LABEL = torch.randn(3, 1, 8, 8), torch.tensor([1, 500, 1000]), torch.tensor([0, 9, 10])
@@ -47,6 +48,15 @@ def test_every_place_reaches_every_other():
     changed = NOISY.clone()
     changed[0, 0, 0, 0] += 1
     assert (model(changed, STEP, LABEL)[0] != model(NOISY, STEP, LABEL)[0]).all()
+
+
+@torch.no_grad()
+def test_tables_of_step_and_class_stand_for_all_that_a_condition_becomes():
+    model, inputs = awake(), (NOISY[:1], STEP[1:2], LABEL[1:2])
+    wanted = model(*inputs)
+    tables = tabulate_(model, [500], inputs, classes=11)
+    assert {"time", "label", "down.0.shift"} <= {*tables.modules, *tables.unread}
+    assert model(*inputs).equal(wanted)
 
 
 def test_every_weight_learns():
