@@ -55,6 +55,8 @@ class Bench:
     works, arms : sequence of str
         If given, ``--works`` and ``--arms`` choose among them, for pieces of long benches; what is
         chosen has the same names here.
+    usual : sequence of str
+        Those among them that are measured where the options name none; by default all.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Bench:
         seeds: int,
         works: Sequence[str] = (),
         arms: Sequence[str] = (),
+        usual: Sequence[str] = (),
     ) -> None:
         parser = argparse.ArgumentParser(description=description)
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the document there")
@@ -73,8 +76,9 @@ class Bench:
         parser.add_argument("--fresh", action="store_true", help="forget finished measurements")
         for option, names in (("works", works), ("arms", arms)):
             if names:
+                default = [name for name in names if name in usual] or names
                 parser.add_argument(
-                    f"--{option}", nargs="+", choices=names, default=names, metavar="NAME",
+                    f"--{option}", nargs="+", choices=names, default=default, metavar="NAME",
                     help=f"some of {', '.join(names)}",
                 )  # fmt: skip
         self.arguments = parser.parse_args()
@@ -205,8 +209,8 @@ class Bench:
                 line = b"\n" + line  # behind the line that a bench was stopped in
             file.write(line)  # as one: other processes write, too
 
-    def finish(self) -> dict[str, Any]:
-        """Print the table, write the JSON document and return it."""
+    def finish(self, **facts: str) -> dict[str, Any]:
+        """Print the table, write the JSON document and return it; ``facts`` are among versions."""
         groups: dict[tuple[str, str, str], list[float]] = {}
         bits: dict[tuple[str, str], list[float]] = {}
         for key, metrics in self._used.items():
@@ -233,7 +237,7 @@ class Bench:
             "schema": "signbook.bench/1",
             "name": self.name,
             "rows": rows,
-            "versions": versions(),
+            "versions": versions() | facts,
             "seconds": round(time.monotonic() - self._start, 3),
         }
         self._print(rows)

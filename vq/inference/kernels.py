@@ -25,7 +25,7 @@ __all__ = ["ISAS", "Kernels", "instruction_set", "kernels", "packed", "served_by
 _SOURCE = Path(__file__).parent / "source"
 #: No fused additions, so that all sets of instructions give the same bits.
 _FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
-_WIDE = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+_WIDE = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
 #: Instruction sets, each with what it adds, from the one that all have to the best; what the
 #: compiler is told of each. The bits of ``signbook_can`` are in this order.
 ISAS = {

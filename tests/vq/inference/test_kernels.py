@@ -77,6 +77,17 @@ def test_sums_past_32_bits(isa):
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_threads_change_no_bit(form):
+    sample = FORMS[form]()
+    x, before = inputs_of(sample, 6), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert same_bits(product(sample, x, None, "int8"), wanted(sample, x, None, "int8"))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_exact_activations(isa, form):
     sample = FORMS[form]()
     x = inputs_of(sample, 3)

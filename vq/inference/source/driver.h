@@ -59,7 +59,7 @@ static void sum_piece(const struct call *c, struct room *room, const struct piec
 }
 
 /* What was added to the weights of a piece's range, and what one of their integers is worth. */
-static void worth(const struct call *c, num block, num range, int32_t *offset, float *scale) {
+static void worth(const struct call *c, num block, num range, uint32_t *offset, float *scale) {
     const struct layer *l = &c->layer;
     num at = (block * l->ranges + range) * ROWS;
     for (num i = 0; i < ROWS; i++) offset[i] = OFFSET;
@@ -71,12 +71,15 @@ static void worth(const struct call *c, num block, num range, int32_t *offset, f
     for (num i = 0; i < ROWS; i++) scale[i] = widened(l->groups[at + i]);
 }
 
-/* Add 16 sums, become fp32, to the outputs. */
-INLINE void settle(const struct layer *l, const float *value, const float *scale, float *y) {
-    if (l->group)
-        for (num i = 0; i < ROWS; i++) y[i] = y[i] + value[i] * scale[i];
-    else
-        memcpy(y, value, ROWS * sizeof(float));
+/* Add the sums of a group [rows, 16], times its scales, to the outputs. */
+static void add_group(num rows, const uint32_t *restrict offset, const float *restrict scale,
+                      const int32_t *restrict sums, const int32_t *restrict given, num apart,
+                      float *restrict y) {
+    for (num r = 0; r < rows; r++, sums += ROWS, y += ROWS, given += apart)
+        for (num i = 0; i < ROWS; i++) {
+            int32_t own = (int32_t)((uint32_t)sums[i] - offset[i] * (uint32_t)*given);
+            y[i] = y[i] + (float)own * scale[i];
+        }
 }
 
 /* Account for the sums of a piece; `started` if it is not the first of its range. */
@@ -85,22 +88,27 @@ static void account(const struct call *c, struct room *room, num block, num at, 
     const struct piece *piece = c->pieces + at;
     num rows = c->tokens * c->digits, lanes = ROWS * (l->out ? l->d : 1);
     int wide = c->digits > 1 || started || !piece->last;
-    int32_t offset[ROWS];
+    uint32_t offset[ROWS];
     float scale[ROWS], value[ROWS];
     worth(c, block, piece->range, offset, scale);
+    if (l->group && !wide) {
+        add_group(rows, offset, scale, room->sums, c->given + at, c->count, room->outputs);
+        return;
+    }
     for (num r = 0; r < rows; r++) {
-        int32_t given = c->given[r * c->count + at], own[ROWS];
+        uint32_t given = c->given[r * c->count + at];
         for (num s = 0; s < lanes; s += ROWS) {
             const int32_t *sums = room->sums + r * lanes + s;
-            for (num i = 0; i < ROWS; i++)
-                own[i] = (int32_t)((uint32_t)sums[i] - (uint32_t)(offset[i] * given));
-            if (wide) {
-                int64_t *total = room->totals + r * lanes + s;
-                for (num i = 0; i < ROWS; i++) total[i] = own[i] + (started ? total[i] : 0);
-            } else {
-                for (num i = 0; i < ROWS; i++) value[i] = (float)own[i];
-                settle(l, value, scale, room->outputs + r * lanes + s);
-            }
+            float *y = room->outputs + r * lanes + s;
+            int64_t *total = room->totals + r * lanes + s;
+#define OWN ((int32_t)((uint32_t)sums[i] - offset[i] * given))
+            if (started)
+                for (num i = 0; i < ROWS; i++) total[i] += OWN;
+            else if (wide)
+                for (num i = 0; i < ROWS; i++) total[i] = OWN;
+            else
+                for (num i = 0; i < ROWS; i++) y[i] = (float)OWN;
+#undef OWN
         }
     }
     if (!wide || !piece->last) return;
@@ -111,7 +119,11 @@ static void account(const struct call *c, struct room *room, num block, num at, 
                 for (num i = 0; i < ROWS; i++) value[i] = (float)high[i];
             else
                 for (num i = 0; i < ROWS; i++) value[i] = (float)(255 * high[i] + high[lanes + i]);
-            settle(l, value, scale, room->outputs + m * lanes + s);
+            float *y = room->outputs + m * lanes + s;
+            if (l->group)
+                for (num i = 0; i < ROWS; i++) y[i] = y[i] + value[i] * scale[i];
+            else
+                memcpy(y, value, sizeof(value));
         }
 }
 
@@ -206,7 +218,8 @@ int signbook_linear(
     l->scale = scale, l->scales = scales, l->groups = groups, l->zeros = zeros, l->bias = bias;
     struct piece *pieces = pieces_of(l, &c.count);
     c.pieces = pieces;
-    c.stride = l->row_tiles * l->given * 4;
+    /* Lines of the cache, an odd number: rows of a power of two would all want the same few. */
+    c.stride = 64 * (up(l->row_tiles * l->given * 4, 64) | 1);
     c.digits = digits ? digits : 1;
     num rows = tokens * c.digits, lanes = ROWS * (l->out ? l->d : 1);
     num padded = up(l->out ? l->inputs : l->columns * l->d, 64) * 64;

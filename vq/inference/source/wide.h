@@ -320,23 +320,24 @@ static void unpack(const struct layer *l, const uint8_t *tables, const uint8_t *
 /* Some rows by vectors that are decoded already. */
 INLINE void some(const int rows, const uint8_t *t, num step, num n, const int8_t *x, num stride,
                  int32_t *sums, num apart) {
-    wide found[8];
-#pragma GCC unroll 8
+    wide found[16];
+#pragma GCC unroll 16
     for (int r = 0; r < rows; r++) found[r] = load(sums + r * apart);
     for (num v = 0; v < n; v++) {
         wide w = load(t + v * step);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int r = 0; r < rows; r++) found[r] = dot(found[r], w, four(x + r * stride + 4 * v));
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < rows; r++) _mm512_storeu_si512(sums + r * apart, found[r]);
 }
 
 static void product(const uint8_t *t, num step, num n, const int8_t *x, num stride, num rows,
                     int32_t *sums, num apart) {
     while (rows > 0) {
-        num now = rows >= 8 ? 8 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
-        if (now == 8) some(8, t, step, n, x, stride, sums, apart);
+        num now = rows >= 16 ? 16 : rows >= 8 ? 8 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
+        if (now == 16) some(16, t, step, n, x, stride, sums, apart);
+        else if (now == 8) some(8, t, step, n, x, stride, sums, apart);
         else if (now == 4) some(4, t, step, n, x, stride, sums, apart);
         else if (now == 2) some(2, t, step, n, x, stride, sums, apart);
         else some(1, t, step, n, x, stride, sums, apart);
