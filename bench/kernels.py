@@ -155,10 +155,10 @@ def arm_of(arm: str, outputs: int, x: Tensor, threads: int, rotation: int) -> Ar
     y = torch.empty(len(x), outputs)
     function = getattr(dense(), f"signbook_{name}")
     sizes = [ctypes.c_int64(n) for n in (len(x), outputs, inputs, threads)]
-    places = [ctypes.c_void_p(t.data_ptr()) for t in (x, y)]
 
     def run(at: int) -> object:
-        return function(places[0], ctypes.c_void_p(weights[at].data_ptr()), places[1], *sizes)
+        places = (ctypes.c_void_p(t.data_ptr()) for t in (x, weights[at], y))
+        return function(*places, *sizes)
 
     return copies, run
 

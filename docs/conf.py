@@ -41,6 +41,7 @@ PAGES = {
         "assignments",
         "perturbation",
         "diffusion",
+        "packed",
         "models-and-data",
         "exports",
     ],

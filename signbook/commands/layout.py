@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vq.errors import ConfigError
-from vq.formats.scalar import PER_OUTPUT
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,6 +73,7 @@ class Layout:
         """The recipe, read or made."""
         import rescomp
         import vq
+        from vq.formats.scalar import PER_OUTPUT
 
         if self.recipe is not None:
             return vq.Recipe.from_yaml(self.recipe)
