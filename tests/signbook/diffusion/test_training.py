@@ -69,3 +69,25 @@ def test_classifiers_learn():
     model = Judge(4, classes=2)
     train_classifier_(model, IMAGES, steps=20, batch=16)
     assert model(IMAGES.x.float() / 255).argmax(1).tolist() == [0, 1] and not model.training
+
+
+def test_errors_count_as_those_of_the_velocity():
+    """One factor for all steps: where almost nothing is left of the image, it must be right."""
+
+    class Scaled(nn.Module):
+        shape, classes = (1, 4, 4), None
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(()))
+
+        def forward(self, noisy, step):
+            return self.factor * noisy
+
+    torch.manual_seed(0)
+    model = Scaled()
+    grey = Images(torch.full((8, 1, 4, 4), 128, dtype=torch.uint8), torch.zeros(8).long())
+    train_denoiser_(model, grey, steps=150, rate=2e-2)
+    spread = (1 - signal_share()[1:]).sqrt()  # of the noise in grey images
+    of_noise = spread.mean() / spread.square().mean()
+    assert of_noise > 1.05 and abs(float(model.factor.detach()) - 1) < 0.02
