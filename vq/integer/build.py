@@ -3,7 +3,6 @@
 import copy
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from vq.integer.calibrate import activation_scales
 from vq.integer.fixed import ACCUMULATOR_MAX, to_fixed
 from vq.integer.golden import IntegerModel, Parameters, reach
 from vq.integer.graph import Graph, Node, output_shape, version_for
+from vq.integer.numbers import with_numbers
 from vq.integer.store import check_parameters, products_of, store_integer
 from vq.integer.trace import Draft, Traced, trace_model
 from vq.storage import load
@@ -192,27 +192,15 @@ def _parameters(
 def _weighted(
     draft: Draft, step_in: float, step_out: float, model: nn.Module, container: Container
 ) -> Parameters:
-    """Fold scale, norm and bias of a layer.
-
-    The real output is ``unit * accumulator + bias`` with ``unit`` [O] what one step of the
-    accumulator is worth. Where a norm all but silences an output, ``unit`` is raised so far that
-    the bias fits the accumulator: the output moves by less than one step.
-    """
+    """Fold scale, norm and bias of a layer."""
     products, scale = products_of(container, draft.layer)
     gain, bias = _affine(model.get_submodule(draft.layer), draft.norm, len(products.weight))
     unit = step_in * scale * gain
-    room = ACCUMULATOR_MAX - reach(products)
-    if (room <= 0).any():
+    if (reach(products) >= ACCUMULATOR_MAX).any():
         raise ConfigError(
             f"layer {draft.layer!r}: accumulator must fit int32; it has too many inputs"
         )
-    # Beyond this the output saturates whatever the accumulator is; room stays for the products.
-    floor = np.minimum(np.abs(bias), 512 * step_out) / room
-    sign = np.where(unit < 0, -1.0, 1.0)
-    unit = sign * np.maximum(np.abs(unit), np.maximum(floor, 1e-300))
-    steps = np.clip(np.rint(bias / unit), -room, room)
-    multiplier, shift = to_fixed(unit / step_out)
-    return replace(products, multiplier=multiplier, shift=shift, bias=steps.astype(np.int32))
+    return with_numbers(products, unit, bias, step_out)
 
 
 def _affine(module: nn.Module, norm: nn.Module | None, outputs: int) -> tuple[F64, F64]:

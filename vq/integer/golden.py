@@ -6,7 +6,7 @@ fast matrix product gives the integers that hardware gives, in any order of summ
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ from vq.integer import groups
 from vq.integer.fixed import requantize
 from vq.integer.graph import Graph, Node
 
-__all__ = ["IntegerModel", "Parameters", "reach"]
+__all__ = ["IntegerModel", "Parameters", "apply_node", "reach"]
 
 I8 = NDArray[np.int8]
 _FLOAT32_EXACT = 2**24
@@ -132,41 +132,44 @@ class IntegerModel:
         alive: dict[str, I8] = {}
         for node in self.graph.nodes:
             given = [alive[name] for name in node.inputs]
-            value = inputs if node.op == "input" else self._apply(node, given)
+            p = self.parameters.get(node.name)
+            value = inputs if node.op == "input" else apply_node(node, given, p)
             alive = {n: v for n, v in alive.items() if last_use[n] != node.name}
             if node.name in last_use:
                 alive[node.name] = value
             yield node.name, value
 
-    def _apply(self, node: Node, given: list[I8]) -> I8:
-        x = given[0]
-        if node.op == "relu":
-            return np.maximum(x, np.int8(0))
-        if node.op == "flatten":
-            return x.reshape(len(x), -1)
-        if node.op == "shortcut":
-            return _shortcut(node, x)
-        if node.op == "maxpool":
-            windows = _windows(node, _pad(x, node, -128), node.kernel)
-            axes = tuple(range(x.ndim, windows.ndim))
-            return np.ascontiguousarray(windows.max(axis=axes))
-        p = self.parameters[node.name]
-        if node.op == "add":
-            first, second = (v.astype(np.int64) for v in given)
-            total = first * int(p.multiplier[0]) + second * int(p.multiplier[1])
-            return requantize(total, np.ones(1, np.int16), p.shift, relu=node.relu)
-        if node.op == "global_avgpool":
-            total = x.reshape(*x.shape[:2], -1).sum(axis=2, dtype=np.int64)
-            mean = requantize(total, p.multiplier, p.shift, relu=node.relu)
-            return mean.reshape(len(x), *node.shape)
-        if node.op == "linear":
-            rows = x.reshape(1, -1, x.shape[-1]).swapaxes(1, 2)
-            y = np.ascontiguousarray(_product(rows, p, node).T)
-            outputs: I8 = y.reshape(*x.shape[:-1], -1)
-            return outputs
-        columns, positions = _columns(node, x, p.weight.shape[2:])
-        y = _product(columns, p, node).reshape(-1, len(x), *positions)
-        return np.ascontiguousarray(y.swapaxes(0, 1))
+
+def apply_node(node: Node, given: Sequence[I8], p: Parameters | None) -> I8:
+    """Output [B, *shape] of a node for its inputs; without parameters where it has none."""
+    x = given[0]
+    if node.op == "relu":
+        return np.maximum(x, np.int8(0))
+    if node.op == "flatten":
+        return x.reshape(len(x), -1)
+    if node.op == "shortcut":
+        return _shortcut(node, x)
+    if node.op == "maxpool":
+        windows = _windows(node, _pad(x, node, -128), node.kernel)
+        axes = tuple(range(x.ndim, windows.ndim))
+        return np.ascontiguousarray(windows.max(axis=axes))
+    assert p is not None
+    if node.op == "add":
+        first, second = (v.astype(np.int64) for v in given)
+        total = first * int(p.multiplier[0]) + second * int(p.multiplier[1])
+        return requantize(total, np.ones(1, np.int16), p.shift, relu=node.relu)
+    if node.op == "global_avgpool":
+        total = x.reshape(*x.shape[:2], -1).sum(axis=2, dtype=np.int64)
+        mean = requantize(total, p.multiplier, p.shift, relu=node.relu)
+        return mean.reshape(len(x), *node.shape)
+    if node.op == "linear":
+        rows = x.reshape(1, -1, x.shape[-1]).swapaxes(1, 2)
+        y = np.ascontiguousarray(_product(rows, p, node).T)
+        outputs: I8 = y.reshape(*x.shape[:-1], -1)
+        return outputs
+    columns, positions = _columns(node, x, p.weight.shape[2:])
+    y = _product(columns, p, node).reshape(-1, len(x), *positions)
+    return np.ascontiguousarray(y.swapaxes(0, 1))
 
 
 def reach(p: Parameters) -> NDArray[np.int64]:
