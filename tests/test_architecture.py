@@ -46,6 +46,8 @@ ARROWS = {
     "vq/methods": "vq/perturbation vq/activations vq/learning vq/calibration vq/formats vq/recipe "
     "vq/clustering vq/container",
     "vq/integer": "vq/storage vq/calibration vq/formats vq/container",
+    "vq/integer/steps": "vq/integer vq/activations vq/storage vq/calibration vq/formats "
+    "vq/container",
     "vq/export": "vq/calibration vq/integer vq/formats vq/container",
     "vq/hf": "vq/storage vq/activations vq/formats vq/inference vq/integer vq/container",
     "vq": "vq",

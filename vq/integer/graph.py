@@ -3,12 +3,23 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from vq.container import ContainerError, Geometry
 from vq.container.header import canonical_json, is_sha256, parse_json
 
-__all__ = ["CHOICES", "OPS", "Graph", "Node", "version_for"]
+__all__ = [
+    "CHOICES",
+    "NODES_MAX",
+    "OPS",
+    "Graph",
+    "Node",
+    "check_node",
+    "output_shape",
+    "read_node",
+    "require",
+    "version_for",
+]
 
 #: Operations and the number of their inputs.
 OPS = {
@@ -23,9 +34,16 @@ _FUSES_RELU = ("linear", "conv", "add", "global_avgpool")
 _WINDOWED = ("conv", "maxpool")
 _ELEMENTS_MAX = 2**28
 _SIZE_MAX = 2**16
-_NODES_MAX = 2**16
+NODES_MAX = 2**16
 
 Shape = tuple[int, ...]
+
+
+class Named(Protocol):
+    """What errors tell of a node."""
+
+    @property
+    def name(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -131,7 +149,7 @@ class Graph:
             raise ContainerError(f"integer graph: choice must be one of {', '.join(CHOICES)}")
         if not is_sha256(calibration):
             raise ContainerError("integer graph: calibration must be a sha256 of 64 digits")
-        graph = cls(tuple(_node(row) for row in rows), choice, calibration, version)
+        graph = cls(tuple(read_node(row) for row in rows), choice, calibration, version)
         graph.check(layers)
         return graph
 
@@ -143,30 +161,17 @@ class Graph:
         ContainerError
             At the first node that is wrong, by name and field.
         """
-        if not 2 <= len(self.nodes) <= _NODES_MAX:
-            raise ContainerError(f"integer graph must hold 2 to {_NODES_MAX} nodes")
+        if not 2 <= len(self.nodes) <= NODES_MAX:
+            raise ContainerError(f"integer graph must hold 2 to {NODES_MAX} nodes")
         shapes: dict[str, Shape] = {}
         for place, node in enumerate(self.nodes):
-            _require(node, node.op in OPS, "op", f"one of {', '.join(OPS)}", node.op)
-            _require(node, node.name != "" and node.name not in shapes, "name", "unique", node.name)
+            require(node, node.op in OPS, "op", f"one of {', '.join(OPS)}", node.op)
+            require(node, node.name != "" and node.name not in shapes, "name", "unique", node.name)
             first = node.op == "input"
-            _require(node, first == (place == 0), "op", "input in the first node only", node.op)
-            arity = OPS[node.op]
-            _require(node, len(node.inputs) == arity, "inputs", f"{arity} names", list(node.inputs))
+            require(node, first == (place == 0), "op", "input in the first node only", node.op)
             for name in node.inputs:
-                _require(node, name in shapes, "inputs", "names of earlier nodes", name)
-            _check_fields(node)
-            g = layers.get(node.layer)
-            _require(
-                node, (g is not None) == (node.op in _WEIGHTED), "layer",
-                "a layer of the file" if node.op in _WEIGHTED else "empty", node.layer,
-            )  # fmt: skip
-            want = output_shape(node, [shapes[name] for name in node.inputs], g)
-            _require(node, node.shape == want, "shape", str(list(want)), list(node.shape))
-            _require(
-                node, len(want) > 0 and min(want) > 0 and math.prod(want) <= _ELEMENTS_MAX, "shape",
-                f"1 to {_ELEMENTS_MAX} elements", list(node.shape),
-            )  # fmt: skip
+                require(node, name in shapes, "inputs", "names of earlier nodes", name)
+            want = check_node(node, [shapes[name] for name in node.inputs], layers)
             shapes[node.name] = want
         version = version_for(self.nodes, layers)
         if self.version != version:
@@ -175,6 +180,32 @@ class Graph:
                 f"integer graph: version must be {version}, because {what} groups, "
                 f"not {self.version}"
             )
+
+
+def check_node(node: Node, inputs: Sequence[Shape], layers: Mapping[str, Geometry]) -> Shape:
+    """Require that a node can run on inputs of these shapes; gives its output's shape.
+
+    Raises
+    ------
+    ContainerError
+        By name and field.
+    """
+    require(
+        node, len(node.inputs) == OPS[node.op], "inputs", f"{OPS[node.op]} names", list(node.inputs)
+    )
+    _check_fields(node)
+    g = layers.get(node.layer)
+    require(
+        node, (g is not None) == (node.op in _WEIGHTED), "layer",
+        "a layer of the file" if node.op in _WEIGHTED else "empty", node.layer,
+    )  # fmt: skip
+    want = output_shape(node, inputs, g)
+    require(node, node.shape == want, "shape", str(list(want)), list(node.shape))
+    require(
+        node, len(want) > 0 and min(want) > 0 and math.prod(want) <= _ELEMENTS_MAX, "shape",
+        f"1 to {_ELEMENTS_MAX} elements", list(node.shape),
+    )  # fmt: skip
+    return want
 
 
 def version_for(nodes: Iterable[Node], layers: Mapping[str, Geometry]) -> int:
@@ -199,32 +230,32 @@ def output_shape(node: Node, inputs: Sequence[Shape], g: Geometry | None) -> Sha
     if node.op == "linear":
         assert g is not None
         fits = g.op in ("linear", "linear_t") and x[-1] == g.I
-        _require(node, fits, "layer", f"a linear of {x[-1]} inputs", f"{g.op} of {g.I}")
+        require(node, fits, "layer", f"a linear of {x[-1]} inputs", f"{g.op} of {g.I}")
         return (*x[:-1], g.O)
     if node.op == "conv":
         assert g is not None
         return _conv_shape(node, x, g)
     if node.op == "add":
-        _require(node, x == inputs[1], "inputs", "of one shape", [list(s) for s in inputs])
+        require(node, x == inputs[1], "inputs", "of one shape", [list(s) for s in inputs])
         return x
     if node.op in ("relu", "flatten"):
         return x if node.op == "relu" else (math.prod(x),)
-    _require(node, len(x) in (2, 3), "inputs", "[C, L] or [C, H, W]", list(x))
+    require(node, len(x) in (2, 3), "inputs", "[C, L] or [C, H, W]", list(x))
     if node.op == "global_avgpool":
         kept = (x[0], *[1] * (len(x) - 1))
         return kept if node.shape == kept else (x[0],)
     if node.op == "maxpool":
         return (x[0], *_windows(node, x[1:], node.kernel))
-    _require(node, len(node.stride) == len(x) - 1, "stride", "one per axis", list(node.stride))
+    require(node, len(node.stride) == len(x) - 1, "stride", "one per axis", list(node.stride))
     spatial = (-(-n // s) for n, s in zip(x[1:], node.stride, strict=True))
     return (x[0] + sum(node.channels), *spatial)
 
 
 def _conv_shape(node: Node, x: Shape, g: Geometry) -> Shape:
     fits = g.op == f"conv{len(x) - 1}d" and len(g.shape) == len(x) + 1
-    _require(node, fits, "layer", f"a conv{len(x) - 1}d", f"{g.op} of {list(g.shape)}")
+    require(node, fits, "layer", f"a conv{len(x) - 1}d", f"{g.op} of {list(g.shape)}")
     grouped = x[0] == node.groups * g.shape[1] and g.O % node.groups == 0
-    _require(node, grouped, "groups", f"such that {x[0]} channels give {g.O}", node.groups)
+    require(node, grouped, "groups", f"such that {x[0]} channels give {g.O}", node.groups)
     return (g.O, *_windows(node, x[1:], g.shape[2:]))
 
 
@@ -233,14 +264,14 @@ def _windows(node: Node, spatial: Shape, kernel: Shape) -> Shape:
     rank = len(spatial)
     for field in ("stride", "padding", "dilation"):
         given = getattr(node, field)
-        _require(node, len(given) == rank, field, f"{rank} entries", given)
-    _require(node, len(kernel) == rank, "kernel", f"{rank} sizes", list(kernel))
+        require(node, len(given) == rank, field, f"{rank} entries", given)
+    require(node, len(kernel) == rank, "kernel", f"{rank} sizes", list(kernel))
     padded = [n + sum(p) for n, p in zip(spatial, node.padding, strict=True)]
     extent = [(k - 1) * d + 1 for k, d in zip(kernel, node.dilation, strict=True)]
     if node.op == "maxpool":  # a window of padding alone has no greatest element
         inside = all(max(p) * 2 <= k for p, k in zip(node.padding, kernel, strict=True))
-        _require(node, inside, "padding", "at most half of the kernel", node.padding)
-    _require(
+        require(node, inside, "padding", "at most half of the kernel", node.padding)
+    require(
         node,
         math.prod(padded) <= _ELEMENTS_MAX,
         "padding",
@@ -248,7 +279,7 @@ def _windows(node: Node, spatial: Shape, kernel: Shape) -> Shape:
         node.padding,
     )
     fits = all(n >= e for n, e in zip(padded, extent, strict=True))
-    _require(node, fits, "kernel", f"at most the padded input {padded}", extent)
+    require(node, fits, "kernel", f"at most the padded input {padded}", extent)
     return tuple((n - e) // s + 1 for n, e, s in zip(padded, extent, node.stride, strict=True))
 
 
@@ -264,32 +295,31 @@ def _check_fields(node: Node) -> None:
     }
     for field, belongs in used.items():
         given = getattr(node, field)
-        _require(node, belongs or given == (), field, f"empty for {node.op}", given)
+        require(node, belongs or given == (), field, f"empty for {node.op}", given)
     for field in ("kernel", "stride", "dilation"):
         given = getattr(node, field)
         small = all(1 <= n < _SIZE_MAX for n in given)
-        _require(node, small, field, f"1 to {_SIZE_MAX - 1}", given)
+        require(node, small, field, f"1 to {_SIZE_MAX - 1}", given)
     widths = [n for pair in node.padding for n in pair] + list(node.channels)
     small = all(0 <= n < _SIZE_MAX for n in widths)
-    _require(node, small, "padding and channels", f"0 to {_SIZE_MAX - 1}", widths)
+    require(node, small, "padding and channels", f"0 to {_SIZE_MAX - 1}", widths)
     if shortcut:
-        _require(node, len(node.channels) == 2, "channels", "(before, after)", node.channels)
-    _require(
-        node, node.op != "maxpool" or set(node.dilation) <= {1}, "dilation", "1", node.dilation
-    )
+        require(node, len(node.channels) == 2, "channels", "(before, after)", node.channels)
+    require(node, node.op != "maxpool" or set(node.dilation) <= {1}, "dilation", "1", node.dilation)
     positive = node.groups >= 1 and (node.op == "conv" or node.groups == 1)
-    _require(node, positive, "groups", "positive, and 1 unless conv", node.groups)
-    _require(node, node.op in _FUSES_RELU or not node.relu, "relu", "false", node.relu)
+    require(node, positive, "groups", "positive, and 1 unless conv", node.groups)
+    require(node, node.op in _FUSES_RELU or not node.relu, "relu", "false", node.relu)
 
 
-def _require(node: Node, holds: bool, field: str, requirement: str, given: object) -> None:
+def require(node: Named, holds: bool, field: str, requirement: str, given: object) -> None:
+    """Raise a :class:`ContainerError` about a field of a node unless something holds."""
     if not holds:
         raise ContainerError(
             f"integer graph: node {node.name!r}: {field} must be {requirement}, not {given!r}"
         )
 
 
-def _node(row: object) -> Node:
+def read_node(row: object) -> Node:
     """Read one untrusted node: exactly the fields of :class:`Node`, of their types."""
     if not isinstance(row, dict) or not isinstance(row.get("name"), str):
         raise ContainerError("integer graph: a node must be an object with a name")

@@ -27,11 +27,15 @@ from vq.integer.golden import IntegerModel, Parameters, reach
 from vq.integer.graph import Graph, Node
 from vq.integer.groups import GROUP_SHIFT_MAX, partial_reach, to_groups
 
-__all__ = ["PREFIX", "is_integer_tensor", "products_of", "read_integer", "run", "store_integer"]
+__all__ = [
+    "GRAPH", "PREFIX", "SCALES", "array_of", "check_parameters", "group_fields",
+    "is_integer_tensor", "layer_of", "products_of", "read_integer", "reals_of", "run",
+    "store_integer", "weight_of_layer",
+]  # fmt: skip
 
 PREFIX = INTEGER_PREFIX
-_GRAPH = PREFIX + "graph"
-_SCALES = PREFIX + "scales"
+GRAPH = PREFIX + "graph"
+SCALES = PREFIX + "scales"
 _DTYPES = {"U8": "|u1", "I16": "<i2", "I32": "<i4", "F32": "<f4"}
 
 
@@ -54,7 +58,7 @@ def read_integer(container: Container) -> IntegerModel:
         If parts of the model remain at run time.
     """
     container.require_plain("an integer graph")
-    if _GRAPH not in container.kept_names:
+    if GRAPH not in container.kept_names:
         raise ContainerError(
             f"{container.path}: must hold an integer graph, not none; run: signbook integer"
         )
@@ -68,8 +72,8 @@ def read_integer(container: Container) -> IntegerModel:
 def _read(container: Container) -> IntegerModel:
     kept = {n: container.kept(n) for n in container.kept_names if is_integer_tensor(n)}
     layers = {entry.geometry.name: entry.geometry for entry in container.layers}
-    graph = Graph.from_json(_array(kept, _GRAPH, "U8").tobytes(), layers)
-    wanted = {_GRAPH, _SCALES} | {
+    graph = Graph.from_json(array_of(kept, GRAPH, "U8").tobytes(), layers)
+    wanted = {GRAPH, SCALES} | {
         f"{PREFIX}{node.name}.{field}"
         for node in graph.nodes
         for field in _fields(node, layers.get(node.layer))
@@ -86,12 +90,12 @@ def _read(container: Container) -> IntegerModel:
     model = IntegerModel(
         graph,
         parameters,
-        _reals(_array(kept, f"{first}.gain", "F32", channels), f"{first}.gain"),
-        _reals(_array(kept, f"{first}.offset", "F32", channels), f"{first}.offset"),
-        _reals(_array(kept, _SCALES, "F32", (len(graph.nodes),)), _SCALES),
+        reals_of(array_of(kept, f"{first}.gain", "F32", channels), f"{first}.gain"),
+        reals_of(array_of(kept, f"{first}.offset", "F32", channels), f"{first}.offset"),
+        reals_of(array_of(kept, SCALES, "F32", (len(graph.nodes),)), SCALES),
     )
     if not (model.scales > 0).all():
-        raise ContainerError(f"tensor {_SCALES!r}: must be positive")
+        raise ContainerError(f"tensor {SCALES!r}: must be positive")
     return model
 
 
@@ -109,16 +113,20 @@ def _fields(node: Node, g: Geometry | None) -> dict[str, tuple[str, tuple[int, .
     }
     if g:
         fields["bias"] = "I32", (outputs,)
-    if g and g.group:
-        fields["group_scale"] = "I16", (outputs, g.groups // g.O)
-        fields["group_shift"] = "U8", (1,)
-    return fields
+    return fields | (group_fields(g) if g else {})
+
+
+def group_fields(g: Geometry) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Tensors that a layer's groups have, their dtypes and shapes."""
+    if not g.group:
+        return {}
+    return {"group_scale": ("I16", (g.O, g.groups // g.O)), "group_shift": ("U8", (1,))}
 
 
 def _parameters(container: Container, node: Node, kept: Mapping[str, Kept]) -> Parameters:
     g = container.geometry(node.layer) if node.layer else None
     found = {
-        field: _array(kept, f"{PREFIX}{node.name}.{field}", dtype, shape)
+        field: array_of(kept, f"{PREFIX}{node.name}.{field}", dtype, shape)
         for field, (dtype, shape) in _fields(node, g).items()
     }
     weight = weight_of_layer(container, node.layer) if node.layer else np.empty(0, np.int8)
@@ -191,9 +199,10 @@ def products_of(container: Container, layer: str) -> tuple[Parameters, NDArray[n
     return grouped, unit
 
 
-def _array(
+def array_of(
     kept: Mapping[str, Kept], name: str, dtype: str, shape: tuple[int, ...] | None = None
 ) -> NDArray[np.generic]:
+    """A tensor of an integer graph, which must be of this dtype and shape."""
     if name not in kept:
         raise ContainerError(f"tensor {name!r}: must be in the file")
     given = kept[name]
@@ -205,7 +214,8 @@ def _array(
     return np.frombuffer(given.data, _DTYPES[dtype]).reshape(want)
 
 
-def _reals(values: NDArray[np.generic], name: str) -> NDArray[np.float32]:
+def reals_of(values: NDArray[np.generic], name: str) -> NDArray[np.float32]:
+    """Values that must be finite, as float32."""
     found = values.astype(np.float32)
     if not np.isfinite(found).all():
         raise ContainerError(f"tensor {name!r}: must be finite")
@@ -255,14 +265,14 @@ def store_integer(
     model.graph.check({entry.geometry.name: entry.geometry for entry in container.layers})
     kept = {n: container.kept(n) for n in container.kept_names if not is_integer_tensor(n)}
     kept |= _to_kept(model)
-    layers = [_layer(container, entry.geometry.name) for entry in container.layers]
+    layers = [layer_of(container, entry.geometry.name) for entry in container.layers]
     return write_container(path, layers, kept, container.provenance)
 
 
 def _to_kept(model: IntegerModel) -> dict[str, Kept]:
     arrays: dict[str, NDArray[np.generic]] = {
-        _GRAPH: np.frombuffer(model.graph.to_json().encode(), np.uint8),
-        _SCALES: model.scales,
+        GRAPH: np.frombuffer(model.graph.to_json().encode(), np.uint8),
+        SCALES: model.scales,
     }
     first = f"{PREFIX}{model.graph.input.name}"
     arrays |= {f"{first}.gain": model.gain, f"{first}.offset": model.offset}
@@ -274,7 +284,7 @@ def _to_kept(model: IntegerModel) -> dict[str, Kept]:
     return {name: Kept.from_numpy(array) for name, array in arrays.items()}
 
 
-def _layer(container: Container, name: str) -> Layer:
+def layer_of(container: Container, name: str) -> Layer:
     """A layer of an open file, ready to be written again."""
     g = container.geometry(name)
     stored = g.codebook != "" and not g.in_rom

@@ -1,0 +1,173 @@
+"""A graph of time steps inside a container: kept tensors, as those of other integer graphs."""
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vq.container import ConfigError, Container, ContainerError, FilePlan, Kept, write_container
+from vq.container.header import parse_json
+from vq.integer.fixed import ACCUMULATOR_MAX
+from vq.integer.golden import Parameters, reach
+from vq.integer.graph import Node
+from vq.integer.groups import partial_reach
+from vq.integer.steps.golden import LayerNumbers, StepModel
+from vq.integer.steps.graph import VERSION, HostNode, StepGraph
+from vq.integer.store import (
+    GRAPH,
+    PREFIX,
+    SCALES,
+    array_of,
+    check_parameters,
+    group_fields,
+    is_integer_tensor,
+    layer_of,
+    reals_of,
+    weight_of_layer,
+)
+
+__all__ = ["has_steps", "read_steps", "require_steps_only", "store_steps"]
+
+#: Parts of a model that a graph of time steps takes in: scales and tables of every step.
+_TAKEN_IN = ("clock", "timed_rounding", "time_table")
+
+
+def has_steps(container: Container) -> bool:
+    """Whether a file holds an integer graph of time steps."""
+    if GRAPH not in container.kept_names:
+        return False
+    found = parse_json(container.kept(GRAPH).data, "integer graph")
+    return isinstance(found, dict) and found.get("version") == VERSION
+
+
+def require_steps_only(container: Container) -> None:
+    """Refuse a file with parts at run time that a graph of time steps does not take in.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if kinds := dict.fromkeys(p.kind for p in container.runtime if p.kind not in _TAKEN_IN):
+        raise ConfigError(
+            f"{container.path}: an integer graph of time steps must be made of a file in which "
+            f"nothing but scales and tables of steps remains at run time, not {', '.join(kinds)}"
+        )
+
+
+def read_steps(container: Container) -> StepModel:
+    """Read and check the graph of time steps of an open container, weights included.
+
+    What is returned cannot overflow at any of its steps.
+
+    Raises
+    ------
+    ContainerError
+        If there is none, or anything about it is wrong.
+    ConfigError
+        If other parts remain at run time.
+    """
+    require_steps_only(container)
+    if GRAPH not in container.kept_names:
+        raise ContainerError(
+            f"{container.path}: must hold an integer graph, not none; run: signbook integer"
+        )
+    try:
+        return _read(container)
+    except ContainerError as error:
+        text, prefix = str(error), f"{container.path}: "
+        raise (error if text.startswith(prefix) else ContainerError(prefix + text)) from None
+
+
+def _read(container: Container) -> StepModel:
+    kept = {n: container.kept(n) for n in container.kept_names if is_integer_tensor(n)}
+    geometries = {entry.geometry.name: entry.geometry for entry in container.layers}
+    graph = StepGraph.from_json(array_of(kept, GRAPH, "U8").tobytes(), geometries)
+    wanted = {GRAPH, SCALES}
+    layers, tensors = {}, {}
+    for node in graph.nodes:
+        prefix = f"{PREFIX}{node.name}."
+        if isinstance(node, HostNode):
+            fields = graph.tensors(node)
+            wanted |= {prefix + field for field in fields}
+            if fields:
+                tensors[node.name] = {f: _floats(kept, prefix + f, s) for f, s in fields.items()}
+        elif node.layer:
+            g = geometries[node.layer]
+            own = {"unit": ("F32", (g.O,)), "bias": ("F32", (g.O,)), **group_fields(g)}
+            wanted |= {prefix + field for field in own}
+            found = {f: array_of(kept, prefix + f, *own[f]) for f in group_fields(g)}
+            products = Parameters(
+                np.empty(0, np.int16), np.empty(0, np.uint8),
+                weight=weight_of_layer(container, node.layer), group=g.group,
+                group_scale=found.get("group_scale", np.empty(0)).astype(np.int16),
+                group_shift=found.get("group_shift", np.empty(0)).astype(np.uint8),
+            )  # fmt: skip
+            unit, bias = (_floats(kept, prefix + f, (g.O,)) for f in ("unit", "bias"))
+            layers[node.name] = LayerNumbers(products, unit, bias)
+            _require_room(node, products)
+    for name in sorted(kept.keys() - wanted):
+        raise ContainerError(f"tensor {name!r}: must belong to a node of the integer graph")
+    scales = _floats(kept, SCALES, (len(graph.times), len(graph.nodes)))
+    if not (scales > 0).all():
+        raise ContainerError(f"tensor {SCALES!r}: must be positive")
+    model = StepModel(graph, layers, tensors, scales)
+    named = {node.name: node for node in graph.nodes if isinstance(node, Node)}
+    for time in graph.times:
+        for name, p in model.parameters(time).items():
+            check_parameters(named[name], p)
+    return model
+
+
+def _require_room(node: Node, products: Parameters) -> None:
+    """Before biases are known: products alone must leave room in an accumulator."""
+    most = reach(products)
+    if products.group:
+        most = np.maximum(most, partial_reach(products.weight, products.group).max(axis=1))
+    if (most >= ACCUMULATOR_MAX).any():
+        raise ContainerError(
+            f"integer graph: node {node.name!r}: sums must fit int32, but can reach "
+            f"{int(most.max())}"
+        )
+
+
+def _floats(kept: Mapping[str, Kept], name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return reals_of(array_of(kept, name, "F32", shape), name)
+
+
+def store_steps(container: Container, model: StepModel, path: str | os.PathLike[str]) -> FilePlan:
+    """Write a copy of an open container with this graph, in place of any that it has.
+
+    ``path`` may be the container's own: the file changes only when the new one is complete.
+
+    Raises
+    ------
+    ContainerError
+        If the container is damaged or the graph does not fit its layers.
+    ConfigError
+        See :func:`require_steps_only`.
+    OutputError
+        If the file cannot be written.
+    """
+    require_steps_only(container)
+    model.graph.check({entry.geometry.name: entry.geometry for entry in container.layers})
+    kept = {n: container.kept(n) for n in container.kept_names if not is_integer_tensor(n)}
+    kept |= _to_kept(model)
+    layers = [layer_of(container, entry.geometry.name) for entry in container.layers]
+    return write_container(path, layers, kept, container.provenance)
+
+
+def _to_kept(model: StepModel) -> dict[str, Kept]:
+    arrays: dict[str, NDArray[np.generic]] = {
+        GRAPH: np.frombuffer(model.graph.to_json().encode(), np.uint8),
+        SCALES: model.scales,
+    }
+    for node in model.graph.nodes:
+        prefix = f"{PREFIX}{node.name}."
+        arrays |= {prefix + f: t for f, t in model.tensors.get(node.name, {}).items()}
+        if (layer := model.layers.get(node.name)) is not None:
+            arrays |= {prefix + "unit": layer.unit, prefix + "bias": layer.bias}
+            if layer.products.group:
+                arrays[prefix + "group_scale"] = layer.products.group_scale
+                arrays[prefix + "group_shift"] = layer.products.group_shift
+    return {name: Kept.from_numpy(array) for name, array in arrays.items()}
