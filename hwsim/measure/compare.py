@@ -1,13 +1,14 @@
-"""A prediction beside what the RTL counted."""
+"""What the RTL says of its end, and a prediction beside what it counted."""
 
 from hwsim.cycles.predict import Prediction
 from hwsim.memory import IdealMemory, MemoryModel
 from hwsim.program import Program
 from hwsim.program.records import LayerRecord
 from hwsim.simulator.accelerator import Outcome
+from rtl.program import RunStatus
 from vq.container import SimulationError
 
-__all__ = ["CYCLES_TOLERANCE", "require_prediction"]
+__all__ = ["CYCLES_TOLERANCE", "require_ok", "require_prediction"]
 
 #: Part of a run's cycles by which counts of cycles may differ if the memory is not ideal: its
 #: answers depend on what comes in the same cycle, and on the order of questions.
@@ -54,3 +55,16 @@ def require_prediction(
 def _kinds(record: LayerRecord) -> dict[str, int]:
     stalls = {f"{cause}_cycles": cycles for cause, cycles in record.stall_cycles.items()}
     return {"cycles": record.cycles, "busy_cycles": record.busy_cycles, **stalls}
+
+
+def require_ok(program: Program, outcome: Outcome) -> None:
+    """Require that a run has come to its end without an error.
+
+    Raises
+    ------
+    SimulationError
+        Names the layer and the status.
+    """
+    if outcome.status != RunStatus.OK:
+        failed = program.layers[outcome.failed_layer].step.name
+        raise SimulationError(f"layer {failed!r}: status must be OK, not {outcome.status.name}")

@@ -26,6 +26,7 @@ __all__ = [
     "Rest",
     "RestLayer",
     "Run",
+    "Sampling",
     "Stalls",
     "by_cause",
     "total_of",
@@ -243,6 +244,20 @@ class Remaining(Checked):
     macs_per_token: Count
 
 
+class Sampling(Checked):
+    """Calls of a diffusion network that runs and rest are of.
+
+    ``times`` are all time steps of the sampler; ``turns`` is how often the device is started in a
+    call, and bytes are those of int8 values that cross between it and the host.
+    """
+
+    times: Annotated[list[int], Field(min_length=1)]
+    calls: Positive
+    turns: Count
+    bytes_to_device: Count
+    bytes_from_device: Count
+
+
 class Network(Checked):
     """The network whose shapes were measured."""
 
@@ -255,8 +270,9 @@ class Network(Checked):
 class Measurement(Checked):
     """All runs on one instance and memory, and their ratios.
 
-    ``workload``, ``rest`` and ``speedup_with_rest`` are of networks without a file, ``runtime`` is
-    of files whose weights are not all there is to their model.
+    ``workload`` is of networks without a file, ``sampling`` of diffusion networks, ``rest`` and
+    ``speedup_with_rest`` of both; ``runtime`` is of files whose weights are not all there is to
+    their model.
     """
 
     kind: Literal["signbook.simulate/1"] = Field(alias="schema")
@@ -270,6 +286,7 @@ class Measurement(Checked):
     rest: Rest | None = None
     speedup_with_rest: Ratio | None = None
     runtime: list[Remaining] | None = None
+    sampling: Sampling | None = None
     versions: dict[str, str] | None = None
 
     @classmethod
@@ -283,6 +300,7 @@ class Measurement(Checked):
         workload: Network | None = None,
         rest: Rest | None = None,
         runtime: Sequence[Mapping[str, Any]] = (),
+        sampling: Sampling | None = None,
     ) -> Self:
         """The document of runs by name, with their ratios.
 
@@ -295,16 +313,19 @@ class Measurement(Checked):
         runs : dict of str to Run
             "compressed", and baselines; without "int8" there are no ratios.
         workload, rest : optional
-            Of a network without a file.
+            Of a network without a file; the rest also of a diffusion network.
         runtime : sequence of mapping
             Of a file, as :meth:`vq.container.Container.runtime_facts` lists it.
+        sampling : Sampling, optional
+            Of a diffusion network.
         """
         ours, int8 = runs["compressed"], runs.get("int8")
         more: dict[str, Any] = {}
-        if workload is not None:
+        if workload is not None or sampling is not None:
             on_top = rest.cycles if rest else 0
             whole = (int8.cycles + on_top) / (ours.cycles + on_top) if int8 else None
-            more = {"workload": workload, "rest": rest, "speedup_with_rest": whole}
+            own = {"workload": workload} if sampling is None else {"sampling": sampling}
+            more = {**own, "rest": rest, "speedup_with_rest": whole}
         if runtime:
             more["runtime"] = [Remaining(**part) for part in runtime]
         return cls(

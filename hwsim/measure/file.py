@@ -9,14 +9,16 @@ from hwsim.measure.baselines import baseline_layers, require_baselines, with_wei
 from hwsim.measure.checked import Engine
 from hwsim.measure.document import Measurement, Reordered, Run
 from hwsim.measure.order import in_order_of
+from hwsim.measure.sampling import rest_of_host, sampling_of
 from hwsim.memory import parse_memory
 from hwsim.program.weights import check_layers
 from rtl import AcceleratorConfig
 from vq.container import ConfigError, Container, open_container, write_container
 from vq.integer import IntegerModel, is_integer_tensor, read_integer
+from vq.integer.steps import has_steps, read_steps
 from vq.native import scratch_folder
 
-__all__ = ["Progress", "graph_of", "measure", "opened", "runs_as_network"]
+__all__ = ["Progress", "graph_of", "measure", "opened", "runs_as_network", "runs_in_steps"]
 
 #: Called with the name of a run, its data beats so far, and all its beats.
 Progress = Callable[[str, int, int], None]
@@ -57,11 +59,25 @@ def measure(
         # All programs exist before the first one is run.
         ready = {name: prepare(name, one, container) for name, one in plans}
         runs = {name: run() for name, run in ready.items()}
-        remains = container.runtime_facts().get("runtime", [])
+        more = _beside(container, engine, config, rows)
     if reordered is not None:
         runs["compressed"] = runs["compressed"].model_copy(update={"reordered": reordered})
-    found = Measurement.of(engine, config.to_mapping(), described, runs, runtime=remains)
+    found = Measurement.of(engine, config.to_mapping(), described, runs, **more)
     return found.to_json()
+
+
+def _beside(
+    container: Container, engine: Engine, config: AcceleratorConfig, rows: int | None
+) -> dict[str, Any]:
+    """What a document says beside its runs: of what the accelerator does not run."""
+    if not runs_in_steps(container, rows):
+        return {"runtime": container.runtime_facts().get("runtime", [])}
+    model = read_steps(container)
+    calls = len(model.graph.times) if engine == "model" else 1
+    return {
+        "sampling": sampling_of(model, calls),
+        "rest": rest_of_host(model, config, calls),
+    }
 
 
 @contextmanager
@@ -88,6 +104,11 @@ def opened(
 def runs_as_network(container: Container, rows: int | None) -> bool:
     """Whether a container's integer graph is run, and not each layer by itself."""
     return rows is None and any(is_integer_tensor(name) for name in container.kept_names)
+
+
+def runs_in_steps(container: Container, rows: int | None) -> bool:
+    """Whether a container's network is run step by step, the host taking part."""
+    return rows is None and has_steps(container)
 
 
 def graph_of(original: Container, container: Container) -> IntegerModel:

@@ -6,17 +6,17 @@ from typing import Any
 
 from hwsim.cycles import predict
 from hwsim.defaults import DEFAULT_MEMORY
-from hwsim.measure.compare import require_prediction
+from hwsim.measure.compare import require_ok, require_prediction
 from hwsim.measure.counts import run_of
 from hwsim.measure.document import Run
-from hwsim.measure.file import Progress, measure
+from hwsim.measure.file import Progress, measure, runs_in_steps
+from hwsim.measure.sampling import Call
 from hwsim.measure.work import Work
 from hwsim.memory import absolute_memory, parse_memory
 from hwsim.program import Program, assemble
-from hwsim.simulator.accelerator import Outcome, Surroundings, run_program
+from hwsim.simulator.accelerator import Surroundings, run_program
 from rtl import AcceleratorConfig
-from rtl.program import RunStatus
-from vq.container import Container, SimulationError
+from vq.container import Container
 
 __all__ = ["simulate"]
 
@@ -38,7 +38,9 @@ def simulate(
     The file's own bytes are the memory, or those of a temporary copy whose streams are re-ordered
     for the instance: ``reordered`` of the compressed run says from and to how many outputs per
     block. A file with an integer graph runs as a whole network on
-    one random input, and every value of the graph is compared with numpy; of any other file, or if
+    one random input, and every value of the graph is compared with numpy. A graph of time steps
+    runs once, at the sampler's first step: every start of the device between two doings of the
+    host, one after another in one memory. Of any other file, or if
     ``rows`` is given, every layer's matrix multiplies that many rows of random activations
     (default 1). Baselines are the same layers once more on the same instance, bus, memory and
     activations: int8 with the same integer weights, int4, int3 and int2 with the decoded weights
@@ -84,11 +86,20 @@ def simulate(
     memory = absolute_memory(memory)  # the simulator runs in a folder of its own
 
     def run(name: str, container: Container, original: Container) -> Callable[[], Run]:
+        if runs_in_steps(original, rows):
+            call = Call.of(container, original, config)
+            around = Surroundings(memory=memory, timeout_cycles=DEFAULT_TIMEOUT_CYCLES)
+            told = progress and _told(progress, name, call.read_bytes // config.bus_bytes)
+            return lambda: call.simulated(config, around, told, check=check)
         work = Work.of(container, original, rows)
         program = assemble(work.steps, container, config)
         return lambda: _run(name, program, work, config, memory, progress, check)
 
     return measure(path, "rtl", run, config=config, memory=memory, rows=rows, methods=methods)
+
+
+def _told(progress: Progress, name: str, beats: int) -> Callable[[int], None]:
+    return lambda done: progress(name, done, beats)
 
 
 def _run(
@@ -118,16 +129,3 @@ def _run(
     if progress is not None:
         progress(name, beats, beats)
     return run_of(program, outcome, config, work.is_in(program, outcome.image))
-
-
-def require_ok(program: Program, outcome: Outcome) -> None:
-    """Require that a run has come to its end without an error.
-
-    Raises
-    ------
-    SimulationError
-        Names the layer and the status.
-    """
-    if outcome.status != RunStatus.OK:
-        failed = program.layers[outcome.failed_layer].step.name
-        raise SimulationError(f"layer {failed!r}: status must be OK, not {outcome.status.name}")

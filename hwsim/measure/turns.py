@@ -13,11 +13,11 @@ from pydantic import Field
 from hwsim.cycles import predict
 from hwsim.defaults import DEFAULT_MEMORY
 from hwsim.measure.checked import Checked, Count, Engine
-from hwsim.measure.compare import require_prediction
+from hwsim.measure.compare import require_ok, require_prediction
 from hwsim.measure.counts import run_of
 from hwsim.measure.document import Accelerator, Memory, Remaining, Reordered, Run
 from hwsim.measure.file import Progress, opened, runs_as_network
-from hwsim.measure.simulate import DEFAULT_TIMEOUT_CYCLES, require_ok
+from hwsim.measure.simulate import DEFAULT_TIMEOUT_CYCLES
 from hwsim.measure.work import Work, steps_of
 from hwsim.memory import absolute_memory, parse_memory
 from hwsim.program import Program, Step, assemble

@@ -16,7 +16,7 @@ records     what the accelerator writes about each descriptor
 """
 
 from hwsim.program.assemble import Program, ProgramLayer, assemble
-from hwsim.program.graph import steps_of_graph
+from hwsim.program.graph import steps_of_graph, steps_of_turns
 from hwsim.program.layers import LayerWork, steps_of_layers, work_of_layers
 from hwsim.program.step import Numbers, Step, Tensor
 
@@ -30,5 +30,6 @@ __all__ = [
     "assemble",
     "steps_of_graph",
     "steps_of_layers",
+    "steps_of_turns",
     "work_of_layers",
 ]

@@ -78,6 +78,11 @@ class Program:
         """Packed descriptors of all layers, 256 bytes each, as they lie at ``address``."""
         return self._tail[-PROGRAM_BYTES * len(self.layers) :]
 
+    @property
+    def end(self) -> int:
+        """Address behind all of it."""
+        return self._end
+
     def image(self) -> bytearray:
         """Memory from address 0: the file, the program, and room for tensors and records.
 

@@ -3,12 +3,15 @@
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from hwsim.program.step import Addition, Numbers, Step, Tensor
 from vq.container import ConfigError, Container, LayerEntry, bulleted
 from vq.integer import IntegerModel, Node
+from vq.integer.golden import Parameters
+from vq.integer.steps import HostNode, StepModel
 
-__all__ = ["steps_of_graph"]
+__all__ = ["steps_of_graph", "steps_of_turns"]
 
 
 def steps_of_graph(model: IntegerModel, container: Container) -> list[Step]:
@@ -22,44 +25,86 @@ def steps_of_graph(model: IntegerModel, container: Container) -> list[Step]:
     ConfigError
         If a node cannot run: all of them are named.
     """
-    lowering = _Lowering(model, container)
-    problems = []
+    lowering = _Lowering(model.graph.nodes, model.parameters, container)
+    _require_runnable(model.graph.nodes)
     for node in model.graph.nodes:
-        problem = lowering.refusal(node)
-        if problem:
-            problems.append(f"node {node.name!r}: {problem}")
-        elif not problems:
-            lowering.add(node)
-    if problems:
-        raise ConfigError(bulleted("accelerator", problems))
+        lowering.add(node)
     return lowering.steps
 
 
+def steps_of_turns(model: StepModel, time: int, container: Container) -> list[list[Step]]:
+    """Steps of every turn of the device in a graph of time steps, with the numbers of one of them.
+
+    Values lie where they are from turn to turn. What the host rounds in between are tensors that
+    no step gives.
+
+    Raises
+    ------
+    ConfigError
+        If a node cannot run: all of them are named.
+    """
+    nodes = model.graph.nodes
+    lowering = _Lowering(nodes, model.parameters(time), container)
+    _require_runnable([node for node in nodes if isinstance(node, Node)])
+    turns = []
+    for turn in model.graph.turns()[1::2]:
+        lowering.steps = []
+        for node in turn:
+            assert isinstance(node, Node)
+            lowering.enter(node)
+            lowering.add(node)
+        turns.append(lowering.steps)
+    return turns
+
+
+def _require_runnable(nodes: Sequence[Node]) -> None:
+    problems = [f"node {node.name!r}: {found}" for node in nodes if (found := _refusal(node))]
+    if problems:
+        raise ConfigError(bulleted("accelerator", problems))
+
+
+def _refusal(node: Node) -> str:
+    """Why a node cannot run, or nothing."""
+    if node.op == "maxpool":
+        return "op must not be maxpool: the accelerator has none"
+    if len(node.shape) > 3 and node.op != "linear":
+        return f"shape must have at most two spatial axes, not {list(node.shape)}"
+    if node.op == "flatten" and math.prod(node.shape) != node.shape[0]:
+        return f"flatten must give one axis, not {list(node.shape)}"
+    return ""
+
+
 class _Lowering:
-    def __init__(self, model: IntegerModel, container: Container) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[Node | HostNode],
+        parameters: Mapping[str, Parameters],
+        container: Container,
+    ) -> None:
         self.steps: list[Step] = []
-        self._model = model
+        self._parameters = parameters
         self._entries: dict[str, LayerEntry] = {e.geometry.name: e for e in container.layers}
         self._values: dict[str, Tensor] = {}
-        self._uses = Counter(name for node in model.graph.nodes for name in node.inputs)
-        self._uses[model.graph.output.name] += 1
-        self._readers = {name: n for n in reversed(model.graph.nodes) for name in n.inputs}
+        self._nodes = {node.name: node for node in nodes}
+        self._uses = Counter(name for node in nodes for name in node.inputs)
+        self._uses[nodes[-1].name] += 1
+        self._readers = {name: n for n in reversed(nodes) for name in n.inputs}
 
-    def refusal(self, node: Node) -> str:
-        """Why a node cannot run, or nothing."""
-        if node.op == "maxpool":
-            return "op must not be maxpool: the accelerator has none"
-        if len(node.shape) > 3 and node.op != "linear":
-            return f"shape must have at most two spatial axes, not {list(node.shape)}"
-        if node.op == "flatten" and math.prod(node.shape) != node.shape[0]:
-            return f"flatten must give one axis, not {list(node.shape)}"
-        return ""
+    def enter(self, node: Node) -> None:
+        """Give what a node reads a place, as the node has it, if nothing has given it."""
+        rows = node.op == "linear" and len(node.shape) > 1
+        if node.op == "add":
+            known = (self._values.get(name) for name in node.inputs)
+            rows = any(one is not None and not one.channels_first for one in known)
+        for name in node.inputs:
+            if name not in self._values:
+                self._values[name] = self._tensor(self._nodes[name], channels_first=not rows)
 
     def add(self, node: Node) -> None:
         """Turn one node into a step, or into another name of a value."""
         getattr(self, f"_{node.op}")(node)
 
-    def _tensor(self, node: Node, *, channels_first: bool) -> Tensor:
+    def _tensor(self, node: Node | HostNode, *, channels_first: bool) -> Tensor:
         shape = node.shape
         if not channels_first:
             return Tensor(node.name, shape[-1], math.prod(shape[:-1]), 1, channels_first=False)
@@ -93,7 +138,7 @@ class _Lowering:
         )
 
     def _weighted(self, node: Node, *, channels_first: bool) -> Step:
-        p = self._model.parameters[node.name]
+        p = self._parameters[node.name]
         numbers = Numbers(p.bias, p.multiplier, p.shift)
         if p.group:
             numbers = dataclasses.replace(
@@ -109,7 +154,7 @@ class _Lowering:
         )
 
     def _global_avgpool(self, node: Node) -> None:
-        p = self._model.parameters[node.name]
+        p = self._parameters[node.name]
         source = self._values[node.inputs[0]]
         numbers = Numbers.same(source.channels, int(p.multiplier[0]), int(p.shift[0]))
         target = self._tensor(node, channels_first=True)
@@ -143,7 +188,7 @@ class _Lowering:
 
     def _add(self, node: Node) -> None:
         """Behind the step of the later operand, if that has no other reader; else behind a copy."""
-        p = self._model.parameters[node.name]
+        p = self._parameters[node.name]
         order = {step.target: i for i, step in enumerate(self.steps)}
         operands = [self._values[name] for name in node.inputs]
         late = max((0, 1), key=lambda i: order.get(operands[i], -1))

@@ -24,7 +24,6 @@ from vq.integer.steps.golden import LayerNumbers, StepModel
 from vq.integer.steps.graph import HostNode, StepGraph
 from vq.integer.steps.store import require_steps_only, store_steps
 from vq.integer.steps.trace import Draft, trace_network, translated
-from vq.integer.store import products_of
 from vq.storage import load
 
 __all__ = ["add_steps", "integerize_steps"]
@@ -317,12 +316,10 @@ def _node(draft: Draft) -> Node | HostNode:
 
 
 def _numbers(draft: Draft, module: fx.GraphModule, container: Container) -> LayerNumbers:
-    products, scale = products_of(container, draft.layer)
-    outputs = len(products.weight)
     bias = module.get_submodule(draft.layer).bias
-    real = np.zeros(outputs, np.float32) if bias is None else _float32(bias)  # type: ignore[arg-type]
-    unit = np.broadcast_to(scale, outputs).astype(np.float32)
-    return LayerNumbers(products, unit, real)
+    outputs = container.geometry(draft.layer).O
+    real = _float32(bias) if isinstance(bias, Tensor) else np.zeros(outputs, np.float32)
+    return LayerNumbers.of(container, draft.layer, real)
 
 
 def _float32(tensor: Tensor) -> NDArray[np.float32]:

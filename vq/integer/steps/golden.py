@@ -1,18 +1,19 @@
 """The golden model of a graph of time steps: integers of the device, float32 of the host."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vq.container import ContainerError
+from vq.container import Container, ContainerError
 from vq.integer.fixed import to_fixed
 from vq.integer.golden import Parameters, apply_node
 from vq.integer.graph import Node
 from vq.integer.numbers import with_numbers
 from vq.integer.steps.graph import HostNode, StepGraph
 from vq.integer.steps.host import HOST
+from vq.integer.store import products_of
 
 __all__ = ["LayerNumbers", "StepModel"]
 
@@ -37,6 +38,12 @@ class LayerNumbers:
     products: Parameters
     unit: F32
     bias: F32
+
+    @classmethod
+    def of(cls, container: Container, layer: str, bias: F32) -> "LayerNumbers":
+        """Those of a container's layer, with the bias that it does not hold."""
+        products, scale = products_of(container, layer)
+        return cls(products, np.broadcast_to(scale, len(bias)).astype(np.float32), bias)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +118,16 @@ class StepModel:
                     f"other: {error}"
                 ) from None
         return found
+
+    def with_weights_of(self, container: Container) -> "StepModel":
+        """The same graph on the weights that another container has for its layers."""
+        layers = {}
+        for node in self.graph.nodes:
+            if isinstance(node, Node) and node.layer:
+                layers[node.name] = LayerNumbers.of(
+                    container, node.layer, self.layers[node.name].bias
+                )
+        return replace(self, layers=layers)
 
     def run(self, inputs: F32, time: int, classes: NDArray[np.integer] | None = None) -> F32:
         """Output [B, ...] at a time step.
