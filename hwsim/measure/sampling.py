@@ -128,6 +128,8 @@ class Call:
                 for want in [outputs[step.target]]
             )
             runs.append(run_of(program, outcome, config, exact))
+        if told is not None:
+            told(self.read_bytes // config.bus_bytes)
         exact = all(run.bit_exact for run in runs)
         return Run.total([(1, run) for run in runs]).model_copy(update={"bit_exact": exact})
 

@@ -189,10 +189,12 @@ class _Network:
         """Drafts, and for each of their values a scale by time step."""
         if not calls:
             raise ConfigError("calibration must hold at least one call, not none")
-        count = sum(node.op == "placeholder" for node in self.module.graph.nodes)
-        if any(len(inputs) != count for inputs in calls):
+        arguments = [node for node in self.module.graph.nodes if node.op == "placeholder"]
+        least = sum(not node.args for node in arguments)  # those without a default
+        if given := {len(inputs) for inputs in calls} - {*range(least, len(arguments) + 1)}:
             raise ConfigError(
-                f"calibration must call the network with {count} arguments, as it takes them"
+                f"calibration must call the network with {least} to {len(arguments)} arguments, "
+                f"not with {given.pop()}"
             )
         with self._at(calls[0]):
             seen = _Run(self.module, lambda node: True).values(calls[0])

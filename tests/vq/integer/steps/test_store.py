@@ -1,0 +1,114 @@
+"""In the container: written, read, and damaged in every way that a reader must see."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+import vq
+from tests.vq.diffusion import STEPS
+from tests.vq.integer.steps.networks import made, stored
+from vq.container import ConfigError, ContainerError, Kept, open_container, write_container
+from vq.integer import read_integer
+from vq.integer.steps import has_steps, read_steps, store_steps
+from vq.integer.store import layer_of
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return stored("unet", tmp_path_factory.mktemp("unet"))[0]
+
+
+def changed(file, out, **tensors):
+    """A copy with other tensors of the graph; None leaves one out, functions change one."""
+    with open_container(file) as container:
+        kept = {name: container.kept(name) for name in container.kept_names}
+        for name, change in tensors.items():
+            name = f"_integer.{name}"
+            if change is None:
+                del kept[name]
+            else:
+                kept[name] = change(kept.get(name))
+        layers = [layer_of(container, entry.geometry.name) for entry in container.layers]
+        write_container(out, layers, kept, container.provenance)
+    return out
+
+
+def test_the_file_holds_model_and_graph(file, tmp_path):
+    with open_container(file) as container:
+        assert has_steps(container)
+        assert {part.kind for part in container.runtime} == {
+            "clock",
+            "timed_rounding",
+            "time_table",
+        }
+        model = read_steps(container)
+        again = tmp_path / "again.vq.safetensors"
+        store_steps(container, model, again)
+    assert again.read_bytes() == file.read_bytes()
+    vq.load(file, into=made("unet"))  # as without a graph
+    assert model.graph.times == STEPS
+
+
+def test_readers_of_other_graphs_refuse_it(file):
+    with open_container(file) as container, pytest.raises(ConfigError, match="remain at run time"):
+        read_integer(container)
+
+
+def test_a_file_without_a_graph_is_told_what_to_do(file, tmp_path):
+    names = [n for n in open_container(file).kept_names if n.startswith("_integer.")]
+    gone = {name.removeprefix("_integer."): None for name in names}
+    path = changed(file, tmp_path / "x.vq.safetensors", **gone)
+    with open_container(path) as container:
+        assert not has_steps(container)
+        with pytest.raises(ContainerError, match="run: signbook integer"):
+            read_steps(container)
+
+
+def floats(change):
+    def apply(kept):
+        values = np.frombuffer(kept.data, "<f4").reshape(kept.shape).copy()
+        change(values)
+        return Kept.from_numpy(values)
+
+    return apply
+
+
+def text(change):
+    def apply(kept):
+        found = json.loads(kept.data)
+        change(found)
+        raw = json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return Kept.from_numpy(np.frombuffer(raw.encode(), np.uint8))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"scales": floats(lambda v: v.__setitem__((0, 3), 0))}, "scales'?: must be positive"),
+        ({"scales": floats(lambda v: v.__setitem__((0, 3), np.nan))}, "must be finite"),
+        ({"scales": floats(lambda v: v.__imul__(np.float32(1)).__setitem__((0, 2), 1e-30))},
+         "scales at time step 900 must fit each other"),
+        ({"scales": lambda kept: Kept("F32", (1,), bytes(4))}, "must be F32"),
+        ({"first.unit": None}, "'_integer.first.unit': must be in the file"),
+        ({"first.more": lambda kept: Kept("F32", (1,), bytes(4))}, "must belong to a node"),
+        ({"graph": text(lambda g: g.update(times=[1, 1]))}, "times must be at least one"),
+        ({"graph": text(lambda g: g.update(version=4))}, "version must be 3, not '4'"),
+    ],
+)  # fmt: skip
+def test_damage_is_seen(file, tmp_path, tensors, message):
+    path = changed(file, tmp_path / "x.vq.safetensors", **tensors)
+    with open_container(path) as container, pytest.raises(ContainerError, match=message):
+        read_steps(container)
+
+
+def test_other_parts_at_run_time_are_refused(file):
+    with open_container(file) as container:
+        part = copy.copy(container.runtime[0])
+        object.__setattr__(part, "kind", "transform")
+        container.runtime = (part,)
+        with pytest.raises(ConfigError, match="nothing but scales and tables of steps"):
+            read_steps(container)
