@@ -50,6 +50,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -64,6 +65,7 @@ from vq.container.rom import roms_of
 from vq.errors import ConfigError
 from vq.inference.device import choose_device
 from vq.integer import IntegerModel, read_integer
+from vq.integer.steps import StepModel, has_steps, read_steps
 from vq.layers import candidates, op_of
 from vq.progress import bar
 
@@ -126,7 +128,35 @@ class IntegerModule(nn.Module):
         return torch.from_numpy(self.model.dequantize(codes)).to(x.device)
 
 
-def load_integer(file: Path, rom: Path | None = None) -> IntegerModule:
+class StepModule(nn.Module):
+    """The golden model of a diffusion network: predicts noise at the steps that it has scales for.
+
+    Attributes
+    ----------
+    shape, classes
+        As samplers ask for them (:class:`signbook.diffusion.sampler.Traits`).
+    """
+
+    def __init__(self, model: StepModel) -> None:
+        super().__init__()
+        self.model = model
+        self.shape = model.graph.nodes[0].shape
+        self.classes = model.graph.classes - 1 if model.graph.classes else None
+
+    def forward(self, x: Tensor, step: Tensor, label: Tensor | None = None) -> Tensor:  # [B, ...]
+        inputs = x.detach().cpu().float().numpy()
+        told = None if label is None else label.detach().cpu().numpy()
+        out = np.empty_like(inputs)
+        times = step.detach().cpu().numpy()
+        for time in np.unique(times):
+            rows = times == time
+            out[rows] = self.model.run(
+                inputs[rows], int(time), None if told is None else told[rows]
+            )
+        return torch.from_numpy(out).to(x.device)
+
+
+def load_integer(file: Path, rom: Path | None = None) -> IntegerModule | StepModule:
     """Read the integer graph of a container as a module.
 
     ``rom`` is the array file of a codebook that the container only names.
@@ -137,6 +167,8 @@ def load_integer(file: Path, rom: Path | None = None) -> IntegerModule:
         If there is none or it is damaged.
     """
     with open_container(file, rom=roms_of(rom)) as container:
+        if has_steps(container):
+            return StepModule(read_steps(container))
         return IntegerModule(read_integer(container))
 
 

@@ -130,7 +130,7 @@ class Call:
             runs.append(run_of(program, outcome, config, exact))
         if told is not None:
             told(self.read_bytes // config.bus_bytes)
-        exact = all(run.bit_exact for run in runs)
+        exact = all(run.bit_exact is True for run in runs)
         return Run.total([(1, run) for run in runs]).model_copy(update={"bit_exact": exact})
 
     def _values(self) -> tuple[dict[Tensor, NDArray[np.int8]], dict[Tensor, NDArray[np.int8]]]:

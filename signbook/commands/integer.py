@@ -14,6 +14,7 @@ from vq.errors import ConfigError
 
 if TYPE_CHECKING:
     from vq.integer import IntegerModel
+    from vq.integer.steps import StepModel
 
 __all__ = ["run"]
 
@@ -21,7 +22,9 @@ __all__ = ["run"]
 def run(
     model: Model,
     file: Annotated[Path, typer.Option(metavar="FILE", help="A *.vq.safetensors file of it.")],
-    data: Annotated[str, typer.Option(help="Calibration data: py:package.module:factory.")],
+    data: Annotated[
+        str | None, typer.Option(help="Calibration data: py:package.module:factory.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write here and leave FILE as it is.")
     ] = None,
@@ -29,6 +32,19 @@ def run(
         str, typer.Option(help="How activation scales are chosen: mse, percentile or max.")
     ] = Defaults("vq.integer.build", "add_integer").choice,
     batches: Annotated[int, typer.Option(min=1, help="Calibration batches to use.")] = 4,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of w4a8-diffusion, instead of --data: steps of the sampler."),
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Of w4a8-diffusion: ddim, dpm++, euler, or its own.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Of w4a8-diffusion: of sampling with classes.")
+    ] = None,
+    images: Annotated[
+        int, typer.Option(min=1, help="Of w4a8-diffusion: images to draw for calibration.")
+    ] = Defaults("vq.integer.steps.build", "add_steps").images,
     rom: Book = None,
     json: Json = None,
 ) -> dict[str, Any]:
@@ -44,6 +60,30 @@ def run(
     own = ("--file", file) if out is None else ("--out", out)
     check_outputs([own, ("--json", json)], [model, data, rom, None if out is None else file])
     architecture = resolve_model(model, pretrained=False)
+    if (steps is None) == (data is None):
+        raise ConfigError(
+            "integer must have either --data, or --steps for a file of w4a8-diffusion, not "
+            f"{'both' if data else 'neither'}"
+        )
+    if steps is not None:
+        from signbook.diffusion.sampler import traits_of
+        from signbook.diffusion.schedulers import sampler_for
+        from vq.calibration.sampling import Noise
+        from vq.integer.steps.build import add_steps
+
+        drawing = sampler_for(architecture, sampler, steps, guidance=guidance)
+        traits = traits_of(architecture)
+        found = add_steps(
+            file, architecture, drawing, Noise(*traits), out=out, choice=choice, images=images,
+            classes=0 if traits.classes is None else traits.classes + 1, rom=roms_of(rom),
+        )  # fmt: skip
+        document = _steps_document(out or file, found)
+        save_json(json, document)
+        print_table(str(out or file), ("name", "op", "on", "shape", "macs"), document["nodes"])
+        return document
+    if sampler is not None or guidance is not None:
+        raise ConfigError("--sampler and --guidance must come with --steps")
+    assert data is not None
     inputs = list(islice(each(resolve_data(data).batches), batches))
     integer = add_integer(file, architecture, inputs, out=out, choice=choice, rom=roms_of(rom))
     document = _document(out or file, integer)
@@ -51,6 +91,33 @@ def run(
     rows = [{**row, "step": f"{row['step']:.4g}"} for row in document["nodes"]]
     print_table(str(out or file), ("name", "op", "shape", "relu", "macs", "step"), rows)
     return document
+
+
+def _steps_document(file: Path, model: "StepModel") -> dict[str, Any]:
+    from vq.integer.graph import Node
+
+    graph = model.graph
+    nodes = []
+    for place, node in enumerate(graph.nodes):
+        layer = model.layers.get(node.name)
+        macs = layer.products.weight[0].size * math.prod(node.shape) if layer else 0
+        on_device = isinstance(node, Node)
+        int8 = on_device or node.op == "quantize"
+        nodes.append({
+            "name": node.name, "op": node.op, "on": "device" if on_device else "host",
+            "inputs": list(node.inputs), "shape": list(node.shape), "macs": macs,
+            "steps": model.scales[:, place].tolist() if int8 else None,
+        })  # fmt: skip
+    return {
+        "schema": "signbook.integer/1",
+        "file": str(file),
+        "choice": graph.choice,
+        "calibration": graph.calibration,
+        "macs": sum(node["macs"] for node in nodes),
+        "times": list(graph.times),
+        "classes": graph.classes,
+        "nodes": nodes,
+    }
 
 
 def _document(file: Path, integer: "IntegerModel") -> dict[str, Any]:

@@ -47,7 +47,9 @@ def test_a_step_is_bit_exact_and_counts_as_the_model_does(path: Path) -> None:
 @pytest.mark.rtl
 def test_codewords_are_loaded_once_in_a_call(tmp_path: Path) -> None:
     """Weights of another kind under the same activations."""
-    recipe = Recipe({"*conv*": SSVQ(d=8, k=16, tile_outputs=SMALL.rows), "*": Int8(tile_outputs=SMALL.rows)})
+    recipe = Recipe(
+        {"*conv*": SSVQ(d=8, k=16, tile_outputs=SMALL.rows), "*": Int8(tile_outputs=SMALL.rows)}
+    )
     path, _ = stored("tiny", tmp_path, recipe=recipe)
     document = simulate(path, config=SMALL, memory=MEMORY, check=True)
     require_run(document["runs"]["compressed"])

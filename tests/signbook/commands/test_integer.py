@@ -63,7 +63,62 @@ def test_integer_then_eval(file, tmp_path):
     assert metrics == {"top1": pytest.approx(torch.cat(hits).float().mean().item())}
 
 
-def test_mistakes_are_one_line(file):
+def network():
+    """The small diffusion network, for the command line."""
+    from tests.vq.integer.steps.networks import made
+
+    return made("dit")
+
+
+NETWORK = "py:tests.signbook.commands.test_integer:network"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A file of the diffusion network with scales for three steps of DDIM."""
+    from signbook.diffusion.sampler import DDIM
+    from tests.vq.integer.steps.networks import rounded
+
+    path = tmp_path_factory.mktemp("steps") / "dit.vq.safetensors"
+    vq.save(rounded("dit", steps=DDIM(3).steps), path)
+    return path
+
+
+def test_a_diffusion_network_gets_its_graph_and_draws_with_it(drawn, tmp_path):
+    out, document = tmp_path / "with.vq.safetensors", tmp_path / "integer.json"
+    done = run(
+        "integer", NETWORK, "--file", drawn, "--steps", "3", "--images", "2", "--out", out,
+        "--json", document,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(document.read_text())
+    assert len(found["times"]) == 3
+    assert found["classes"] == 4
+    for node in found["nodes"]:
+        known = node["op"] in ("linear", "conv", "add")
+        assert node["on"] == ("device" if known else "host")
+        assert (node["steps"] is not None) == (known or node["op"] == "quantize")
+    assert found["macs"] == sum(node["macs"] for node in found["nodes"]) > 0
+    module, real = load_integer(out), vq.load(out, into=network()).eval()
+    x, told = torch.randn(2, *module.shape), torch.tensor([0, 3])
+    times = torch.tensor(found["times"][:2])
+    with torch.no_grad():
+        want, got = real(x, times, told), module(x, times, told)
+    assert (got - want).square().sum() < 0.01 * want.square().sum()
+    assert module.classes == 3
+
+
+def test_mistakes_are_one_line(file, drawn):
+    for arguments, message in (
+        (("integer", SMALL, "--file", file), "must have either --data, or --steps"),
+        (("integer", SMALL, "--file", file, "--data", DATA, "--steps", "3"), "not both"),
+        (
+            ("integer", SMALL, "--file", file, "--data", DATA, "--sampler", "ddim"),
+            "must come with --steps",
+        ),
+        (("integer", NETWORK, "--file", drawn, "--steps", "4"), "must be one that was calibrated"),
+    ):
+        assert message in refused(*arguments)
     for arguments, message in (
         (("eval", SMALL, "--data", DATA, "--integer"), "--integer must come with --file"),
         (

@@ -44,6 +44,7 @@ def add_steps(
     images: int = 4,
     classes: int = 0,
     seed: int = 0,
+    rom: Mapping[str, NDArray[np.int8]] | None = None,
     progress: bool = True,
 ) -> StepModel:
     """Give a container of a diffusion network its integer graph of time steps.
@@ -69,6 +70,8 @@ def add_steps(
         That the network is told of, 0 if none; tables have a row for each.
     seed : int
         Of noise.
+    rom : mapping of ``rom:<sha256>`` to [k, d] int8, optional
+        Fixed codebooks that the file only names.
     progress : bool
         Show a progress bar when standard error is a terminal.
 
@@ -84,8 +87,8 @@ def add_steps(
     """
     if images < 1:
         raise ConfigError(f"images must be at least 1, not {images}")
-    network = load(path, into=copy.deepcopy(bare(model)), progress=progress).eval()
-    with open_container(path) as container:
+    network = load(path, into=copy.deepcopy(bare(model)), rom=rom, progress=progress).eval()
+    with open_container(path, rom=rom) as container:
         start = draw(images, torch.Generator().manual_seed(seed))
         visits = course(sampler, network, *start)
         found = integerize_steps(network, container, visits, choice=choice, classes=classes)
