@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hwsim.cycles import predict
 from hwsim.measure.compare import require_ok, require_prediction
 from hwsim.measure.counts import run_of
-from hwsim.measure.document import Rest, Run, Sampling
+from hwsim.measure.document import Rest, RestLayer, Run, Sampling
 from hwsim.memory import parse_memory
 from hwsim.program import Program, Step, Tensor, assemble, steps_of_turns
 from hwsim.program.memory import Space
@@ -121,11 +121,8 @@ class Call:
                 predicted = predict(config, program, memory, holds_book=holds)
                 require_prediction(program, outcome, predicted, memory)
             exact = all(
-                np.array_equal(
-                    program.places[step.target].read(outcome.image).reshape(want.shape), want
-                )
+                _holds(program, outcome.image, step.target, outputs[step.target])
                 for step in _steps(program)
-                for want in [outputs[step.target]]
             )
             runs.append(run_of(program, outcome, config, exact))
         if told is not None:
@@ -150,6 +147,11 @@ class Call:
 def _steps(program: Program) -> Iterator[Step]:
     """Each step once, whatever strips it has."""
     return iter(dict.fromkeys(layer.step for layer in program.layers))
+
+
+def _holds(program: Program, image: bytearray, tensor: Tensor, want: NDArray[np.int8]) -> bool:
+    """Whether a value is in memory, bit for bit."""
+    return np.array_equal(program.places[tensor].read(image).reshape(want.shape), want)
 
 
 def _loaded(program: Program) -> Span | None:
@@ -189,9 +191,14 @@ def rest_of_host(model: StepModel, config: AcceleratorConfig, calls: int) -> Res
             q, k, v = (known[name].shape for name in node.inputs)
             macs = q[0] * q[1] * k[1] * (q[2] + v[2])
             cycles = -(-macs // (config.rows * config.columns))
-        layers.append({
-            "name": node.name, "op": node.op, "macs": calls * macs,
-            "elements": calls * elements, "cycles": calls * cycles,
-        })  # fmt: skip
-    sums = {key: sum(layer[key] for layer in layers) for key in ("macs", "elements", "cycles")}
-    return Rest.model_validate({"layers": layers, **sums, "assumed": ASSUMED})
+        layers.append(RestLayer(
+            name=node.name, op=node.op, macs=calls * macs, elements=calls * elements,
+            cycles=calls * cycles,
+        ))  # fmt: skip
+    return Rest(
+        layers=layers,
+        macs=sum(layer.macs for layer in layers),
+        elements=sum(layer.elements for layer in layers),
+        cycles=sum(layer.cycles for layer in layers),
+        assumed=ASSUMED,
+    )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vq.container import (
+    ConfigError,
     Container,
     ContainerError,
     FilePlan,
@@ -21,6 +22,7 @@ from vq.container import (
     write_container,
 )
 from vq.container.constants import INTEGER_PREFIX
+from vq.container.header import parse_json
 from vq.container.order import from_matrix, to_stream
 from vq.integer.fixed import ACCUMULATOR_MAX, MULTIPLIER_MAX, SHIFT_MAX
 from vq.integer.golden import IntegerModel, Parameters, reach
@@ -28,20 +30,33 @@ from vq.integer.graph import Graph, Node
 from vq.integer.groups import GROUP_SHIFT_MAX, partial_reach, to_groups
 
 __all__ = [
-    "GRAPH", "PREFIX", "SCALES", "array_of", "check_parameters", "group_fields",
+    "GRAPH", "PREFIX", "SCALES", "STEPS_VERSION", "array_of", "check_parameters", "group_fields",
     "is_integer_tensor", "layer_of", "products_of", "read_integer", "reals_of", "run",
-    "store_integer", "weight_of_layer",
+    "store_integer", "version_of", "weight_of_layer",
 ]  # fmt: skip
 
 PREFIX = INTEGER_PREFIX
 GRAPH = PREFIX + "graph"
 SCALES = PREFIX + "scales"
+#: Version of graphs of time steps (:mod:`vq.integer.steps`).
+STEPS_VERSION = 3
 _DTYPES = {"U8": "|u1", "I16": "<i2", "I32": "<i4", "F32": "<f4"}
 
 
 def is_integer_tensor(name: str) -> bool:
     """Whether a kept tensor belongs to the integer graph and not to the model."""
     return name.startswith(PREFIX)
+
+
+def version_of(container: Container) -> object:
+    """What a file's integer graph says its version is; None if it has none, or a damaged one."""
+    if GRAPH not in container.kept_names:
+        return None
+    try:
+        found = parse_json(container.kept(GRAPH).data, "integer graph")
+    except ContainerError:
+        return None  # whoever reads the graph will say what is wrong
+    return found.get("version") if isinstance(found, dict) else None
 
 
 def read_integer(container: Container) -> IntegerModel:
@@ -55,8 +70,13 @@ def read_integer(container: Container) -> IntegerModel:
     ContainerError
         If there is none, or anything about it is wrong.
     ConfigError
-        If parts of the model remain at run time.
+        If parts of the model remain at run time, or the graph is one of time steps.
     """
+    if version_of(container) == STEPS_VERSION:
+        raise ConfigError(
+            f"{container.path}: integer graph must be of a network that is called once, not of "
+            "time steps; signbook simulate, estimate and eval --integer take those"
+        )
     container.require_plain("an integer graph")
     if GRAPH not in container.kept_names:
         raise ContainerError(

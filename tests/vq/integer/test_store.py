@@ -15,7 +15,7 @@ from tests.vq.container.samples import KEPT, one_of_each
 from tests.vq.integer.models import GROUPED, SHAPES, Small, inputs, stored
 from vq.container import ContainerError, Kept, open_container, write_container
 from vq.integer import IntegerModel, add_integer, read_integer, store_integer
-from vq.integer.store import _layer
+from vq.integer.store import layer_of
 
 
 def small(folder: Path) -> tuple[Path, torch.nn.Module, IntegerModel]:
@@ -32,7 +32,7 @@ def rewrite(path: Path, folder: Path, change) -> Path:
     with open_container(path) as file:
         kept = {name: file.kept(name) for name in file.kept_names}
         change(kept)
-        layers = [_layer(file, entry.geometry.name) for entry in file.layers]
+        layers = [layer_of(file, entry.geometry.name) for entry in file.layers]
         out = folder / "changed.vq.safetensors"
         write_container(out, layers, kept, file.provenance)
     return out
@@ -81,7 +81,7 @@ def test_every_kind_of_layer_is_copied_as_it_is(tmp_path):
     write_container(path, [s.layer for s in one_of_each()], KEPT)
     assert rewrite(path, tmp_path, lambda kept: None).read_bytes() == path.read_bytes()
     with open_container(make.FILE) as file:  # with a codebook in ROM
-        layers = [_layer(file, entry.geometry.name) for entry in file.layers]
+        layers = [layer_of(file, entry.geometry.name) for entry in file.layers]
         kept = {name: file.kept(name) for name in file.kept_names}
         write_container(path, layers, kept, file.provenance)
     assert path.read_bytes() == make.FILE.read_bytes()
@@ -136,7 +136,7 @@ HOSTILE = {
     "dtype": (lambda k: k.update({GRAPH: Kept("I8", (2,), b"{}")}), "must be U8"),
     "float": (field("x", "shape", [2.0, 9, 7]), "must hold no number like"),
     "version": (edited(lambda f, n: f.update(version=2)), "must be 1, because no layer has groups"),
-    "other version": (edited(lambda f, n: f.update(version=3)), "must be 1 or 2, not '3'"),
+    "other version": (edited(lambda f, n: f.update(version=4)), "must be 1 or 2, not '4'"),
     "no version": (edited(lambda f, n: f.update(version=True)), "must be 1 or 2, not 'True'"),
     "choice": (edited(lambda f, n: f.update(choice="best")), "choice must be one of max"),
     "calibration": (edited(lambda f, n: f.update(calibration="")), "must be a sha256"),

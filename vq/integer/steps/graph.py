@@ -9,11 +9,10 @@ from vq.container import ContainerError, Geometry
 from vq.container.header import canonical_json, is_sha256, parse_json
 from vq.integer.graph import CHOICES, NODES_MAX, Node, check_node, read_node, require
 from vq.integer.steps.host import HOST, Shape
+from vq.integer.store import STEPS_VERSION
 
-__all__ = ["DEVICE", "VERSION", "HostNode", "StepGraph"]
+__all__ = ["DEVICE", "HostNode", "StepGraph"]
 
-#: Version of graphs of time steps.
-VERSION = 3
 #: Operations of the device, int8 to int8.
 DEVICE = ("linear", "conv", "add")
 #: Those of the host that are no function of numbers alone, and the number of their inputs.
@@ -76,7 +75,7 @@ class StepGraph:
 
     def to_json(self) -> str:
         """Canonical JSON; equal graphs have equal texts."""
-        return canonical_json({**asdict(self), "version": VERSION})
+        return canonical_json({**asdict(self), "version": STEPS_VERSION})
 
     @classmethod
     def from_json(cls, text: str | bytes, layers: Mapping[str, Geometry]) -> "StepGraph":
@@ -92,10 +91,10 @@ class StepGraph:
             raise ContainerError(
                 f"integer graph of time steps must have exactly {', '.join(sorted(_GRAPH))}"
             )
-        if type(found["version"]) is not int or found["version"] != VERSION:
+        if type(found["version"]) is not int or found["version"] != STEPS_VERSION:
             given = str(found["version"])[:40]
             raise ContainerError(
-                f"integer graph of time steps: version must be {VERSION}, not {given!r}"
+                f"integer graph of time steps: version must be {STEPS_VERSION}, not {given!r}"
             )
         rows, times, classes = found["nodes"], found["times"], found["classes"]
         if not isinstance(rows, list):

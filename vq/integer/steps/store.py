@@ -7,23 +7,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vq.container import ConfigError, Container, ContainerError, FilePlan, Kept, write_container
-from vq.container.header import parse_json
 from vq.integer.fixed import ACCUMULATOR_MAX
 from vq.integer.golden import Parameters, reach
 from vq.integer.graph import Node
 from vq.integer.groups import partial_reach
 from vq.integer.steps.golden import LayerNumbers, StepModel
-from vq.integer.steps.graph import VERSION, HostNode, StepGraph
+from vq.integer.steps.graph import HostNode, StepGraph
 from vq.integer.store import (
     GRAPH,
     PREFIX,
     SCALES,
+    STEPS_VERSION,
     array_of,
     check_parameters,
     group_fields,
     is_integer_tensor,
     layer_of,
     reals_of,
+    version_of,
     weight_of_layer,
 )
 
@@ -35,10 +36,7 @@ _TAKEN_IN = ("clock", "timed_rounding", "time_table")
 
 def has_steps(container: Container) -> bool:
     """Whether a file holds an integer graph of time steps."""
-    if GRAPH not in container.kept_names:
-        return False
-    found = parse_json(container.kept(GRAPH).data, "integer graph")
-    return isinstance(found, dict) and found.get("version") == VERSION
+    return version_of(container) == STEPS_VERSION
 
 
 def require_steps_only(container: Container) -> None:

@@ -52,7 +52,7 @@ def test_the_file_holds_model_and_graph(file, tmp_path):
 
 
 def test_readers_of_other_graphs_refuse_it(file):
-    with open_container(file) as container, pytest.raises(ConfigError, match="remain at run time"):
+    with open_container(file) as container, pytest.raises(ConfigError, match="not of time steps"):
         read_integer(container)
 
 
