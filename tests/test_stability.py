@@ -13,7 +13,7 @@ import vq
 from signbook.report import render_report
 from signbook.reporting.documents import read_document
 from tests.golden import release
-from tests.golden.make import write_remaining, write_timed
+from tests.golden.make import write_remaining, write_timed, write_turns
 from tests.golden.models import every_method, network
 from vq.activations.runtime import runtime_tensors
 from vq.container import open_container
@@ -39,7 +39,7 @@ def skeleton(facts):
     """A model that a container of a release fits."""
     if "outputs" in facts:
         return network()
-    if "parts" not in facts:
+    if "parts" not in facts and "calls" not in facts:
         return every_method()
     linears = {name: nn.Linear(8, 4, bias=False) for name in facts["weights"]}
     others = ("attention", "project", "modulate", "time")
@@ -69,14 +69,16 @@ def test_containers_of_releases_are_read_to_the_bit(version, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "write", "tensors"), [("parts", write_remaining, 10), ("steps", write_timed, 8)]
+    ("name", "write", "tensors"),
+    [("parts", write_remaining, 10), ("steps", write_timed, 8), ("turns", write_turns, 0)],
 )
-def test_the_next_release_has_what_remains_at_run_time(name, write, tensors, tmp_path):
+def test_the_next_release_has_what_it_can_have_first(name, write, tensors, tmp_path):
     assert release.files_of(VERSION) == [*release.FILES]
     path = tmp_path / f"{name}.vq.safetensors"
     write(path, TOOL)
     facts = release.facts_of(path)
-    assert len(facts["parts"]) == tensors
+    assert len(facts.get("parts", {})) == tensors
+    assert len(facts.get("calls", {})) == (4 if name == "turns" else 0)
     read_to_the_bit(path, VERSION, facts)
 
 

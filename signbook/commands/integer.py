@@ -106,6 +106,7 @@ def _steps_document(file: Path, model: "StepModel") -> dict[str, Any]:
         nodes.append({
             "name": node.name, "op": node.op, "on": "device" if on_device else "host",
             "inputs": list(node.inputs), "shape": list(node.shape), "macs": macs,
+            "relu": False, "step": float(model.scales[0, place]),
             "steps": model.scales[:, place].tolist() if int8 else None,
         })  # fmt: skip
     return {

@@ -104,6 +104,11 @@ def summary_rows(document: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if document.get("rest"):
         rows.append(("the rest is assumed", document["rest"]["assumed"]))
+    if found := document.get("sampling"):
+        rows.append(("calls of the network", f"{found['calls']:,}"))
+        rows.append(("programs in each", f"{found['turns']:,}"))
+        crossing = (f"{found[f'bytes_{way}_device']:,} {way}" for way in ("to", "from"))
+        rows.append(("bytes between host and device", ", ".join(crossing)))
     if document.get("workload"):
         known = "trained" if document["workload"]["trained"] else "shapes alone, not trained"
         rows.append(("weights", known))

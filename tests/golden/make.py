@@ -5,17 +5,21 @@ Every value comes from SHAKE-256 of a label, so no library's random numbers can 
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vq.container import Kept, Layer, Provenance, open_container, write_container
+from vq.container import Container, Kept, Layer, Provenance, open_container, write_container
 from vq.container.runtime import PARTS, RuntimePart, describe, tensor_name
+from vq.integer import Node
+from vq.integer.steps import HostNode, LayerNumbers, StepGraph, StepModel, store_steps
 
 HERE = Path(__file__).parent
 FILE = HERE / "every_method.vq.safetensors"
 WEIGHTS = HERE / "every_method.npz"
 REMAINING = HERE / "every_part.vq.safetensors"
 TIMED = HERE / "every_step.vq.safetensors"
+TURNS = HERE / "every_turn.vq.safetensors"
 
 
 def noise(label: str, shape: tuple[int, ...], below: int) -> np.ndarray:
@@ -176,9 +180,54 @@ def write_timed(path: Path, tool: str = "golden 2") -> None:
     write_container(path, linears(), timed()[1], Provenance(tool))
 
 
+def turns(container: Container) -> StepModel:
+    """A graph of time steps of layers on both sides of a host that only does what is exact."""
+
+    def host(name: str, op: str, *inputs: str, shape: int = 8, **settings: Any) -> HostNode:
+        return HostNode(name, op, inputs, (shape,), settings)
+
+    def linear(name: str, source: str) -> Node:
+        return Node(name, "linear", (source,), (4,), name)
+
+    nodes = (
+        host("x", "input"),
+        host("x.rounded", "quantize", "x"),
+        linear("q", "x.rounded"),
+        linear("head", "x.rounded"),
+        Node("both", "add", ("q", "head"), (4,)),
+        host("when", "table", shape=4, steps=True, classes=True),
+        host("moved", "product", "both", "when", shape=4),
+        host("wide", "concat", "moved", "both", axis=0),
+        host("wide.rounded", "quantize", "wide"),
+        linear("k", "wide.rounded"),
+        host("half", "table", shape=4, steps=False, classes=False),
+        host("out", "product", "k", "half", shape=4),
+    )
+    graph = StepGraph(nodes, (900, 600, 300, 50), 2, "mse", hashlib.sha256(b"golden").hexdigest())
+    names = ("q", "head", "k")
+    layers = {n: LayerNumbers.of(container, n, scale(n + "bias", 4)) for n in names}
+    tensors = {
+        "when": {"rows": scale("when", 4 * 2 * 4).reshape(4, 2, 4) * np.float32(64)},
+        "half": {"rows": np.full((1, 1, 4), 0.5, np.float32)},
+    }
+    scales = scale("scales", 4 * len(nodes)).reshape(4, len(nodes)) * np.float32(8)
+    return StepModel(graph, layers, tensors, scales)
+
+
+def write_turns(path: Path, tool: str = "golden 2") -> None:
+    head = Layer.grouped(
+        "head", method="int4", group=8, codes=noise("int4", (4, 8), 16).astype(np.uint8),
+        group_scales=(noise("int4s", (4, 1), 999) / 4096).astype(np.float16), group_zeros=None,
+    )  # fmt: skip
+    write_container(path, [*linears(), head], {}, Provenance(tool))
+    with open_container(path) as container:
+        store_steps(container, turns(container), path)
+
+
 def main() -> None:
     write_remaining(REMAINING)
     write_timed(TIMED)
+    write_turns(TURNS)
     write(FILE)
     with open_container(FILE, rom=rom()) as file:
         file.verify()

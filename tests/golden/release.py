@@ -14,10 +14,11 @@ import numpy as np
 import vq
 from hwsim import estimate
 from hwsim.sweep import Space, sweep
-from tests.golden.make import noise, write_remaining, write_timed
+from tests.golden.make import noise, write_remaining, write_timed, write_turns
 from tests.golden.models import RECIPE, every_method, network, pictures
 from vq.container import Container, open_container
 from vq.integer import add_integer, read_integer
+from vq.integer.steps import has_steps, read_steps
 from vq.version import TOOL, VERSION
 
 RELEASES = Path(__file__).parent / "releases"
@@ -27,6 +28,7 @@ FILES = {
     "integer.vq.safetensors": "0.1.0",
     "parts.vq.safetensors": "0.2.0",
     "steps.vq.safetensors": "0.2.0",
+    "turns.vq.safetensors": "0.2.0",
 }
 DOCUMENTS = ("estimate.json", "sweep.json")
 _INTEGER = """\
@@ -61,6 +63,14 @@ def outputs(container: Container) -> str:
     return digest(np.ascontiguousarray(read_integer(container).run(codes)).tobytes())
 
 
+def calls(container: Container) -> dict[str, str]:
+    """Digest of what a graph of time steps gives at every step for inputs of a label."""
+    model = read_steps(container)
+    x = (noise("release", (4, *model.graph.nodes[0].shape), 256) / 64 - 2).astype(np.float32)
+    classes = noise("classes", (4,), model.graph.classes)
+    return {str(t): digest(model.run(x, t, classes).tobytes()) for t in model.graph.times}
+
+
 def parts(container: Container) -> dict[str, str]:
     """Digest of every tensor of what remains at run time."""
     names = [name for name in container.kept_names if not container.is_own(name)]
@@ -73,6 +83,8 @@ def facts_of(path: Path) -> dict[str, Any]:
         facts: dict[str, Any] = {"weights": weights(container)}
         if path.name.startswith("integer"):
             facts["outputs"] = outputs(container)
+        if has_steps(container):
+            facts["calls"] = calls(container)
         if path.name.startswith(("parts", "steps")):
             facts["parts"] = parts(container)
     return facts
@@ -81,7 +93,7 @@ def facts_of(path: Path) -> dict[str, Any]:
 def main() -> None:
     folder = RELEASES / VERSION
     folder.mkdir(parents=True)  # a release that is there is there for good
-    every, integer, remaining, timed = paths = [folder / name for name in FILES]
+    every, integer, remaining, timed, turns = paths = [folder / name for name in FILES]
     model = every_method()
     vq.compress_(model, vq.Recipe.from_yaml(RECIPE), progress=False)
     vq.save(model, every)
@@ -91,6 +103,7 @@ def main() -> None:
     add_integer(integer, network(), pictures().batches)
     write_remaining(remaining, TOOL)
     write_timed(timed, TOOL)
+    write_turns(turns, TOOL)
     facts = {path.name: facts_of(path) for path in paths}
     _write(folder / "facts.json", facts)
     measured = estimate(integer, rows=2, methods=["int8", "int4"], memory="ddr4-2400")

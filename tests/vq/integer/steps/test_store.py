@@ -7,12 +7,21 @@ import numpy as np
 import pytest
 
 import vq
+from tests.golden import make, release
 from tests.vq.diffusion import STEPS
 from tests.vq.integer.steps.networks import made, stored
 from vq.container import ConfigError, ContainerError, Kept, open_container, write_container
 from vq.integer import read_integer
 from vq.integer.steps import has_steps, read_steps, store_steps
 from vq.integer.store import layer_of
+
+#: What the golden file gives at each of its steps.
+CALLS = {
+    "900": "508827670077f629742559f105c9f6317edd6c683dca1c6cf78b0ae9e621ea4b",
+    "600": "b67b9a06f0fe893642f7a56e5122a1bb51461b9fe9025aeff2fe7ff59558c4dc",
+    "300": "6b9bc06940c914fe06a8d31aaeb4a88f6b60d4d1f86cd86f2cee2be453ab601b",
+    "50": "7c9e3612e4e5f7d50127052cc9ae3920678109b469cb6a6f805f2db5d297973c",
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +58,16 @@ def test_the_file_holds_model_and_graph(file, tmp_path):
     assert again.read_bytes() == file.read_bytes()
     vq.load(file, into=made("unet"))  # as without a graph
     assert model.graph.times == STEPS
+
+
+def test_the_golden_file_is_written_and_read_as_ever(tmp_path):
+    path = tmp_path / "turns.vq.safetensors"
+    make.write_turns(path)
+    assert path.read_bytes() == make.TURNS.read_bytes()
+    with open_container(make.TURNS) as container:
+        container.verify()
+        assert container.layout == "vqstream/1"
+        assert release.calls(container) == CALLS
 
 
 def test_readers_of_other_graphs_refuse_it(file):
