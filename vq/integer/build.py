@@ -196,11 +196,12 @@ def _weighted(
     products, scale = products_of(container, draft.layer)
     gain, bias = _affine(model.get_submodule(draft.layer), draft.norm, len(products.weight))
     unit = step_in * scale * gain
-    if (reach(products) >= ACCUMULATOR_MAX).any():
+    most = reach(products)
+    if (most >= ACCUMULATOR_MAX).any():
         raise ConfigError(
             f"layer {draft.layer!r}: accumulator must fit int32; it has too many inputs"
         )
-    return with_numbers(products, unit, bias, step_out)
+    return with_numbers(products, most, unit, bias, step_out)
 
 
 def _affine(module: nn.Module, norm: nn.Module | None, outputs: int) -> tuple[F64, F64]:

@@ -6,14 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vq.integer.fixed import ACCUMULATOR_MAX, to_fixed
-from vq.integer.golden import Parameters, reach
+from vq.integer.golden import Parameters
 
 __all__ = ["with_numbers"]
 
 F64 = NDArray[np.float64]
 
 
-def with_numbers(products: Parameters, unit: F64, bias: F64, step: float) -> Parameters:
+def with_numbers(
+    products: Parameters, most: NDArray[np.int64], unit: F64, bias: F64, step: float
+) -> Parameters:
     """Weights with multipliers, shifts and biases.
 
     The real output is ``unit * accumulator + bias``. Where a norm all but silences an output,
@@ -23,7 +25,9 @@ def with_numbers(products: Parameters, unit: F64, bias: F64, step: float) -> Par
     Parameters
     ----------
     products : Parameters
-        Weights, and the scales of their groups; every output's sum of products is within int32.
+        Weights, and the scales of their groups.
+    most : [O] int64
+        What sums of products can reach (:func:`vq.integer.golden.reach`): less than int32 can hold.
     unit : [O] float64
         What one step of the accumulator is worth.
     bias : [O] float64
@@ -36,11 +40,12 @@ def with_numbers(products: Parameters, unit: F64, bias: F64, step: float) -> Par
     ValueError
         If a step of the accumulator is too much of a step of the output for a multiplier.
     """
-    room = ACCUMULATOR_MAX - reach(products)
+    room = ACCUMULATOR_MAX - most
     # Beyond this the output saturates whatever the accumulator is; room stays for the products.
     floor = np.minimum(np.abs(bias), 512 * step) / room
     sign = np.where(unit < 0, -1.0, 1.0)
     unit = sign * np.maximum(np.abs(unit), np.maximum(floor, 1e-300))
-    steps = np.clip(np.rint(bias / unit), -room, room)
+    with np.errstate(over="ignore"):  # a bias that is too large is cut off
+        steps = np.clip(np.rint(bias / unit), -room, room)
     multiplier, shift = to_fixed(unit / step)
     return replace(products, multiplier=multiplier, shift=shift, bias=steps.astype(np.int32))

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vq.container import Container, ContainerError
 from vq.integer.fixed import to_fixed
-from vq.integer.golden import Parameters, apply_node
+from vq.integer.golden import Parameters, apply_node, reach
 from vq.integer.graph import Node
 from vq.integer.numbers import with_numbers
 from vq.integer.steps.graph import HostNode, StepGraph
@@ -38,6 +39,11 @@ class LayerNumbers:
     products: Parameters
     unit: F32
     bias: F32
+
+    @cached_property
+    def most(self) -> NDArray[np.int64]:
+        """What sums of products can reach, [O]."""
+        return reach(self.products)
 
     @classmethod
     def of(cls, container: Container, layer: str, bias: F32) -> "LayerNumbers":
@@ -111,7 +117,9 @@ class StepModel:
                     layer = self.layers[node.name]
                     unit = given[0] * layer.unit.astype(np.float64)
                     bias = layer.bias.astype(np.float64)
-                    found[node.name] = with_numbers(layer.products, unit, bias, scale[node.name])
+                    found[node.name] = with_numbers(
+                        layer.products, layer.most, unit, bias, scale[node.name]
+                    )
             except ValueError as error:
                 raise ContainerError(
                     f"integer graph: node {node.name!r}: scales at time step {time} must fit each "
