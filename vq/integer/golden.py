@@ -18,11 +18,12 @@ from vq.integer import groups
 from vq.integer.fixed import requantize
 from vq.integer.graph import Graph, Node
 
-__all__ = ["IntegerModel", "Parameters", "apply_node", "reach"]
+__all__ = ["IMAGES_AT_A_TIME", "IntegerModel", "Parameters", "apply_node", "reach"]
 
 I8 = NDArray[np.int8]
 _FLOAT32_EXACT = 2**24
-_IMAGES_AT_A_TIME = 16
+#: As many columns of convolutions are in memory at once.
+IMAGES_AT_A_TIME = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +104,12 @@ class IntegerModel:
     def run(self, inputs: I8) -> I8:
         """Outputs ``[B, *shape]`` int8 for int8 inputs ``[B, *shape]``."""
         self._check_input(inputs)
-        parts = [
-            inputs[i : i + _IMAGES_AT_A_TIME] for i in range(0, len(inputs), _IMAGES_AT_A_TIME)
-        ]
+        parts = [inputs[i : i + IMAGES_AT_A_TIME] for i in range(0, len(inputs), IMAGES_AT_A_TIME)]
         out = np.empty((len(inputs), *self.graph.output.shape), np.int8)
         for i, part in enumerate(parts):
             for _, value in self._steps(part):
                 last = value
-            out[i * _IMAGES_AT_A_TIME : i * _IMAGES_AT_A_TIME + len(part)] = last
+            out[i * IMAGES_AT_A_TIME : i * IMAGES_AT_A_TIME + len(part)] = last
         return out
 
     def trace(self, inputs: I8) -> dict[str, I8]:

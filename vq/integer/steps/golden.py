@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vq.container import Container, ContainerError
 from vq.integer.fixed import to_fixed
-from vq.integer.golden import Parameters, apply_node, reach
+from vq.integer.golden import IMAGES_AT_A_TIME, Parameters, apply_node, reach
 from vq.integer.graph import Node
 from vq.integer.numbers import with_numbers
 from vq.integer.steps.graph import HostNode, StepGraph
@@ -153,8 +153,14 @@ class StepModel:
             If the step has no scales, inputs are of another shape or not finite, or classes are
             missing, too many or unknown.
         """
-        trace = self.trace(inputs, time, classes)
-        return _real(self.graph.nodes[-1].name, trace, self.scales_at(time))
+        self._check(inputs, classes)
+        scales, last = self.scales_at(time), self.graph.nodes[-1]
+        out = np.empty((len(inputs), *last.shape), np.float32)
+        for start in range(0, len(inputs), IMAGES_AT_A_TIME):
+            part = slice(start, start + IMAGES_AT_A_TIME)
+            told = None if classes is None else classes[part]
+            out[part] = _real(last.name, self.trace(inputs[part], time, told), scales)
+        return out
 
     def trace(
         self, inputs: F32, time: int, classes: NDArray[np.integer] | None = None

@@ -111,6 +111,17 @@ def test_steps_have_numbers_of_their_own(file):
     assert all(first[n].weight is last[n].weight for n in first if first[n].weight.size)
 
 
+def test_many_images_are_as_each_of_them(file):
+    with open_container(file) as container:
+        model = read_steps(container)
+    x = np.random.default_rng(1).standard_normal((35, 1, 8, 8), np.float32)
+    told = np.arange(35) % 4
+    together = model.run(x, 300, told)
+    for i in (0, 17, 34):
+        alone = model.run(x[i : i + 1], 300, told[i : i + 1])
+        assert np.allclose(together[i], alone[0], atol=1e-5)
+
+
 def test_what_cannot_be_asked_is_refused(file):
     with open_container(file) as container:
         model = read_steps(container)
