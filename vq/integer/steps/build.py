@@ -139,6 +139,7 @@ def integerize_steps(
     network = _Network(module, clock)
     calls = [tuple(inputs) for inputs in visits]
     drafts, measured = network.measured(calls, list(scales), choice)
+    _share(drafts, container)
     own = _scales(drafts, scales, measured, len(clock.times))
     graph = StepGraph(
         tuple(map(_node, drafts)), tuple(clock.times.tolist()), classes, choice, fingerprint(calls)
@@ -311,6 +312,17 @@ def _scales(
             assert value is not None
             found[:, place] = measured[value]
     return found
+
+
+def _share(drafts: Sequence[Draft], container: Container) -> None:
+    """Let norms read the model's own tensors where the file has them as they are needed."""
+    for draft in drafts:
+        if not draft.settings.get("affine") or draft.value is None:
+            continue
+        names = {f: f"{draft.value.target}.{f}" for f in ("weight", "bias")}
+        shapes = {f: ("F32", tuple(draft.tensors[f].shape)) for f in names}
+        if all(container.kept_shapes.get(name) == shapes[f] for f, name in names.items()):
+            draft.settings["module"] = str(draft.value.target)
 
 
 def _node(draft: Draft) -> Node | HostNode:

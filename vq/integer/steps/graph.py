@@ -11,7 +11,7 @@ from vq.integer.graph import CHOICES, NODES_MAX, Node, check_node, read_node, re
 from vq.integer.steps.host import HOST, Shape
 from vq.integer.store import STEPS_VERSION
 
-__all__ = ["DEVICE", "HostNode", "StepGraph"]
+__all__ = ["DEVICE", "HostNode", "StepGraph", "gives_int8", "shared"]
 
 #: Operations of the device, int8 to int8.
 DEVICE = ("linear", "conv", "add")
@@ -158,6 +158,8 @@ class StepGraph:
         require(node, many, "inputs", f"{'some' if arity is None else arity}", list(node.inputs))
         told = node.op != "table" or not node.settings["classes"] or self.classes > 0
         require(node, told, "settings", "of no classes, as the graph has none", True)
+        plain = node.settings.get("affine", True) or not node.settings["module"]
+        require(node, plain, "settings", "without a module where not affine", dict(node.settings))
         small = len(node.shape) > 0 and min(node.shape) > 0 and math.prod(node.shape) <= 2**28
         require(node, small, "shape", f"1 to {2**28} elements", list(node.shape))
         if op is None:
@@ -170,7 +172,7 @@ class StepGraph:
         require(node, node.shape == want, "shape", str(list(want)), list(node.shape))
 
     def tensors(self, node: HostNode) -> dict[str, Shape]:
-        """What a node of the host has in the file, with shapes."""
+        """What a node of the host reads from the file, with shapes; see :func:`shared`."""
         if node.op == "table":
             steps = len(self.times) if node.settings["steps"] else 1
             classes = self.classes if node.settings["classes"] else 1
@@ -200,6 +202,12 @@ class StepGraph:
             found.append(turn)
             waiting = left
         return found
+
+
+def shared(node: HostNode) -> dict[str, str]:
+    """Which of a node's tensors are the model's own, by field, and what these are called."""
+    module = node.settings.get("module")
+    return {field: f"{module}.{field}" for field in ("weight", "bias")} if module else {}
 
 
 def gives_int8(node: Node | HostNode) -> bool:

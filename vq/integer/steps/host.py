@@ -38,7 +38,8 @@ class HostOp:
     settings : mapping of str to type
         A list is of integers.
     tensors : callable
-        ``tensors(settings, shapes)``: what it has in the file, with shapes.
+        ``tensors(settings, shapes)``: what it has in the file, with shapes. Where the setting
+        "module" is not empty, that module's kept tensors of these names, if there are such.
     """
 
     inputs: int | None
@@ -121,8 +122,7 @@ def _layered(settings: Settings, shapes: Sequence[Shape], own: Shape) -> Shape |
 
 
 def _norms(settings: Settings, shape: Shape) -> dict[str, Shape]:
-    own = {"weight": shape, "bias": shape} if settings["affine"] else {}
-    return {"eps": (1,), **own}
+    return {"eps": (1,), **({"weight": shape, "bias": shape} if settings["affine"] else {})}
 
 
 def _attention(settings: Settings, values: Sequence[F32], tensors: Tensors, own: Shape) -> F32:
@@ -195,11 +195,11 @@ HOST: dict[str, HostOp] = {
     "silu": HostOp(1, _same, _silu),
     "gelu": HostOp(1, _same, _gelu, {"tanh": bool}),
     "group_norm": HostOp(
-        1, _grouped, _group_norm, {"groups": int, "affine": bool},
+        1, _grouped, _group_norm, {"groups": int, "affine": bool, "module": str},
         lambda s, x: _norms(s, x[0][:1]),
     ),
     "layer_norm": HostOp(
-        1, _layered, _layer_norm, {"axes": int, "affine": bool},
+        1, _layered, _layer_norm, {"axes": int, "affine": bool, "module": str},
         lambda s, x: _norms(s, x[0][len(x[0]) - s["axes"] :]),
     ),
     "attention": HostOp(3, _attended, _attention),

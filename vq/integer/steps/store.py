@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vq.container import ConfigError, Container, ContainerError, FilePlan, Kept, write_container
 from vq.integer.golden import Parameters
 from vq.integer.steps.golden import LayerNumbers, StepModel
-from vq.integer.steps.graph import HostNode, StepGraph
+from vq.integer.steps.graph import HostNode, StepGraph, shared
 from vq.integer.store import (
     GRAPH,
     PREFIX,
@@ -84,10 +84,13 @@ def _read(container: Container) -> StepModel:
     for node in graph.nodes:
         prefix = f"{PREFIX}{node.name}."
         if isinstance(node, HostNode):
-            fields = graph.tensors(node)
-            wanted |= {prefix + field for field in fields}
+            fields, names = graph.tensors(node), shared(node)
+            wanted |= {prefix + field for field in fields.keys() - names.keys()}
+            held = kept | {n: container.kept(n) for n in names.values() if _has(container, n)}
             if fields:
-                tensors[node.name] = {f: _floats(kept, prefix + f, s) for f, s in fields.items()}
+                tensors[node.name] = {
+                    f: _floats(held, names.get(f, prefix + f), s) for f, s in fields.items()
+                }
         elif node.layer:
             g = geometries[node.layer]
             own = {"unit": ("F32", (g.O,)), "bias": ("F32", (g.O,)), **group_fields(g)}
@@ -112,6 +115,11 @@ def _read(container: Container) -> StepModel:
     for time in graph.times:
         model.parameters(time)
     return model
+
+
+def _has(container: Container, name: str) -> bool:
+    """Whether the model has a tensor that a node may share."""
+    return name in container.kept_names and container.is_own(name)
 
 
 def _floats(kept: Mapping[str, Kept], name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -147,7 +155,9 @@ def _to_kept(model: StepModel) -> dict[str, Kept]:
     }
     for node in model.graph.nodes:
         prefix = f"{PREFIX}{node.name}."
-        arrays |= {prefix + f: t for f, t in model.tensors.get(node.name, {}).items()}
+        names = shared(node) if isinstance(node, HostNode) else {}
+        own = model.tensors.get(node.name, {}).items()
+        arrays |= {prefix + f: tensor for f, tensor in own if f not in names}
         if (layer := model.layers.get(node.name)) is not None:
             arrays |= {prefix + "unit": layer.unit, prefix + "bias": layer.bias}
             if layer.products.group:

@@ -246,7 +246,7 @@ class _Translation:
                          value=node, layer=name, settings=settings))  # fmt: skip
 
     def _norm(self, node: fx.Node, op: str, x: Any, settings: dict[str, Any], module: Any) -> None:
-        settings["affine"] = module.weight is not None
+        settings |= {"affine": module.weight is not None, "module": ""}
         self._add(node, op, [x], settings)
         tensors = self.drafts[-1].tensors = {"eps": torch.tensor([module.eps])}
         if module.weight is not None:

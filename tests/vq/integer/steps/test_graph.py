@@ -89,6 +89,10 @@ def with_node(place, **fields):
         (with_node(1, settings={"steps": 1, "classes": False}), "'when': settings must be exactly"),
         (with_node(1, settings={"steps": True, "classes": True}), "of no classes"),
         (with_node(5, settings={"groups": 2}), "'act': settings must be exactly.*none"),
+        (
+            with_node(5, op="layer_norm", settings={"axes": 1, "affine": False, "module": "n"}),
+            "without a module where not affine",
+        ),
         (with_node(1, op="input", settings={}), "op must be input in the first node only"),
     ],
 )

@@ -8,11 +8,12 @@ import pytest
 
 import vq
 from tests.golden import make, release
-from tests.vq.diffusion import STEPS
-from tests.vq.integer.steps.networks import made, stored
+from tests.vq.diffusion import STEPS, met
+from tests.vq.integer.steps.networks import made, rounded, stored
 from vq.container import ConfigError, ContainerError, Kept, open_container, write_container
 from vq.integer import read_integer
 from vq.integer.steps import has_steps, read_steps, store_steps
+from vq.integer.steps.build import integerize_steps
 from vq.integer.store import layer_of
 
 #: What the golden file gives at each of its steps.
@@ -34,7 +35,7 @@ def changed(file, out, **tensors):
     with open_container(file) as container:
         kept = {name: container.kept(name) for name in container.kept_names}
         for name, change in tensors.items():
-            name = f"_integer.{name}"
+            name = name.removeprefix("../") if name.startswith("../") else f"_integer.{name}"
             if change is None:
                 del kept[name]
             else:
@@ -58,6 +59,39 @@ def test_the_file_holds_model_and_graph(file, tmp_path):
     assert again.read_bytes() == file.read_bytes()
     vq.load(file, into=made("unet"))  # as without a graph
     assert model.graph.times == STEPS
+
+
+def test_norms_read_what_the_model_has_anyway(file, tmp_path):
+    with open_container(file) as container:
+        graph = read_steps(container).graph
+        norms = {n.name: n for n in graph.nodes if n.op == "group_norm"}
+        assert norms["down_0_norm1"].settings["module"] == "down.0.norm1"
+        assert "_integer.down_0_norm1.eps" in container.kept_names
+        assert "_integer.down_0_norm1.weight" not in container.kept_names
+    other = Kept("BF16", (8,), bytes(16))
+    path = changed(
+        file, tmp_path / "x.vq.safetensors", **{"../down.0.norm1.weight": lambda _: other}
+    )
+    with open_container(path) as container, pytest.raises(ContainerError, match="must be F32"):
+        read_steps(container)
+
+
+def test_norms_have_copies_where_the_model_has_another_type(tmp_path):
+    path = tmp_path / "unet.vq.safetensors"
+    vq.save(rounded("unet"), path)
+    model = vq.load(path, into=made("unet")).eval()
+    with open_container(path) as container:
+        container.kept_shapes["down.0.norm1.weight"] = "BF16", (8,)
+        built = integerize_steps(model, container, met(model, count=1), classes=4)
+        modules = {n.name: n.settings["module"] for n in built.graph.nodes if n.op == "group_norm"}
+        assert (modules["down_0_norm1"], modules["down_0_norm2"]) == ("", "down.0.norm2")
+        out = tmp_path / "with.vq.safetensors"
+        container.kept_shapes["down.0.norm1.weight"] = "F32", (8,)
+        store_steps(container, built, out)
+    with open_container(out) as container:
+        assert "_integer.down_0_norm1.weight" in container.kept_names
+        read = read_steps(container).tensors["down_0_norm1"]
+    assert np.array_equal(read["weight"], built.tensors["down_0_norm1"]["weight"])
 
 
 def test_the_golden_file_is_written_and_read_as_ever(tmp_path):
