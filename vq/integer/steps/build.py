@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -201,7 +201,7 @@ class _Network:
                 f"not with {given.pop()}"
             )
         with self._at(calls[0]):
-            seen = _Run(self.module, lambda node: True).values(calls[0])
+            seen = _Run(self.module).values(calls[0])
         drafts = translated(self.module, seen, layers)
         nodes = {draft.value for draft in drafts if draft.value is not None}
         nodes |= {d.inputs[0].value for d in drafts if d.op == "quantize" and d.inputs[0].value}
@@ -212,12 +212,16 @@ class _Network:
             places = sorted(set(self.clock.places_of(inputs[1]).tolist()))
             if len(places) != 1:
                 raise ConfigError("calibration must be of one time step in every call")
+            place = places[0]
+
+            def see(node: fx.Node, value: Any, place: int = place) -> None:
+                if node in nodes:
+                    sizes = value.abs().float().flatten()
+                    stride = max(1, sizes.numel() // _VALUES)
+                    samples[node][place].append(torch.cat([sizes[::stride], sizes.max()[None]]))
+
             with self._at(inputs):
-                values = _Run(self.module, lambda node: True).values(inputs)
-            for node in nodes:
-                sizes = values[node].abs().float().flatten()
-                stride = max(1, sizes.numel() // _VALUES)
-                samples[node][places[0]].append(torch.cat([sizes[::stride], sizes.max()[None]]))
+                _Run(self.module, see=see).values(inputs)
         first = next(iter(samples.values()))
         lacking = [t for t, own in zip(self.clock.times.tolist(), first, strict=True) if not own]
         if lacking:
@@ -239,7 +243,7 @@ class _Network:
                 if len(like) > 2:
                     inputs.append(torch.full_like(like[2][:1], own))
                 with self._at(inputs):
-                    values = _Run(self.module, needed.__contains__).values(inputs)
+                    values = _Run(self.module, needed).values(inputs)
                 for name, draft in wanted.items():
                     assert draft.value is not None
                     rows[name].append(values[draft.value][0])
@@ -253,17 +257,27 @@ class _Network:
 
 
 class _Run(fx.Interpreter):
-    """Runs some nodes of a network, and keeps what they give."""
+    """Runs a network, or some nodes of it, and shows what each gives before others change it."""
 
-    def __init__(self, module: fx.GraphModule, runs: Any) -> None:
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        only: Collection[fx.Node] | None = None,
+        see: Callable[[fx.Node, Any], None] | None = None,
+    ) -> None:
         super().__init__(module, garbage_collect_values=False)
-        self._runs, self._found = runs, {}  # type: ignore[var-annotated]
+        self.extra_traceback = False  # nothing of torch.fx behind our own errors
+        self._only, self._see = only, see
+        self._found: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.op != "output" and (n.op == "placeholder" or self._runs(n)):
-            self._found[n] = super().run_node(n)
-            return self._found[n]
-        return None
+        wanted = self._only is None or n in self._only or n.op == "placeholder"
+        if n.op == "output" or not wanted:
+            return None
+        self._found[n] = super().run_node(n)
+        if self._see is not None:
+            self._see(n, self._found[n])
+        return self._found[n]
 
     def values(self, inputs: Sequence[Tensor]) -> Mapping[fx.Node, Any]:
         """What every node gives."""

@@ -176,15 +176,19 @@ class _Translation:
         return self.drafts
 
     def _translate(self, node: fx.Node) -> None:
+        first = self.drafts[0].value
+        assert first is not None
+        if self.seen[node].shape[:1] != self.seen[first].shape[:1]:
+            self._refuse(node, "putting rows of the batch together, or apart")
         if node.op == "call_module":
             self._module(node, self.module.get_submodule(str(node.target)))
             return
         target = node.target
         if target in _SUMS:
             self._binary(node, _SUMS[target])
-        elif target in (F.silu,):
+        elif target is F.silu:
             self._add(node, "silu", node.args[:1])
-        elif target in (F.gelu,):
+        elif target is F.gelu:
             tanh = node.kwargs.get("approximate", "none") == "tanh"
             self._add(node, "gelu", node.args[:1], {"tanh": tanh})
         elif target in (torch.cat, torch.concat):
@@ -203,7 +207,7 @@ class _Translation:
             self._shuffle(node)
         elif target is operator.getitem:
             self._item(node)
-        elif target == "contiguous":
+        elif target in ("contiguous", F.dropout):
             self.made[node] = self._draft(node.args[0], node)
         else:
             self._refuse(node, target if isinstance(target, str) else target.__name__)
@@ -330,12 +334,11 @@ class _Translation:
         source, key = node.args
         assert isinstance(source, fx.Node)
         if source.target in ("chunk", torch.chunk) and isinstance(key, int):
-            before = [part for part in self.seen[source][:key]]
             whole = source.args[0]
             axis = source.kwargs.get("dim", source.args[2] if len(source.args) > 2 else 0)
             assert isinstance(axis, int)
             axis = self._axis(axis, node)
-            start = sum(part.shape[axis + 1] for part in before)
+            start = sum(part.shape[axis + 1] for part in self.seen[source][:key])
             stop = start + self._shape(node)[axis]
             settings = {"axis": axis, "start": start, "stop": stop}
             self._add(node, "slice", [whole], settings)
@@ -377,8 +380,6 @@ class _Translation:
             self.rounded[draft, layer] = self._push(
                 Draft(name, "quantize", [draft], draft.shape, layer=layer)
             )
-            if not layer:
-                self.rounded[draft, layer].settings = {}
         return self.rounded[draft, layer]
 
     def _draft(self, x: Any, user: fx.Node, rank: int | None = None) -> Draft:
@@ -387,21 +388,19 @@ class _Translation:
         if x not in self.made:
             if not self.sources.is_apart(x):
                 self._refuse(user, f"the value {x.name!r} as its input")
-            self._table(x, rank)
+            return self._table(x, rank)
         return self.made[x]
 
-    def _table(self, x: fx.Node, rank: int | None) -> None:
+    def _table(self, x: fx.Node, rank: int | None) -> Draft:
         """Draft of a value that does not depend on the input; rows are computed later."""
         on, value = self.sources.of[x], self.seen[x]
         if on:
             settings = {"steps": "step" in on, "classes": "class" in on}
-            self._push(Draft(self._name(x.name), "table", [], tuple(value.shape[1:]), value=x,
-                             settings=settings))  # fmt: skip
-            return
+            return self._push(Draft(self._name(x.name), "table", [], tuple(value.shape[1:]),
+                                    value=x, settings=settings))  # fmt: skip
         ones = max(0, (rank or value.ndim) - value.ndim)
-        self.made[x] = self._constant(
-            x.name, value.float().reshape(1, 1, *[1] * ones, *value.shape)
-        )
+        rows = value.float().reshape(1, 1, *[1] * ones, *value.shape)
+        return self._constant(x.name, rows)
 
     def _name(self, base: str) -> str:
         name, count = base, 1

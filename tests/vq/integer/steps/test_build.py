@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import vq
 from tests.vq.diffusion import STEPS, Short, compressed, met
@@ -60,6 +61,35 @@ def test_layers_and_residuals_go_to_the_device_and_the_rest_is_named(tmp_path):
     rows = {name: t["rows"].shape for name, t in model.tensors.items() if "rows" in t}
     assert (4, 4, 8, 1, 1) in rows.values()  # shifts, by step and class
     assert (4, 1, 1, 1, 1) in rows.values()  # shares of the schedule, by step
+
+
+def test_scales_are_of_values_before_others_change_them(tmp_path):
+    """A sum in place must not reach what its first operand was measured to be."""
+
+    class InPlace(nn.Module):
+        shape, classes = (1, 6, 6), None
+
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(1, 8, 3, padding=1)
+            self.out = nn.Conv2d(8, 1, 3, padding=1)
+
+        def forward(self, x, t):
+            first = self.stem(x)
+            kept = nn.functional.silu(first)
+            first += 100 * t[:, None, None, None]
+            return self.out(kept + first)
+
+    model = InPlace().eval()
+    visits = met(model)
+    timed = compressed(model)
+    round_in_time_(timed, visits, {"stem": 8, "out": 8}, STEPS)
+    vq.save(timed, tmp_path / "x.vq.safetensors")
+    with torch.no_grad():
+        peak = max(float(model.stem(x).abs().max()) for x, _ in visits)
+    built = add_steps(tmp_path / "x.vq.safetensors", model, Short(), Noise((1, 6, 6)))
+    place = next(i for i, node in enumerate(built.graph.nodes) if node.name == "stem")
+    assert built.scales[:, place].max() < 2 * peak / 127
 
 
 def test_a_table_of_few_rows_serves_neighbouring_steps(tmp_path):

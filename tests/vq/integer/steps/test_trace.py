@@ -52,6 +52,13 @@ def test_numbers_and_buffers_are_constants():
     assert drafts[3].tensors["rows"].flatten().tolist() == [0, 1, 2, 3]
 
 
+def test_a_constant_serves_values_of_several_ranks():
+    drafts = drafts_of(
+        lambda m, x, t: (x.flatten(2) + m.spread[:1]).unflatten(2, (4, 4)) * m.spread
+    )
+    assert [d.shape for d in drafts if d.op == "table"] == [(1, 1), (1, 1, 4)]
+
+
 def test_sums_of_what_layers_give_stay_on_the_device():
     def body(m, x, t):
         first = m.conv(x)
@@ -98,6 +105,7 @@ def test_parts_and_pixels():
         (lambda m, x, t: F.interpolate(x, scale_factor=1.5), "whole factors"),
         (lambda m, x, t: x.transpose(0, 1), "moving the batch"),
         (lambda m, x, t: torch.cat([x, x]), "rows of the batch"),
+        (lambda m, x, t: x.flatten(0, 1), "rows of the batch together, or apart"),
         (lambda m, x, t: torch.add(x, x, alpha=2), "with settings"),
         (lambda m, x, t: F.scaled_dot_product_attention(x, x, x, is_causal=True), "with a mask"),
     ],
