@@ -2,7 +2,9 @@
 
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from signbook.commands.options import File, Json
 from signbook.commands.printing import print_remaining, print_table, print_totals, save_json
@@ -10,7 +12,7 @@ from signbook.commands.printing import print_remaining, print_table, print_total
 if TYPE_CHECKING:
     from vq.container import Geometry, LayerAccount
 
-__all__ = ["inspect_file", "run"]
+__all__ = ["inspect_file", "kernels_of", "run"]
 
 _FP32_BYTES = 4
 _COLUMNS = (
@@ -19,14 +21,25 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def run(file: File, json: Json = None) -> dict[str, Any]:
+Kernels = Annotated[
+    bool,
+    typer.Option("--kernels", help="Show what multiplies by each layer here, packed on the CPU."),
+]
+
+
+def run(file: File, kernels: Kernels = False, json: Json = None) -> dict[str, Any]:
     """Show what a container holds and account for every byte."""
     from signbook.files import check_outputs
 
     check_outputs([("--json", json)], [file])
     document = inspect_file(file)
+    columns: tuple[str, ...] = _COLUMNS
+    if kernels:
+        for layer, kernel in zip(document["layers"], kernels_of(file), strict=True):
+            layer["kernel"] = kernel
+        columns = (*_COLUMNS, "kernel")
     save_json(json, document)
-    print_table(str(file), _COLUMNS, document["layers"])
+    print_table(str(file), columns, document["layers"])
     print_remaining(document, "remains at run time")
     print_totals(document)
     return document
@@ -74,6 +87,29 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         "ratio_int8": int8_bytes / compressed_bytes,
         **remains,
     }
+
+
+def kernels_of(path: str | os.PathLike[str]) -> list[str]:
+    """What multiplies by each layer of a container on this machine's CPU, if it stays packed.
+
+    An instruction set, "portable", or "decoded": for every call, by torch.
+
+    Raises
+    ------
+    ConfigError
+        If SIGNBOOK_ISA names an instruction set that this processor lacks.
+    """
+    from vq.container import open_container
+    from vq.inference.kernels import served_by
+    from vq.inference.tiles import Tiling
+
+    with open_container(path) as container:
+        geometries = [entry.geometry for entry in container.layers]
+    served = [served_by(Tiling.of(g)) for g in geometries]
+    return [
+        "decoded" if kernel == "torch" or math.prod(g.shape[2:]) > 1 else kernel
+        for g, kernel in zip(geometries, served, strict=True)
+    ]
 
 
 def _as_int8(g: "Geometry") -> "Geometry":

@@ -23,6 +23,15 @@ def test_inspect_accounts_for_every_byte(file, tmp_path):
     assert document["ratio_int8"] == pytest.approx((weights + 2 * 4 * 64) / total)
 
 
+def test_kernels_are_told_where_they_are_asked_for(file, tmp_path):
+    out = tmp_path / "inspect.json"
+    done = run("inspect", file, "--kernels", "--json", out, env={"SIGNBOOK_ISA": "portable"})
+    assert done.returncode == 0 and "kernel" in done.stdout, done.stderr
+    assert [layer["kernel"] for layer in json.loads(out.read_text())["layers"]] == ["portable"] * 2
+    message = "SIGNBOOK_ISA must be one of portable, avx2"
+    assert message in refused("inspect", file, "--kernels", env={"SIGNBOOK_ISA": "mmx"})
+
+
 def test_a_terminal_sees_how_far_the_check_is(file):
     done = run("inspect", file, env={"TERM": "xterm"}, terminal=True)
     assert "checking the file" in done.stderr and "8/8" in done.stderr
