@@ -49,8 +49,8 @@ class _Plan(NamedTuple):
     sources: tuple[ModuleType, ...]
 
 
-_DENOISER = (training, dit, ddpm, pictures)
-_UNET = (training, unet, preconditioned, ddpm, pictures)
+_SHARED = (training, preconditioned, ddpm, pictures)
+_DENOISER, _UNET = (dit, *_SHARED), (unet, *_SHARED)
 _CLASSIFIER = (training, judge, pictures)
 _PLANS = {
     "digits-dit": _Plan(dit.digits, training.train_denoiser_, "digits", 5000, _DENOISER),

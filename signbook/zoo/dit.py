@@ -12,14 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, pixel_shuffle, scaled_dot_product_attention, silu
 
 from signbook.zoo.ddpm import signal_share
+from signbook.zoo.preconditioned import noise_of, waves
 from vq.errors import ConfigError, bulleted
 
 __all__ = ["DiT", "digits", "mnist"]
-
-#: Root mean square of the pixels, about.
-_PIXEL = 0.5
-#: Of the slowest wave, in steps or patches per radian.
-_SLOWEST = 10_000
 
 
 class _Attention(nn.Module):
@@ -66,9 +62,8 @@ class _Block(nn.Module):
 class DiT(nn.Module):
     """Predict the noise in images of known classes.
 
-    What the transformer gives is not the noise but what is left of it when the best guess that is
-    linear in the noisy pixels is taken off, in units of its standard deviation (Karras et al.,
-    arXiv 2206.00364, table 1, for this schedule): a small model need not carry the noise through.
+    What the transformer gives is what :func:`~signbook.zoo.preconditioned.noise_of` takes: a small
+    model need not carry the noise through.
 
     Takes noisy images [B, channels, size, size], steps [B] from 1 to 1000 and classes [B] from 0
     to ``classes``, the last of which is none; gives the noise, in the shape of the images. As in
@@ -124,7 +119,7 @@ class DiT(nn.Module):
         self._patch, self._side = patch, size // patch
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         rows, columns = torch.cartesian_prod(*2 * [torch.arange(self._side)]).T
-        position = torch.cat([_waves(rows, width // 2), _waves(columns, width // 2)], dim=1)
+        position = torch.cat([waves(rows, width // 2), waves(columns, width // 2)], dim=1)
         self.register_buffer("position", position, persistent=False)
         self.register_buffer("share", signal_share(), persistent=False)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
@@ -137,16 +132,13 @@ class DiT(nn.Module):
 
     def forward(self, noisy: Tensor, step: Tensor, label: Tensor) -> Tensor:
         x = self.patches(noisy).flatten(2).transpose(1, 2) + self.position  # [B, T, width]
-        condition = self.time(_waves(step, self.position.shape[1])) + self.label(label)
+        condition = self.time(waves(step, self.position.shape[1])) + self.label(label)
         for block in self.blocks:
             x = block(x, condition)
         shift, scale = self.modulation(silu(condition))[:, None].chunk(2, -1)
         x = self.out(self.norm(x) * (1 + scale) + shift).transpose(1, 2)
         rest = pixel_shuffle(x.unflatten(2, (self._side, self._side)), self._patch)
-        left = self.share[step, None, None, None]
-        image, noise = _PIXEL**2 * left, 1 - left  # variances
-        whole = image + noise
-        return noise.sqrt() / whole * noisy - (image / whole).sqrt() * rest
+        return noise_of(rest, noisy, self.share[step])
 
     @torch.no_grad()
     def _start(self) -> None:
@@ -160,14 +152,6 @@ class DiT(nn.Module):
         gates = (block.modulation for block in self.modules() if isinstance(block, _Block))
         for zero in (*gates, self.modulation, self.out):
             nn.init.zeros_(zero.weight)
-
-
-def _waves(values: Tensor, width: int) -> Tensor:
-    """Sines and cosines of numbers [N], from one radian each to a 10,000th: [N, width] float32."""
-    half = width // 2
-    speeds = torch.exp(torch.arange(half, device=values.device) * (-math.log(_SLOWEST) / half))
-    phases = values[:, None] * speeds
-    return torch.cat([phases.sin(), phases.cos()], dim=1)
 
 
 def digits(*, fused: bool = False) -> DiT:

@@ -75,7 +75,7 @@ def test_their_hash_holds_the_files_that_say_what_they_become():
     for name, plan in _PLANS.items():
         files = {source.__name__.rsplit(".", 1)[-1] for source in plan.sources}
         own = {
-            "dit": {"dit", "ddpm"},
+            "dit": {"dit", "preconditioned", "ddpm"},
             "unet": {"unet", "preconditioned", "ddpm"},
             "judge": {"judge"},
         }
