@@ -16,6 +16,11 @@ way; ``+sde+cl`` as above, in place of all weights. What they leave beside the w
 weights; it is in no other figure. These train each block for 10 epochs.
 ``gptq``, ``gptaq-r`` and ``exa@0.5`` compensate, with searched clipping; they do not train.
 
+Learning rates are chosen by ``block_loss`` on another draw of the calibration, after training on a
+third one: of clipping with ``lwc``, of scales between layers with ``omniquant``, of moves by every
+arm that has them, but ``+cl`` has that of the arm without, ``+sde+cl`` that of ``sde@16``, and
+``prefixquant`` that of ``full``. SmolLM2 takes those of stories260k@w2g32.
+
 A seed draws the calibration, the same for all arms: 32 rows of 256 tokens of stories or of
 WikiText-2's "calibrate" part (SmolLM2), two to a step, or at least 16,384 tokens of sentences
 (MiniLM). The last eighth judges blocks, and does not teach. Judged by nats per token on 120
@@ -34,7 +39,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -64,7 +69,8 @@ from vq.methods.lwc import lwc_
 from vq.methods.omniquant import omniquant_
 from vq.methods.prefixquant import prefixquant_
 from vq.methods.sde import sde_
-from vq.perturbation.composition import Perturb
+from vq.perturbation.composition import Clip as LearntClip
+from vq.perturbation.composition import Equalise, Perturb
 from vq.perturbation.door import LearnedResult
 from vq.perturbation.mask import Mask
 from vq.recipe.footprint import peak_bytes
@@ -82,17 +88,20 @@ ROUNDED = (
     *("rtn", "omniquant", "omniquant+sde+cl", "gptaq-r"),
     *("duquant", "duquant+sde+cl", "prefixquant", "prefixquant+sde+cl"),
 )
+UNTRAINED = ("rtn", "gptq", "gptaq-r", "exa@0.5")
 #: Methods that round activations as a part of the model.
 OWN_ROUNDING = ("duquant", "prefixquant")
 KINDS = {2: vq.Int2, 3: vq.Int3, 4: vq.Int4}
 ROWS, ROW_TOKENS, STEP_ROWS = 32, 256, 2
 EPOCHS, QUICK_EPOCHS = 10, 3
 WIDTH = 16
+#: Seeds of the calibrations by which rates are chosen: to learn from, and to judge by.
+CHOICE, OTHERS = 1000, 1001
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is compared on one model at one number of bits."""
+    """What is compared on one model at one number of bits, and which other work chooses rates."""
 
     subject: str
     bits: int
@@ -100,6 +109,7 @@ class Work:
     arms: tuple[str, ...] = ARMS
     seeds: int = 3
     activation_bits: int | None = None
+    rates_of: str = ""
 
     @property
     def name(self) -> str:
@@ -114,8 +124,8 @@ WORKS = {
         Work("stories260k", 2, 32),
         Work("stories260k", 3, 32),
         Work("minilm", 2, 128),
-        Work("smollm2", 2, 64, LARGE, 2),
-        Work("smollm2", 4, 64, ROUNDED, 2, activation_bits=4),
+        Work("smollm2", 2, 64, LARGE, 2, rates_of="stories260k@w2g32"),
+        Work("smollm2", 4, 64, ROUNDED, 2, activation_bits=4, rates_of="stories260k@w2g32"),
     )
 }
 QUICK = "stories260k@w2g32"
@@ -190,24 +200,13 @@ MODELS: dict[str, Callable[[bool], Subject]] = {
 }
 
 
-def measured(work: Work, arm: str, seed: int, quick: bool) -> dict[str, float]:
-    """Quantise by an arm, and judge."""
-    subject = MODELS[work.subject](quick)
-    model, data = copy.deepcopy(subject.model), subject.calibration(seed)
-    recipe = vq.Recipe({subject.layers: KINDS[work.bits](group=work.group, zeros=True)})
-    rounding = None
-    if work.activation_bits is not None and not arm.startswith(OWN_ROUNDING):
-        names = [layer.name for layer in select(model, recipe).layers]
-        rounding = ActivationQuantizer(model, names, work.activation_bits)
-    start = time.process_time()
-    epochs = QUICK_EPOCHS if quick else EPOCHS
-    facts = quantised(Job(model, recipe, data, seed, epochs, rounding, work.activation_bits), arm)
-    facts |= {"seconds": time.process_time() - start, "peak_mb": peak_bytes() / 1e6}
-    losses = block_losses(model, subject.model, data)
-    mean = sum(losses) / len(losses)
-    variance = sum((loss - mean) ** 2 for loss in losses) / len(losses)
-    facts |= {"block_loss": mean, "block_spread": math.sqrt(variance) / mean}
-    return subject.score(model) | facts
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates of an arm's parts; by default the library's."""
+
+    clip: float = LearntClip().rate
+    move: float = Perturb().rate
+    scales: float = Equalise().rate
 
 
 @dataclass(frozen=True)
@@ -221,6 +220,69 @@ class Job:
     epochs: int
     rounding: ActivationQuantizer | None
     bits: int | None
+    rates: Rates
+
+
+def job_of(work: Work, arm: str, subject: Subject, seed: int, rates: Rates, quick: bool) -> Job:
+    """A copy of the model, and what an arm is given with it."""
+    model, data = copy.deepcopy(subject.model), subject.calibration(seed)
+    recipe = vq.Recipe({subject.layers: KINDS[work.bits](group=work.group, zeros=True)})
+    rounding = None
+    if work.activation_bits is not None and not arm.startswith(OWN_ROUNDING):
+        names = [layer.name for layer in select(model, recipe).layers]
+        rounding = ActivationQuantizer(model, names, work.activation_bits)
+    epochs = QUICK_EPOCHS if quick else EPOCHS
+    return Job(model, recipe, data, seed, epochs, rounding, work.activation_bits, rates)
+
+
+def measured(work: Work, arm: str, seed: int, rates: Rates, quick: bool) -> dict[str, float]:
+    """Quantise by an arm, and judge."""
+    subject = MODELS[work.subject](quick)
+    job = job_of(work, arm, subject, seed, rates, quick)
+    start = time.process_time()
+    facts = quantised(job, arm)
+    facts |= {"seconds": time.process_time() - start, "peak_mb": peak_bytes() / 1e6}
+    losses = block_losses(job.model, subject.model, job.data)
+    mean = sum(losses) / len(losses)
+    variance = sum((loss - mean) ** 2 for loss in losses) / len(losses)
+    facts |= {"block_loss": mean, "block_spread": math.sqrt(variance) / mean}
+    return subject.score(job.model) | facts
+
+
+def loss_of_choice(work: Work, arm: str, rates: Rates) -> float:
+    """Mean loss of blocks on a calibration that the arm has not seen."""
+    subject = MODELS[work.subject](False)
+    job = job_of(work, arm, subject, CHOICE, rates, False)
+    quantised(job, arm)
+    losses = block_losses(job.model, subject.model, subject.calibration(OTHERS))
+    return sum(losses) / len(losses)
+
+
+def rates_for(bench: Bench, work: Work, arm: str) -> Rates:
+    """Rates that are chosen for an arm, one part after the other."""
+    if bench.quick or arm in UNTRAINED:
+        return Rates()
+    at, found = WORKS.get(work.rates_of, work), Rates()
+
+    def choose(arm: str, part: str) -> Rates:
+        def loss(rate: float) -> float:
+            return alone(loss_of_choice, at, arm, replace(found, **{part: rate}))
+
+        return replace(found, **{part: bench.choose(at.name, arm, loss)})
+
+    found = choose("lwc", "clip")
+    if (mover := mover_of(arm)) is not None:
+        found = choose(mover, "move")
+    return choose("omniquant", "scales") if arm.startswith("omniquant") else found
+
+
+def mover_of(arm: str) -> str | None:
+    """The arm that chooses this one's rate of moves, None where weights do not move."""
+    if arm.endswith("+sde+cl"):
+        return f"sde@{WIDTH}"
+    if arm == "prefixquant":
+        return "full"
+    return None if arm in ("lwc", "omniquant", "duquant") else arm.partition("+cl")[0]
 
 
 def quantised(job: Job, arm: str) -> dict[str, float]:
@@ -249,22 +311,25 @@ def _learnt(job: Job, arm: str) -> LearnedResult | None:
     """Train by an arm that does; None of others."""
     name, looks, ahead = arm.partition("+cl")
     base, _, width = name.partition("@")
-    given = job.model, job.data, job.recipe
+    given, rates = (job.model, job.data, job.recipe), job.rates
     run: dict[str, Any] = {
         "epochs": job.epochs, "look_ahead": int(ahead or 1) if looks else 0, "seed": job.seed,
-        "activations": job.rounding, "progress": False,
+        "activations": job.rounding, "progress": False, "clip": LearntClip(rates.clip),
     }  # fmt: skip
     method, _, more = base.partition("+")
+    band = Perturb(Mask(WIDTH), rates.move)
     if method in OWN_ROUNDING:
-        run |= {"activation_bits": job.bits, **({"perturb": Perturb(Mask(WIDTH))} if more else {})}
+        run |= {"activation_bits": job.bits}
         del run["activations"]
-        return {"duquant": duquant_, "prefixquant": prefixquant_}[method](*given, **run)
-    if base == "omniquant":
+        if method == "duquant":
+            return duquant_(*given, perturb=band if more else None, **run)
+        return prefixquant_(*given, perturb=band if more else Perturb(None, rates.move), **run)
+    if method == "omniquant":
+        run |= {"equalise": Equalise(rates.scales), "perturb": band if more else None}
         return omniquant_(*given, **run)
-    if base == "omniquant+sde":
-        return omniquant_(*given, perturb=Perturb(Mask(WIDTH)), **run)
     if base == "lwc":
         return lwc_(*given, **run)
+    run |= {"rate": rates.move}
     if base == "lsi":
         return lsi_(*given, **run)
     if base == "full":
@@ -326,8 +391,10 @@ def main() -> None:
     """Measure every row and print the table."""
     bench = Bench("sde", __doc__, seeds=3, works=tuple(WORKS), arms=ARMS)
     for work, arm, seed in planned(bench):
-        run = partial(alone, measured, work, arm, seed, bench.quick)
-        bench.measure(work.name, arm, seed, run)
+        rates = rates_for(bench, work, arm)
+        run = partial(alone, measured, work, arm, seed, rates, bench.quick)
+        setting = f"rates {rates.clip:g} {rates.move:g} {rates.scales:g}"
+        bench.measure(work.name, arm, seed, run, setting="" if arm in UNTRAINED else setting)
     bench.finish()
 
 

@@ -1,7 +1,9 @@
 """The bench of SDE: arms at equal bits, the loss of blocks by hand, and a whole measurement."""
 
 import json
+import math
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -10,8 +12,7 @@ from torch import nn
 import bench.sde as study
 import vq
 from bench.harness import Bench
-from vq.methods.sde import sde_
-from vq.perturbation.composition import Perturb
+from vq.perturbation.composition import Clip, Equalise, Perturb
 from vq.perturbation.mask import Mask
 
 ARMS = ("rtn", "lwc", "lsi", "sde@4", "sde@random", "sde@16+cl1", "full", "gptq", "exa@0.5",
@@ -79,7 +80,7 @@ def test_activations_are_rounded_in_calibration_and_scores(small, monkeypatch):
     monkeypatch.setitem(study.MODELS, "smollm2", scored)
     work = study.WORKS["smollm2@w4a4"]
     for arm in work.arms:
-        found = study.measured(work, arm, 0, quick=True)
+        found = study.measured(work, arm, 0, study.Rates(), True)
         assert found["bits_per_weight"] > 4
     assert len(seen) == 8 and max(seen) <= 16
 
@@ -98,35 +99,77 @@ def test_losses_of_blocks_by_hand():
 
 def test_arms_say_what_is_called(monkeypatch):
     asked = []
-    job = study.Job(nn.Identity(), vq.Recipe({"*": None}), [], 3, 7, None, 4)
-    monkeypatch.setattr(study, "sde_", lambda *args, **given: asked.append(given))
-    for arm in ("sde@4", "sde@random", "sde@16+cl2", "full"):
-        study._learnt(job, arm)
-    run = {"epochs": 7, "seed": 3, "activations": None, "progress": False}
-    assert asked == [
-        {"width": 4, "look_ahead": 0} | run,
-        {"width": 16, "random": 3, "look_ahead": 0} | run,
-        {"width": 16, "look_ahead": 2} | run,
-        {"full": True, "look_ahead": 0} | run,
+    rates = study.Rates(clip=0.2, move=0.3, scales=0.4)
+    job = study.Job(nn.Identity(), vq.Recipe({"*": None}), [], 3, 7, None, 4, rates)
+    for method in ("lwc", "lsi", "sde", "omniquant", "duquant", "prefixquant"):
+        monkeypatch.setattr(study, f"{method}_", lambda *args, **given: asked.append(given))
+
+    def calls(*arms):
+        asked.clear()
+        for arm in arms:
+            study._learnt(job, arm)
+        return asked
+
+    run = {"epochs": 7, "seed": 3, "activations": None, "progress": False, "clip": Clip(0.2)}
+    assert calls("lwc", "lsi", "sde@4", "sde@random", "sde@16+cl2", "full", "gptq") == [
+        {"look_ahead": 0} | run,
+        {"rate": 0.3, "look_ahead": 0} | run,
+        {"rate": 0.3, "width": 4, "look_ahead": 0} | run,
+        {"rate": 0.3, "width": 16, "random": 3, "look_ahead": 0} | run,
+        {"rate": 0.3, "width": 16, "look_ahead": 2} | run,
+        {"rate": 0.3, "full": True, "look_ahead": 0} | run,
     ]
-    assert study._learnt(job, "gptq") is None
-    asked.clear()
-    monkeypatch.setattr(study, "omniquant_", lambda *args, **given: asked.append(given))
-    for arm in ("omniquant", "omniquant+sde+cl"):
-        study._learnt(job, arm)
-    assert asked == [
-        {"look_ahead": 0} | run, {"perturb": Perturb(Mask(16)), "look_ahead": 1} | run,
+    band, own = Perturb(Mask(16), 0.3), run | {"equalise": Equalise(0.4)}
+    assert calls("omniquant", "omniquant+sde+cl") == [
+        {"perturb": None, "look_ahead": 0} | own, {"perturb": band, "look_ahead": 1} | own,
     ]  # fmt: skip
-    asked.clear()
-    for name in ("duquant", "prefixquant"):
-        monkeypatch.setattr(study, f"{name}_", lambda *args, **given: asked.append(given))
-    for arm in ("duquant", "prefixquant+sde+cl"):
-        study._learnt(job, arm)
-    run = {"activation_bits": 4, "epochs": 7, "seed": 3, "progress": False}
-    assert asked == [
-        {"look_ahead": 0} | run, {"perturb": Perturb(Mask(16)), "look_ahead": 1} | run,
-    ]  # fmt: skip
-    assert sde_ is not study.sde_
+    del run["activations"]
+    run["activation_bits"] = 4
+    assert calls("duquant", "duquant+sde+cl", "prefixquant", "prefixquant+sde+cl") == [
+        {"perturb": None, "look_ahead": 0} | run,
+        {"perturb": band, "look_ahead": 1} | run,
+        {"perturb": Perturb(None, 0.3), "look_ahead": 0} | run,
+        {"perturb": band, "look_ahead": 1} | run,
+    ]
+
+
+def test_rates_are_chosen_part_by_part_with_the_arms_that_have_them(monkeypatch, tmp_path):
+    """Each rate by a loss that has its least where the test puts it, and only once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sde"])
+    monkeypatch.setattr(study, "alone", lambda function, *given: function(*given))
+    best, asked = {"lwc": 1e-2, "omniquant": 1e-3, "full": 1e-1, "sde@16": 3e-2, "lsi": 1e-2}, []
+
+    def loss(work, arm, rates):
+        part = {"lwc": "clip", "omniquant": "scales"}.get(arm, "move")
+        asked.append((work.name, arm, rates))
+        return abs(math.log(getattr(rates, part) / best[arm]))
+
+    monkeypatch.setattr(study, "loss_of_choice", loss)
+    bench = Bench("sde", "What.", seeds=3, works=tuple(study.WORKS), arms=study.ARMS)
+    work, rates = study.WORKS["smollm2@w2g64"], partial(study.rates_for, bench)
+    assert rates(work, "rtn") == rates(work, "exa@0.5") == study.Rates() and not asked
+    assert rates(work, "lwc") == study.Rates(clip=1e-2)
+    assert {(name, arm) for name, arm, _ in asked} == {("stories260k@w2g32", "lwc")}
+    assert rates(work, "duquant") == study.Rates(clip=1e-2)
+    assert rates(work, "lsi") == study.Rates(1e-2, move=1e-2)
+    assert rates(work, "sde@16+cl2") == rates(work, "sde@16") == study.Rates(1e-2, move=3e-2)
+    assert rates(work, "prefixquant") == rates(work, "full") == study.Rates(1e-2, move=1e-1)
+    assert rates(work, "omniquant+sde+cl") == study.Rates(1e-2, 3e-2, 1e-3)
+    assert all(given.clip == 1e-2 for _, arm, given in asked if arm != "lwc")
+    known = len(asked)
+    assert rates(work, "prefixquant+sde+cl") == study.Rates(1e-2, move=3e-2)
+    assert len(asked) == known
+
+
+def test_rates_are_judged_on_what_was_not_learnt_from(small, monkeypatch):
+    monkeypatch.setattr(study, "EPOCHS", 1)
+    drawn = []
+    subject = study.Subject(network(), "*", lambda seed: drawn.append(seed) or data(seed), None)
+    monkeypatch.setitem(study.MODELS, "stories260k", lambda quick: subject)
+    work = study.WORKS[study.QUICK]
+    plain, wide = (study.loss_of_choice(work, "lwc", study.Rates(clip=c)) for c in (1e-9, 1.0))
+    assert drawn == 2 * [study.CHOICE, study.OTHERS] and 0 < plain != wide
 
 
 def test_pieces_are_planned(monkeypatch, tmp_path):
