@@ -54,8 +54,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import vq
 from rescomp import ActivationQuantizer
+from signbook.loading import check_activations, load_file
 from signbook.meters import meter_for
 from signbook.naming import resolve_data, resolve_model
 from signbook.tasks import LanguageModelling, Task
@@ -181,6 +181,8 @@ def evaluate_named(
     reference: bool = False,
     integer: bool = False,
     activation_bits: int | None = None,
+    packed: bool = False,
+    activations: str | None = None,
     rom: Path | None = None,
     device: str = "auto",
 ) -> Evaluation:
@@ -190,8 +192,9 @@ def evaluate_named(
     the container's weights in the model's architecture, or its integer graph if ``integer``,
     compared with ``weights`` if given, and with those that belong to the name if ``reference``.
     With ``activation_bits``, the inputs of the model's linear layers are rounded, those of the file
-    alone if there is one; never those of what it is compared with. ``rom`` is the array file of a
-    codebook that the container only names.
+    alone if there is one; never those of what it is compared with. If ``packed``, the container's
+    layers run from their packed weights, with ``activations`` as :func:`vq.pack_` takes them.
+    ``rom`` is the array file of a codebook that the container only names.
 
     Raises
     ------
@@ -206,8 +209,18 @@ def evaluate_named(
         raise ConfigError("--integer must come with --file, the container that holds the graph")
     if rom is not None and file is None:
         raise ConfigError("--rom must come with --file, the container that names the codebook")
+    if packed and file is None:
+        raise ConfigError("--packed must come with --file, the container whose layers stay packed")
+    if integer and packed:
+        raise ConfigError("--packed must come without --integer: a graph's layers are decoded")
     if integer and activation_bits is not None:
         raise ConfigError("--activation-bits must come without --integer: its activations are int8")
+    if packed and activation_bits is not None:
+        raise ConfigError(
+            "--activation-bits must come without --packed: what packed layers read is rounded as "
+            "--activations says"
+        )
+    check_activations(packed, activations)
     choose_device(device)
     if file is None:
         subject = resolve_model(model, weights)
@@ -216,7 +229,7 @@ def evaluate_named(
     if integer:
         subject = load_integer(file, rom)
     else:
-        subject = vq.load(file, into=resolve_model(model, pretrained=False), rom=roms_of(rom))
+        subject = load_file(model, file, rom=rom, packed=packed, activations=activations)
         _round_activations(subject, activation_bits, file)
     compared = resolve_model(model, weights) if reference or weights is not None else None
     return evaluate(subject, resolve_data(data), reference=compared, device=device)

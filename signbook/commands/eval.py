@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from signbook.commands.options import DEVICE, Book, Device, Json, Model
-from signbook.commands.printing import print_rows, print_table, save_json, text
+from signbook.commands.options import DEVICE, Activations, Book, Device, Json, Model, Packed
+from signbook.commands.printing import print_rows, print_table, save_json, text, warnings_in_short
 
 if TYPE_CHECKING:
     from signbook.evaluation import Evaluation
@@ -33,6 +33,8 @@ def run(
         int | None,
         typer.Option(help="Round the inputs of the linear layers (FILE's, if given), 2 to 8 bits."),
     ] = None,
+    packed: Packed = False,
+    activations: Activations = None,
     rom: Book = None,
     device: Device = DEVICE,
     json: Json = None,
@@ -47,17 +49,20 @@ def run(
 
     check_outputs([("--json", json)], [model, data, weights, file, rom])
 
-    found = evaluate_named(
-        model,
-        data,
-        weights=weights,
-        file=file,
-        reference=reference,
-        integer=integer,
-        activation_bits=activation_bits,
-        rom=rom,
-        device=device,
-    )
+    with warnings_in_short():
+        found = evaluate_named(
+            model,
+            data,
+            weights=weights,
+            file=file,
+            reference=reference,
+            integer=integer,
+            activation_bits=activation_bits,
+            packed=packed,
+            activations=activations,
+            rom=rom,
+            device=device,
+        )
     document = found.document(with_reference=reference)
     save_json(json, document)
     _print(f"{file or model} on {data}", found)

@@ -17,6 +17,7 @@ __all__ = [
     "ROWS_HELP",
     "SEED",
     "Accelerator",
+    "Activations",
     "Book",
     "Device",
     "File",
@@ -27,6 +28,7 @@ __all__ = [
     "Model",
     "Norms",
     "Out",
+    "Packed",
     "Recipe",
     "Rom",
     "Seed",
@@ -108,6 +110,16 @@ Book = Annotated[
     Path | None,
     typer.Option(
         "--rom", metavar="FILE.npy", help="Codebook that the file only names: an array of numpy."
+    ),
+]
+Packed = Annotated[
+    bool, typer.Option("--packed", help="Let FILE's layers run from their packed weights.")
+]
+Activations = Annotated[
+    str | None,
+    typer.Option(
+        help="What packed layers round each token to: int8, int16 or exact; "
+        f"{Defaults('vq.inference.modules', 'pack_').activations} by default."
     ),
 ]
 _MEASURED = Defaults("hwsim.measure.simulate", "simulate")

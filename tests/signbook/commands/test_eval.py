@@ -76,6 +76,33 @@ def test_file_alone_is_not_compared(files, tmp_path):
     assert metrics == {"top1": pytest.approx(compared.metrics["top1"])}
 
 
+@pytest.mark.parametrize(
+    ("activations", "error"), [("exact", 1e-4), ("int16", 1e-3), ("int8", 0.1)]
+)
+def test_packed_layers_differ_by_rounded_activations_alone(files, activations, error, tmp_path):
+    """Of two models whose logits differ by e, the divergence is about e² / 2."""
+    folder, _, compared = files
+    out = tmp_path / "eval.json"
+    done = run(
+        "eval", MODEL, "--data", DATA, "--file", folder / "small.vq.safetensors", "--weights",
+        folder / "dense.pt", "--packed", "--activations", activations, "--json", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    metrics = json.loads(out.read_text())["metrics"]
+    assert metrics["logit_kl"] == pytest.approx(compared.metrics["logit_kl"], rel=error)
+    assert metrics["same_top1"] == pytest.approx(compared.metrics["same_top1"], abs=error)
+
+
+def test_packed_layers_round_to_eight_bits_by_default(files):
+    def measured(**options):
+        file, weights = (files[0] / name for name in ("small.vq.safetensors", "dense.pt"))
+        found = evaluate_named(MODEL, DATA, file=file, weights=weights, packed=True, **options)
+        return found.metrics["logit_kl"]
+
+    assert measured() == measured(activations="int8") != measured(activations="exact")
+
+
 def test_mistakes_are_one_line(files):
     folder, _, _ = files
     assert "did you mean" in refused("eval", "resnet20", "--data", DATA)
@@ -88,6 +115,19 @@ def test_mistakes_are_one_line(files):
     [
         (MODEL, "digits", {}, "did you mean 'py:signbook.data:digits'"),
         (MODEL, DATA, {"reference": True}, "--reference must come with --file"),
+        (MODEL, DATA, {"packed": True}, "^--packed must come with --file, the container whose"),
+        (
+            MODEL,
+            DATA,
+            {"packed": True, "integer": True, "file": "small.vq.safetensors"},
+            "^--packed must come without --integer: a graph's layers are decoded",
+        ),
+        (
+            MODEL,
+            DATA,
+            {"packed": True, "activation_bits": 8, "file": "small.vq.safetensors"},
+            "^--activation-bits must come without --packed: what packed layers read is rounded",
+        ),
         (MODEL, DATA, {"device": "gpu"}, "device must be one that this machine has"),
         (MODEL, DATA, {"weights": "small.vq.safetensors"}, "fit to DigitsViT"),
         ("py:signbook.zoo.ddpm:ddpm", DATA, {"file": "small.vq.safetensors"}, "fit to the model"),
