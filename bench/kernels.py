@@ -30,7 +30,7 @@ import torch
 from harness import Bench
 from torch import Tensor
 
-from vq.inference.kernels import ISAS, instruction_set
+from vq.inference.kernels import ISAS, instruction_set, instruction_sets
 from vq.inference.operator import packed_linear
 from vq.inference.tiles import ROWS, Tiling
 from vq.native import compiled
@@ -52,7 +52,7 @@ PACKED = {
 }
 DENSE = ("fp32", "bf16", "torch-int8", "torch-bf16")
 #: With which the table is made if none are named; the portable path is for any processor, not fast.
-USUAL = (*PACKED, *(f"ssvq-k16-d8@{isa}" for isa in ("avx2", "vnni")), *DENSE)
+USUAL = (*PACKED, *(f"ssvq-k16-d8@{isa}" for isa in ("avx2", "vnni", "neon")), *DENSE)
 ROTATION = 208 << 20
 SAMPLE = 1e-3
 
@@ -66,8 +66,8 @@ def main() -> None:
     bench = Bench("kernels", __doc__, seeds=5, works=WORKS, arms=arms, usual=USUAL)
     os.environ.pop("SIGNBOOK_ISA", None)
     best = instruction_set()
-    own = list(ISAS)[: list(ISAS).index(best) + 1] if best in ISAS else []
-    chosen = [arm for arm in bench.arms if arm.partition("@")[2] in ("", *own)]
+    own = ("", *instruction_sets())
+    chosen = [arm for arm in bench.arms if arm.partition("@")[2] in own]
     for work in bench.works:
         for seed in bench.seeds:
             together = functools.cache(partial(round_of, work, chosen, seed, bench.quick))

@@ -20,20 +20,32 @@ from vq.errors import ConfigError, OutputError, SimulationError
 from vq.inference.tiles import FORMS, Tiling, pack
 from vq.native import compiled
 
-__all__ = ["ISAS", "Kernels", "instruction_set", "kernels", "packed", "served_by"]
+__all__ = [
+    "ISAS",
+    "Kernels",
+    "instruction_set",
+    "instruction_sets",
+    "kernels",
+    "packed",
+    "served_by",
+]
 
 _SOURCE = Path(__file__).parent / "source"
 #: No fused additions, so that all sets of instructions give the same bits.
 _FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+#: Instructions stay in the order that was written: gcc's own order does not fit the registers.
+_NARROW = ("-fno-schedule-insns",)
 _WIDE = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
-#: Instruction sets, each with what it adds, from the one that all have to the best; what the
-#: compiler is told of each. The bits of ``signbook_can`` are in this order.
+#: Instruction sets, each with what it adds, from the one that all have to the best of x86 and then
+#: of AArch64; what the compiler is told of each. The bits of ``signbook_can`` are in this order.
 ISAS = {
     "portable": (),
     "avx2": ("-mavx2",),
     "avx512": _WIDE,
     "vnni": (*_WIDE, "-mavx512vnni"),
     "vbmi": (*_WIDE, "-mavx512vnni", "-mavx512vbmi"),
+    "neon": _NARROW,
+    "dotprod": (*_NARROW, "-march=armv8.2-a+dotprod"),
 }
 _VARIABLE = "SIGNBOOK_ISA"
 #: What is multiplied is this many digits of 8 bits; none where nothing is rounded.
@@ -144,8 +156,7 @@ def _kernels(wanted: str) -> Kernels | None:
     portable = _portable()
     if portable is None:
         return None
-    can = portable.signbook_can()
-    have = [isa for place, isa in enumerate(ISAS) if can >> place & 1]
+    have = instruction_sets()
     if wanted and wanted not in have:
         raise ConfigError(
             f"{_VARIABLE} must be an instruction set of this processor ({', '.join(have)}), not "
@@ -180,6 +191,13 @@ def _say(how: str, error: Exception) -> None:
     warnings.warn(
         f"packed weights are multiplied {how} in several times the time: {error}", stacklevel=4
     )
+
+
+def instruction_sets() -> list[str]:
+    """Names of all instruction sets that this processor has, the best one last; none in torch."""
+    portable = _portable()
+    can = 0 if portable is None else portable.signbook_can()
+    return [isa for place, isa in enumerate(ISAS) if can >> place & 1]
 
 
 def instruction_set() -> str:

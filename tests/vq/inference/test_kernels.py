@@ -12,18 +12,20 @@ from tests.vq.container.samples import coded, samples
 from tests.vq.inference.layers import FORMS, inputs_of, same_bits, wanted, weight_of
 from vq.errors import ConfigError, ContainerError, SimulationError
 from vq.inference import kernels as module
-from vq.inference.kernels import ISAS, instruction_set, kernels, packed, served_by
+from vq.inference.kernels import (
+    ISAS,
+    instruction_set,
+    instruction_sets,
+    kernels,
+    packed,
+    served_by,
+)
 from vq.inference.tiles import Tiling, pack
-
-
-def available() -> list[str]:
-    can = module._portable().signbook_can()
-    return [isa for place, isa in enumerate(ISAS) if can >> place & 1]
 
 
 @pytest.fixture(params=ISAS)
 def isa(request, monkeypatch):
-    if request.param not in available():
+    if request.param not in instruction_sets():
         pytest.skip(f"this processor has no {request.param}")
     monkeypatch.setenv("SIGNBOOK_ISA", request.param)
     return request.param
@@ -55,7 +57,7 @@ def test_each_form_gives_the_bits_of_the_reference(isa, form, activations):
 @settings(derandomize=True, deadline=None, max_examples=100)
 @given(samples(), st.integers(1, 9), st.sampled_from(["int8", "int16"]), st.sampled_from([*ISAS]))
 def test_any_layer_gives_the_bits_of_the_reference(sample, tokens, activations, isa):
-    if sample.layer.geometry.b > 8 or isa not in available():
+    if sample.layer.geometry.b > 8 or isa not in instruction_sets():
         return
     x = inputs_of(sample, tokens)
     with pytest.MonkeyPatch.context() as patch:
@@ -138,7 +140,7 @@ def test_damaged_streams_are_refused():
 
 def test_the_best_instruction_set_is_chosen(monkeypatch):
     monkeypatch.delenv("SIGNBOOK_ISA", raising=False)
-    assert instruction_set() == available()[-1]
+    assert instruction_set() == instruction_sets()[-1]
     assert served_by(Tiling(16, 16, 8, 257, 9, 8, 0, 0)) == "torch"
     monkeypatch.setenv("SIGNBOOK_ISA", "portable")
     assert instruction_set() == "portable"
@@ -151,6 +153,13 @@ def test_instruction_sets_that_are_not_here(monkeypatch):
         ConfigError, match=r"^SIGNBOOK_ISA must be one of portable, .*, not 'mmx'; un"
     ):
         kernels()
+
+    for isa in set(ISAS) - set(instruction_sets()):
+        monkeypatch.setenv("SIGNBOOK_ISA", isa)
+        with pytest.raises(
+            ConfigError, match=rf"this processor \(portable.*\), not '{isa}'; unset"
+        ):
+            kernels()
 
     class Old:
         def signbook_can(self) -> int:
@@ -202,8 +211,8 @@ def test_a_compiler_that_lacks_an_instruction_set(unbuilt):
         return portable
 
     unbuilt.setattr(module, "_library", library)
-    unbuilt.setenv("SIGNBOOK_ISA", available()[-1])
-    if available()[-1] == "portable":
+    unbuilt.setenv("SIGNBOOK_ISA", instruction_sets()[-1])
+    if instruction_sets()[-1] == "portable":
         pytest.skip("this processor has no other")
     with pytest.warns(
         UserWarning, match="by instructions that all processors have, not by .*too old"

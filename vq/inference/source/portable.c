@@ -42,6 +42,11 @@ static void product(const uint8_t *t, num step, num n, const int8_t *x, num stri
 #include "driver.h"
 #include "pack.h"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 /* Names of vq/inference/kernels.py, a bit each. */
 int signbook_can(void) {
     int found = 1;
@@ -54,6 +59,13 @@ int signbook_can(void) {
     if (avx512) found |= 4;
     if (vnni) found |= 8;
     if (vnni && __builtin_cpu_supports("avx512vbmi")) found |= 16;
+#elif defined(__aarch64__)
+    found |= 32;
+#ifdef __linux__
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) found |= 64;
+#elif defined(__ARM_FEATURE_DOTPROD) /* all that this system runs on have them */
+    found |= 64;
+#endif
 #endif
     return found;
 }
