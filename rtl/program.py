@@ -11,6 +11,7 @@ from rtl.transfer.store import STORE_LAYER
 from vq.container import GRANULE_BYTES
 
 __all__ = [
+    "ADDRESSES",
     "PROGRAM_BYTES",
     "PROGRAM_LAYER",
     "PROGRAM_VERSION",
@@ -67,6 +68,17 @@ _FIELDS = data.StructLayout(
 
 #: A layer as it lies in memory, lowest bit first.
 PROGRAM_LAYER = data.StructLayout({**_FIELDS.members, "unused": 8 * PROGRAM_BYTES - _FIELDS.size})
+
+#: Fields of a layer that hold addresses, each with the bytes of its unit.
+ADDRESSES = {
+    "parameters": GRANULE_BYTES,
+    "weights.codebook_address": 1,
+    "weights.stream_address": 1,
+    "load.input.region.address": GRANULE_BYTES,
+    "load.residual.region.address": GRANULE_BYTES,
+    "store.region.address": GRANULE_BYTES,
+    "store.record": GRANULE_BYTES,
+}
 
 #: What the accelerator writes about a layer, one granule. ``busy_cycles`` and the stalls sum to
 #: ``cycles``. What follows the last vector of the last layer is in no record.

@@ -58,7 +58,7 @@ ARROWS = {
     "rtl/compute": "rtl/bus",
     "rtl/transfer": "rtl/bus rtl/compute",
     "rtl/control": "rtl/bus rtl/transfer rtl/checker",
-    "rtl/build": "rtl vq/native",
+    "rtl/build": "rtl vq/native vq/version",
     "rtl": "rtl/bus rtl/decode rtl/compute rtl/transfer rtl/control rtl/build",
     "hwsim/memory": "",
     "hwsim/program": "rtl vq/container vq/integer",

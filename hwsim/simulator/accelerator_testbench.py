@@ -44,7 +44,7 @@ async def run_program(dut: Any) -> None:
     job = json.loads(path.read_text())
     with Path(os.environ["SIGNBOOK_MEMORY"]).open("r+b") as file:
         image = mmap.mmap(file.fileno(), 0)
-    system = _System(dut, job, image, path.parent / "progress")
+    system = System(dut, job, image, path.parent / "progress")
     try:
         runs = []
         await system.reset()
@@ -63,8 +63,8 @@ async def run_program(dut: Any) -> None:
     (path.parent / "result.json").write_text(json.dumps({"runs": runs}))
 
 
-class _System:
-    """The design with its memory and its host."""
+class System:
+    """The design with its memory and its host: ``host`` has its registers on the bus."""
 
     def __init__(self, dut: Any, job: dict[str, Any], image: mmap.mmap, progress: Path) -> None:
         self._dut, self._job, self._image, self._progress = dut, job, image, progress
@@ -76,7 +76,7 @@ class _System:
         ]
         self._moved_at = 0
         self.cycle = 0
-        self._host = LiteMaster(dut, self._tick)
+        self.host = LiteMaster(dut, self._tick)
         self._connect()
         Clock(dut.clk, _CLOCK_STEPS, unit="step").start()
 
@@ -105,7 +105,7 @@ class _System:
         for _ in range(_RESET_CYCLES):
             await self._edge
         self._connect()
-        self._host = LiteMaster(self._dut, self._tick)
+        self.host = LiteMaster(self._dut, self._tick)
         await self._edge
         self._dut.rst.value = 0
         await self._edge  # the reset passes a register
@@ -145,7 +145,7 @@ class _System:
             ("TIMEOUT", job["timeout_cycles"]),
             ("CONTROL", 0b11),
         ):
-            if await self._host.write(job["registers"][name], value):
+            if await self.host.write(job["registers"][name], value):
                 raise ProtocolError(f"register {name} must take a write, not refuse it")
 
     async def run(self, program: int, layers: int) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class _System:
         energy = self._memory.energy(self.cycle)
         registers = {}
         for name, address in self._job["registers"].items():
-            registers[name], response = await self._host.read(address)
+            registers[name], response = await self.host.read(address)
             if response:
                 raise ProtocolError(f"register {name} must be readable, not refused")
         quiet = self.cycle

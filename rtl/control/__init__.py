@@ -10,5 +10,6 @@ multiply   products for the checks, bit by bit
 run        from start to done, and what went wrong first
 account    every cycle to one layer and one cause
 document   registers and layouts as a page
+header     the same for C, with a driver
 =========  =============================================
 """

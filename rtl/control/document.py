@@ -10,7 +10,7 @@ from rtl.control.registers import REGISTERS, register_map
 from rtl.program import PROGRAM_BYTES, PROGRAM_LAYER, PROGRAM_VERSION, RECORD, RunStatus
 from rtl.transfer.parameters import GROUPS_PER_SLOT, PARAMETER_BYTES
 
-__all__ = ["register_document"]
+__all__ = ["STATUS_MEANINGS", "fields", "register_document"]
 
 _INTRODUCTION = f"""\
 # Registers and layouts in memory
@@ -23,7 +23,8 @@ Registers are 32 bits wide, by AXI4-Lite in whole words; other accesses get a sl
 A program is a list of descriptors of {PROGRAM_BYTES} bytes, version {PROGRAM_VERSION}.
 """
 
-_STATUS: dict[Any, str] = {
+#: What each status says.
+STATUS_MEANINGS: dict[Any, str] = {
     RunStatus.OK: "All layers are done.",
     RunStatus.READ_ERROR: "A read was answered with an error; this layer's outputs are wrong.",
     RunStatus.METHOD: "Not a method of this instance.",
@@ -64,7 +65,7 @@ def register_document() -> str:
         )
         for r in REGISTERS
     ]
-    codes = [(str(s.value), f"`{s.name}`", meaning) for s, meaning in _STATUS.items()]
+    codes = [(str(s.value), f"`{s.name}`", meaning) for s, meaning in STATUS_MEANINGS.items()]
     return "\n".join(
         (
             _INTRODUCTION,
@@ -75,22 +76,29 @@ def register_document() -> str:
             "## Descriptor\n",
             "Bits of a little-endian number. `rtl/program.py` and the layouts that it names say "
             "what each field means.\n",
-            _table(("bits", "field"), _fields(PROGRAM_LAYER)),
+            _table(("bits", "field"), _rows(PROGRAM_LAYER)),
             _PARAMETERS,
             "## Record\n",
             "Written behind each layer's outputs, one granule of 64 bytes.\n",
-            _table(("bits", "field"), _fields(RECORD)),
+            _table(("bits", "field"), _rows(RECORD)),
         )
     )
 
 
-def _fields(layout: data.Layout, prefix: str = "", base: int = 0) -> Iterator[tuple[str, str]]:
+def fields(
+    layout: data.Layout, prefix: str = "", base: int = 0
+) -> Iterator[tuple[str, int, Shape]]:
+    """Fields of a layout and of those inside it: path with dots, first bit, shape."""
     for name, field in layout:
         offset, path = base + field.offset, f"{prefix}{name}"
         if isinstance(field.shape, data.StructLayout):
-            yield from _fields(field.shape, f"{path}.", offset)
-            continue
-        shape = Shape.cast(field.shape)
+            yield from fields(field.shape, f"{path}.", offset)
+        else:
+            yield path, offset, Shape.cast(field.shape)
+
+
+def _rows(layout: data.Layout) -> Iterator[tuple[str, str]]:
+    for path, offset, shape in fields(layout):
         bits = f"{offset + shape.width - 1}:{offset}" if shape.width > 1 else str(offset)
         yield bits, f"`{path}`" + (" (signed)" if shape.signed else "")
 

@@ -32,8 +32,12 @@ def run(
     ] = False,
     json: Json = None,
 ) -> None:
-    """Generate the accelerator as Verilog, with a manifest and a map of its registers."""
+    """Generate the accelerator as Verilog, with a manifest and a map of its registers.
+
+    Beside them a C header, a bare-metal driver in C, and a core file for FuseSoC.
+    """
     from rtl import AcceleratorConfig, StreamerConfig, top_of, write_verilog
+    from rtl.build.emit import SUFFIXES
     from signbook.files import output_folder
     from vq.progress import bar
 
@@ -43,7 +47,7 @@ def run(
         raise ConfigError("--json must stand beside --report: it is where the report goes")
     kind = StreamerConfig if weights_only else AcceleratorConfig
     file = out / f"{top_of(kind())}.v"
-    outputs = [("--out", file.with_suffix(end)) for end in (".v", ".json", ".md")]
+    outputs = [("--out", file.with_suffix(end)) for end in SUFFIXES]
     with output_folder(out, [*outputs, ("--json", json)], [accelerator, rom]):
         values, _ = read_settings(accelerator, settings, rom)  # Verilog has no clock rate
         config = kind.from_mapping(values)
