@@ -21,8 +21,8 @@ from vq.version import TOOL
 __all__ = ["app", "main"]
 
 _NAMES = (
-    "demo", "plan", "compress", "finetune", "quantize", "codebook", "inspect", "eval", "integer",
-    "export", "rtl", "simulate", "estimate", "sweep", "report",
+    "demo", "plan", "compress", "finetune", "quantize", "codebook", "inspect", "eval", "generate",
+    "integer", "export", "rtl", "simulate", "estimate", "sweep", "report",
 )  # fmt: skip
 #: Commands that have commands: each of these is a function in the file, by its name.
 _PARTS = {"codebook": ("build",)}

@@ -55,7 +55,7 @@ import torch
 from torch import Tensor, nn
 
 from rescomp import ActivationQuantizer
-from signbook.loading import check_activations, load_file
+from signbook.loading import check_activations, load_model
 from signbook.meters import meter_for
 from signbook.naming import resolve_data, resolve_model
 from signbook.tasks import LanguageModelling, Task
@@ -207,10 +207,6 @@ def evaluate_named(
         raise ConfigError("--reference must come with --file, the model that is compared with it")
     if integer and file is None:
         raise ConfigError("--integer must come with --file, the container that holds the graph")
-    if rom is not None and file is None:
-        raise ConfigError("--rom must come with --file, the container that names the codebook")
-    if packed and file is None:
-        raise ConfigError("--packed must come with --file, the container whose layers stay packed")
     if integer and packed:
         raise ConfigError("--packed must come without --integer: a graph's layers are decoded")
     if integer and activation_bits is not None:
@@ -222,16 +218,14 @@ def evaluate_named(
         )
     check_activations(packed, activations)
     choose_device(device)
-    if file is None:
-        subject = resolve_model(model, weights)
-        _round_activations(subject, activation_bits, None)
-        return evaluate(subject, resolve_data(data), device=device)
-    if integer:
-        subject = load_integer(file, rom)
+    if integer and file is not None:
+        subject: nn.Module = load_integer(file, rom)
     else:
-        subject = load_file(model, file, rom=rom, packed=packed, activations=activations)
+        subject = load_model(model, weights, file, rom=rom, packed=packed, activations=activations)
         _round_activations(subject, activation_bits, file)
-    compared = resolve_model(model, weights) if reference or weights is not None else None
+    if file is None or not (reference or weights is not None):
+        return evaluate(subject, resolve_data(data), device=device)
+    compared = resolve_model(model, weights)
     return evaluate(subject, resolve_data(data), reference=compared, device=device)
 
 

@@ -17,6 +17,7 @@ from signbook.hints import did_you_mean
 from signbook.tasks import Task
 from signbook.zoo.checkpoints import load_weights
 from signbook.zoo.gguf import gguf_in, gguf_model
+from signbook.zoo.hollow import without_values
 from signbook.zoo.hub import timm_model, transformers_model
 from vq.errors import ConfigError, SignbookError
 
@@ -59,7 +60,7 @@ _WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
 
 
 def resolve_model(
-    name: str, weights: str | Path | None = None, *, pretrained: bool = True
+    name: str, weights: str | Path | None = None, *, pretrained: bool = True, hollow: bool = False
 ) -> nn.Module:
     """Build the model that ``name`` says, in evaluation mode.
 
@@ -74,6 +75,9 @@ def resolve_model(
     pretrained : bool
         Without ``weights``, fetch those that timm or transformers know for the name. A ``py:``
         factory decides by itself.
+    hollow : bool
+        Let parameters be on the meta device where a configuration makes the model, not a factory:
+        for what takes its weights from elsewhere.
 
     Raises
     ------
@@ -83,6 +87,9 @@ def resolve_model(
     """
     kind, _, rest = name.partition(":")
     wanted = pretrained and weights is None
+    if hollow and kind in ("timm", "hf"):
+        with without_values():
+            return resolve_model(name, pretrained=False)
     if kind == "timm" and rest:
         model = timm_model(rest, pretrained=wanted)
     elif kind == "hf" and rest:

@@ -74,6 +74,8 @@ ARROWS = {
     "signbook/diffusion": "signbook/zoo signbook/data signbook/naming vq/calibration",
     "signbook/packed": "signbook/naming vq",
     "signbook/plots": "",
+    "signbook/writing": "signbook/data signbook/meters signbook/zoo vq/inference vq/calibration "
+    "vq/recipe",
     "signbook/reporting": "signbook/plots hwsim vq/text",
     "signbook": "signbook vq rescomp rtl hwsim",
 }

@@ -1,8 +1,5 @@
 """One function per data set, with defaults that reproduce the published figures."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 
 from signbook.data.files import data_file
@@ -23,7 +20,7 @@ from signbook.data.texts import (
     sentences_of,
     token_batches,
 )
-from signbook.extras import require
+from signbook.data.words import STORIES, words_of
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, TextProtocol
 from vq.errors import ConfigError
 
@@ -45,7 +42,6 @@ __all__ = [
     "wikitext2_sentences",
 ]
 
-_STORIES_TOKENIZER, _SMOLLM2 = "stories260k", "smollm2"
 #: Where the parts of a long text begin and end, in twelfths of its tokens.
 _PARTS = {"all": (0, 12), "calibrate": (0, 7), "choose": (7, 8), "judge": (8, 12)}
 
@@ -238,7 +234,7 @@ def tinystories(
     limit: int | None = 120,
     batch: int = 8,
     length: int = 512,
-    tokenizer: str = _STORIES_TOKENIZER,
+    tokenizer: str = STORIES,
 ) -> LanguageModelling:
     """Stories, one per row. The first 120 are the validation set, 32,262 predicted tokens.
 
@@ -246,7 +242,7 @@ def tinystories(
     "smollm2" or what transformers can load: a folder or an id.
     """
     stories = load_stories()[skip : None if limit is None else skip + limit]
-    encode = _encoder(tokenizer)
+    encode = words_of(tokenizer).encode
     return LanguageModelling(
         token_batches([encode(s) for s in stories], batch=batch, length=length),
         TextProtocol(
@@ -260,7 +256,7 @@ def wikitext2(
     limit: int | None = None,
     batch: int = 8,
     length: int = 256,
-    tokenizer: str = _STORIES_TOKENIZER,
+    tokenizer: str = STORIES,
     detokenize: bool = False,
     part: str = "all",
     seed: int | None = None,
@@ -286,7 +282,7 @@ def tinyshakespeare(
     limit: int | None = None,
     batch: int = 8,
     length: int = 256,
-    tokenizer: str = _STORIES_TOKENIZER,
+    tokenizer: str = STORIES,
     part: str = "all",
     seed: int | None = None,
 ) -> LanguageModelling:
@@ -311,7 +307,7 @@ def _rows_of(
     for option, value, least in (("length", length, 2), ("limit", limit, 1), ("seed", seed, 0)):
         if value is not None and (type(value) is not int or value < least):
             raise ConfigError(f"{option} must be a whole number of {least} or more, not {value!r}")
-    tokens = _encoder(tokenizer)(text)
+    tokens = words_of(tokenizer).encode(text)
     first, end = (len(tokens) * twelfths // 12 for twelfths in _PARTS[part])
     rows = [tokens[i : min(i + length, end)] for i in range(first, end, length)]
     if seed is not None:
@@ -346,33 +342,3 @@ def wikitext2_sentences(
     sentences = sentences_of(load_wikitext2(), limit)
     rows = range(0, len(sentences), batch)
     return Embedding([tokenize(known, sentences[i : i + batch], length) for i in rows])
-
-
-def _encoder(tokenizer: str) -> Callable[[str], list[int]]:
-    """Function that turns a text into tokens, the first of which starts a text."""
-    if tokenizer == _STORIES_TOKENIZER:
-        from signbook.zoo.tokenizer import load_tokenizer
-
-        return load_tokenizer(data_file("stories260K/tok512.bin")).encode
-    known = _tokenizer(tokenizer)
-
-    def encode(text: str) -> list[int]:
-        found: list[int] = known(text, verbose=False)["input_ids"]
-        return found
-
-    return encode
-
-
-def _tokenizer(name: str) -> Any:
-    """A tokenizer of transformers: SmolLM2's, that of a GGUF, or another."""
-    from signbook.zoo.gguf import gguf_in, gguf_tokenizer
-    from signbook.zoo.hub import quiet_transformers
-    from signbook.zoo.smollm2 import smollm2_tokenizer
-
-    if name == _SMOLLM2:
-        return smollm2_tokenizer()
-    if file := gguf_in(name):
-        return gguf_tokenizer(file)
-    transformers = require("transformers", extra="lm", purpose=f"tokenizer {name!r}")
-    with quiet_transformers(f"tokenizer {name!r}"):
-        return transformers.AutoTokenizer.from_pretrained(name)

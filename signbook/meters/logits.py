@@ -12,7 +12,7 @@ from signbook.meters.meter import Meter, pair, require, slices
 from vq.calibration.batches import call_model
 from vq.errors import ConfigError
 
-__all__ = ["Classes", "Tokens"]
+__all__ = ["Classes", "Tokens", "logits_of"]
 
 
 class _WithLogits(Meter):
@@ -47,7 +47,7 @@ class Classes(_WithLogits):
 
         def run(model: nn.Module) -> Tensor:
             return require(
-                _logits(call_model(model, inputs)), "logits", [len(labels), "classes"], "finite"
+                logits_of(call_model(model, inputs)), "logits", [len(labels), "classes"], "finite"
             )
 
         outputs = [run(model) for model in models]
@@ -83,7 +83,7 @@ class Tokens(_WithLogits):
         targets = tokens[:, 1:][chosen]
 
         def run(model: nn.Module) -> Tensor:
-            logits = _logits(call_model(model, tokens))
+            logits = logits_of(call_model(model, tokens))
             shape = [*tokens.shape, "vocabulary"]
             if tuple(logits.shape[:-1]) != tuple(tokens.shape):
                 require(logits, "logits", shape, "finite")
@@ -124,7 +124,13 @@ class Tokens(_WithLogits):
         return found
 
 
-def _logits(output: Any) -> Tensor:
+def logits_of(output: Any) -> Tensor:
+    """Logits of what a model gives: they themselves, or what has them.
+
+    Raises
+    ------
+    ConfigError
+    """
     found = getattr(output, "logits", output)
     if not isinstance(found, Tensor):
         raise ConfigError(f"model must give logits, not {type(found).__name__}")

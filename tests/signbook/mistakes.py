@@ -662,11 +662,22 @@ def _inspect(d: _Draw) -> list[str]:
 def _eval(d: _Draw) -> list[str]:
     found = [d.model(), "--data", d.data(), *d.weights(), *d.device()]
     found += ["--file", d.container()] if d.chance(0.6) else []
-    for flag in ("--reference", "--integer"):
+    for flag in ("--reference", "--integer", "--packed"):
         found += [flag] if d.chance(0.25) else []
     found += ["--activation-bits", d.number(["4", "8"])] if d.chance(0.2) else []
     found += ["--rom", d.file(["rom.npy"], (".npy",), 0.5)] if d.chance(0.1) else []
     return found + d.json()
+
+
+def _generate(d: _Draw) -> list[str]:
+    found = [d.model(), "--prompt", d.one(["abc"], ["", " ", "\x1b", "é" * 99], 0.3), *d.weights()]
+    found += ["--file", d.container()] if d.chance(0.5) else []
+    found += ["--packed"] if d.chance(0.4) else []
+    found += ["--activations", d.one(["int16"], ["int4", ""])] if d.chance(0.2) else []
+    found += ["--tokenizer", d.one(["stories260k"], ["gone", "a folder", ""], 0.3)]
+    found += ["--tokens", d.number(["2"])] if d.chance(0.5) else ["--tokens", "3"]
+    found += ["--temperature", d.number(["1"])] if d.chance(0.3) else []
+    return [word.replace("1000000000000", "9") for word in found] + d.device() + d.json()
 
 
 def _export(d: _Draw) -> list[str]:
@@ -745,7 +756,7 @@ _COMMANDS: dict[str, Callable[[_Draw], list[str]]] = {
     "plan": _plan, "compress": _compress, "finetune": _finetune, "quantize": _quantize,
     "inspect": _inspect, "eval": _eval, "export": _export, "integer": _integer, "rtl": _rtl,
     "simulate": _simulate, "estimate": _estimate, "sweep": _sweep, "report": _report,
-    "codebook": _codebook,
+    "codebook": _codebook, "generate": _generate,
 }  # fmt: skip
 
 

@@ -176,6 +176,7 @@ OVERWRITING = {
                          "--out", "OUT"),
     "inspect": ("inspect", "IN", "--json", "OUT"),
     "eval": ("eval", NET, "--data", DIGITS, "--file", "IN", "--json", "OUT"),
+    "generate": ("generate", NET, "--prompt", "a", "--file", "IN", "--json", "OUT"),
     "eval, weights": ("eval", NET, "--data", DIGITS, "--weights", "IN", "--json", "OUT"),
     "eval, rom": ("eval", NET, "--data", DIGITS, "--file", "OTHER", "--rom", "IN", "--json", "OUT"),
     "integer": ("integer", NET, "--file", "IN", "--data", DIGITS, "--out", "OUT"),

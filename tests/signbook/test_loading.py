@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import vq
-from signbook.loading import check_activations, load_file
+from signbook.loading import check_activations, load_model
 from signbook.naming import resolve_model
 from vq.errors import ConfigError
 from vq.inference.modules import packed_layers
@@ -21,8 +21,8 @@ def file(tmp_path):
 
 
 def test_layers_are_dense_or_packed(file):
-    dense, packed = load_file(MODEL, file), load_file(MODEL, file, packed=True)
-    rounded = load_file(MODEL, file, packed=True, activations="int16")
+    dense, packed = load_model(MODEL, file=file), load_model(MODEL, file=file, packed=True)
+    rounded = load_model(MODEL, file=file, packed=True, activations="int16")
     assert not list(packed_layers(dense))
     layers = dict(packed_layers(packed))
     assert len(layers) == 4 and {w.activations for w in layers.values()} == {"int8"}
@@ -43,3 +43,10 @@ def test_what_activations_cannot_be(packed, activations, message):
     with pytest.raises(ConfigError, match=message):
         check_activations(packed, activations)
     check_activations(packed, None)
+
+
+def test_without_a_container_there_is_nothing_to_pack(file, tmp_path):
+    message = "^--packed must come with --file, the container whose layers stay packed, or with a"
+    for name, weights in ((MODEL, None), (f"hf:{tmp_path}", None), (f"hf:{tmp_path}", file)):
+        with pytest.raises(ConfigError, match=message):
+            load_model(name, weights, packed=True)

@@ -13,6 +13,7 @@ from signbook.cli import app
 from signbook.commands.defaults import Defaults
 from signbook.demo import run_demo
 from signbook.evaluation import evaluate, evaluate_named
+from signbook.writing.door import write
 from vq.export import export_dense, export_dram, export_onnx
 from vq.integer import add_integer
 from vq.methods.w4a8_diffusion import Learning
@@ -36,6 +37,8 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
             rescomp.Settings,
         ),
         ("eval", {"device": "device"}, evaluate_named),
+        ("generate", dict.fromkeys(("tokens", "temperature", "seed")), write),
+        ("generate", {"device": "device"}, evaluate_named),
         ("integer", {"choice": "choice", "out": "out"}, add_integer),
         ("export", {"dtype": "dtype"}, export_dense),
         ("export", {"base": "base"}, export_dram),
@@ -65,6 +68,9 @@ def test_defaults_in_words_agree():
         assert f"{_default(vq.Rates, part)} without --method" in said[f"rate_{part}"]
     assert f"{_default(rescomp.default_recipe, 'group')} by default" in said["group"]
     assert f"By default {', '.join(_default(sweep, 'objectives'))}." in said["objective"]
+    for command in ("eval", "generate"):
+        shown = {option.name: option.help for option in COMMANDS[command].params}
+        assert f"{_default(vq.pack_, 'activations')} by default" in shown["activations"]
     assert f"learn from; {_default(Learning, 'rounds')} by default" in said["rounds"]
 
 

@@ -26,6 +26,8 @@ STOPPED = {
     "quantize": ("vq.save", NET, "--method", "rtn", "--out", "out"),
     "inspect": ("vq.container.Container.verify", "file.safetensors"),
     "eval": ("signbook.evaluation.evaluate", NET, "--data", DATA),
+    "generate": ("signbook.loading.resolve_model", "py:signbook.zoo.llama:stories260k", "--prompt",
+                 "a", "--tokenizer", "stories260k"),
     "integer": ("vq.integer.build.trace_model", NET, "--file", "file.safetensors", "--data", DATA),
     "export": ("vq.container.Container.weight", "file.safetensors", "--to", "dense", "--out", "x"),
     "codebook": ("vq.universal.door.codewords", "build", NET, "--out", "book.npy"),

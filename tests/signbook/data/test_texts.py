@@ -15,6 +15,7 @@ from signbook.data import (
     wikitext2,
     wikitext2_sentences,
 )
+from signbook.data.words import Words
 from signbook.tasks import TextProtocol
 from tests.signbook.shared import shared
 from vq.errors import ConfigError
@@ -125,7 +126,7 @@ def counted(monkeypatch, tmp_path):
     (tmp_path / "tinyshakespeare").mkdir()
     (tmp_path / "tinyshakespeare/input.txt").write_text(" ".join(map(str, range(120))))
     monkeypatch.setattr(
-        factories, "_encoder", lambda name: lambda text: [int(word) for word in text.split()]
+        factories, "words_of", lambda name: Words(lambda text: [*map(int, text.split())], str)
     )
 
 

@@ -1,0 +1,1 @@
+"""Language models that continue a text: token by token, timed, and with what they read counted."""
