@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -99,6 +100,7 @@ class Call:
         told: Callable[[int], None] | None = None,
         *,
         check: bool = False,
+        waves: Path | None = None,
     ) -> Run:
         """What the call costs in RTL, on one random input.
 
@@ -112,7 +114,7 @@ class Call:
             program.write(image)
         for tensor, value in inputs.items():
             self.programs[0].places[tensor].write(image, value)
-        outcomes = run_programs(config, self.programs, image, around, told)
+        outcomes = run_programs(config, self.programs, image, around, told, waves)
         runs = []
         for program, holds, outcome in zip(self.programs, self.holds_book, outcomes, strict=False):
             require_ok(program, outcome)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from hwsim.cycles import predict
@@ -32,6 +33,7 @@ def simulate(
     methods: Sequence[str] = ("int8",),
     progress: Progress | None = None,
     check: bool = False,
+    waves: str | PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Run a container on the RTL under Verilator and report what it cost.
 
@@ -65,6 +67,9 @@ def simulate(
     check : bool
         Require of every run that the cycle model counts the same, see
         :func:`hwsim.measure.compare.require_prediction`.
+    waves : path, optional
+        File for all signals of the compressed run in every cycle, in FST. It is there as a whole,
+        or not at all.
 
     Returns
     -------
@@ -81,19 +86,24 @@ def simulate(
     SimulationError
         If a tool is missing, or the hardware reports an error or breaks a rule; with ``check``,
         also if the model counts something else, with a table of the differences.
+    OutputError
+        If ``waves`` cannot be written.
     """
     config = config or AcceleratorConfig()
     memory = absolute_memory(memory)  # the simulator runs in a folder of its own
 
+    file = None if waves is None else Path(waves)
+
     def run(name: str, container: Container, original: Container) -> Callable[[], Run]:
+        drawn = file if container is original else None
         if runs_in_steps(original, rows):
             call = Call.of(container, original, config)
             around = Surroundings(memory=memory, timeout_cycles=DEFAULT_TIMEOUT_CYCLES)
             told = progress and _told(progress, name, call.read_bytes // config.bus_bytes)
-            return lambda: call.simulated(config, around, told, check=check)
+            return lambda: call.simulated(config, around, told, check=check, waves=drawn)
         work = Work.of(container, original, rows)
         program = assemble(work.steps, container, config)
-        return lambda: _run(name, program, work, config, memory, progress, check)
+        return lambda: _run(name, program, work, config, memory, progress, check, drawn)
 
     return measure(path, "rtl", run, config=config, memory=memory, rows=rows, methods=methods)
 
@@ -110,6 +120,7 @@ def _run(
     memory: str,
     progress: Progress | None,
     check: bool,
+    waves: Path | None,
 ) -> Run:
     """One run of the document, in RTL."""
     image = program.image()
@@ -121,6 +132,7 @@ def _run(
         image,
         Surroundings(memory=memory, timeout_cycles=DEFAULT_TIMEOUT_CYCLES),
         progress and (lambda done: progress(name, done, beats)),
+        waves,
     )
     require_ok(program, outcome)
     if check:

@@ -10,6 +10,7 @@ streamer     the same for a weight streamer alone
 traffic      how the surroundings behave
 axi          memory and host on the bus
 playback     read beats from Verilog while Python sleeps
+waves        all signals in a file
 pins         fast access to ports
 ===========  ==============================================
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hwsim.defaults import DEFAULT_MEMORY
@@ -92,16 +93,17 @@ def run_program(
     image: bytearray,
     surroundings: Surroundings | None = None,
     progress: Callable[[int], None] | None = None,
+    waves: Path | None = None,
 ) -> list[Outcome]:
     """Simulate a program; return the outcome of each run.
 
     Raises
     ------
-    SimulationError
+    SimulationError, OutputError
         See :func:`run_programs`.
     """
     around = surroundings or Surroundings()
-    return run_programs(config, [program] * around.runs, image, around, progress)
+    return run_programs(config, [program] * around.runs, image, around, progress, waves)
 
 
 def run_programs(
@@ -110,16 +112,20 @@ def run_programs(
     image: bytearray,
     surroundings: Surroundings | None = None,
     progress: Callable[[int], None] | None = None,
+    waves: Path | None = None,
 ) -> list[Outcome]:
     """Simulate programs one after another, without reset between; return the outcome of each.
 
-    None is started after one that has ended with an error.
+    None is started after one that has ended with an error. ``waves`` is a file for all signals,
+    in FST; it is there as a whole, or not at all.
 
     Raises
     ------
     SimulationError
         If the design breaks a rule of AXI, stands still, moves anything after it said done, or if
         its counters contradict each other or the memory's.
+    OutputError
+        If waves cannot be written.
     """
     around = surroundings or Surroundings()
     job = {
@@ -129,7 +135,12 @@ def run_programs(
         "runs": [[program.address, len(program.layers)] for program in programs],
     }
     with simulate_job(
-        config, "hwsim.simulator.accelerator_testbench", json.dumps(job), progress, memory=image
+        config,
+        "hwsim.simulator.accelerator_testbench",
+        json.dumps(job),
+        progress,
+        memory=image,
+        waves=waves,
     ) as done:
         runs = json.loads((done.folder / "result.json").read_text())["runs"]
         after = bytearray((done.folder / MEMORY_FILE).read_bytes())

@@ -13,7 +13,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from typing import Any
 from hwsim.simulator.playback import DATA_SOURCE, PLAYER_TOP, player_verilog
 from hwsim.simulator.streamer import Job, Result
 from hwsim.simulator.toolchain import Toolchain, find_toolchain, require_plain
+from hwsim.simulator.waves import FLAGS as WAVE_FLAGS
+from hwsim.simulator.waves import LIBRARIES, WRITER_GAVE_UP, Waves, readable, waves_at
 from rtl import (
     REPORT,
     AcceleratorConfig,
@@ -49,8 +51,8 @@ _FLAGS = (
 )  # fmt: skip
 
 
-def build(config: Config) -> Path:
-    """Build an instance, or find it already built.
+def build(config: Config, *, waves: bool = False) -> Path:
+    """Build an instance, or find it already built; with ``waves``, one that can write them.
 
     A build is named by a hash of its Verilog, flags and tool versions, and appears in the cache as
     a whole. Processes that want the same one at the same time wait for one of them.
@@ -68,11 +70,13 @@ def build(config: Config) -> Path:
         If the cache folder cannot be written.
     """
     tools = find_toolchain()
-    files = _sources(config)
+    files = _sources(config, waves)
+    flags, beside = _flags(waves), LIBRARIES if waves else {}
     parts = [
         *files,
         *files.values(),
-        *_flags(),
+        *flags,
+        *beside.values(),
         *tools.compiler,
         tools.versions,
         str(tools.cocotb_library_dir),
@@ -82,7 +86,7 @@ def build(config: Config) -> Path:
 
     def make(folder: Path) -> None:
         _log.info("building %s (%d-bit bus)", top_of(config), config.bus_bits)
-        _compile(tools, top, files, folder)
+        _compile(tools, top, files, beside, flags, folder)
 
     return cached(f"{top_of(config)}-{key}", make) / top
 
@@ -92,7 +96,7 @@ def _top(config: Config) -> str:
     return top_of(config) if isinstance(config, StreamerConfig) else PLAYER_TOP
 
 
-def _sources(config: Config) -> dict[str, str]:
+def _sources(config: Config, waves: bool) -> dict[str, str]:
     """Files of a build by name, in the order in which Verilator takes them."""
     files: dict[str, str] = {}
     ports: tuple[str, ...] = ("*",)
@@ -104,7 +108,7 @@ def _sources(config: Config) -> dict[str, str]:
         ports = _PLAYER_PORTS
     public = "".join(_PUBLIC.format(top=_top(config), ports=port) for port in ports)
     files["ports.vlt"] = f"`verilator_config\n{public}"
-    return {**files, f"{top_of(config)}.v": design}
+    return {**files, f"{top_of(config)}.v": readable(design) if waves else design}
 
 
 def _coverage_folder() -> Path | None:
@@ -112,32 +116,42 @@ def _coverage_folder() -> Path | None:
     return Path(folder) if folder else None
 
 
-def _flags() -> tuple[str, ...]:
-    return _FLAGS if _coverage_folder() is None else (*_FLAGS, "--coverage-line")
+def _flags(waves: bool) -> tuple[str, ...]:
+    coverage = () if _coverage_folder() is None else ("--coverage-line",)
+    return (*_FLAGS, *(WAVE_FLAGS if waves else ()), *coverage)
 
 
-def _compile(tools: Toolchain, top: str, files: dict[str, str], made: Path) -> None:
+def _compile(
+    tools: Toolchain,
+    top: str,
+    files: dict[str, str],
+    beside: dict[str, str],
+    flags: tuple[str, ...],
+    made: Path,
+) -> None:
     """Build in a temporary folder and put the program into ``made``."""
     with scratch_folder() as folder:
         require_plain(folder.parent, "set TMPDIR to such a folder, only for builds")
-        for file, text in files.items():
+        for file, text in (beside | files).items():
             (folder / file).write_text(text)
         libraries = tools.cocotb_library_dir
-        link = f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"
+        link = f"-L. -Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"
         _tool(
             tools,
-            ["verilator", *_flags(), "--top-module", top, "-o", top, "-Mdir", ".", "-LDFLAGS", link,
+            ["verilator", *flags, "--top-module", top, "-o", top, "-Mdir", ".", "-LDFLAGS", link,
              str(tools.cocotb_main), *files],
             folder,
         )  # fmt: skip
-        _add_runtime(tools, folder)
+        _add_runtime(tools, beside, flags, folder)
         _make(tools, folder, "Vtop.mk")
         shutil.move(folder / top, made / top)
 
 
-def _add_runtime(tools: Toolchain, folder: Path) -> None:
+def _add_runtime(
+    tools: Toolchain, beside: dict[str, str], flags: tuple[str, ...], folder: Path
+) -> None:
     """Put Verilator's own objects beside a design: they are the same in each, and compiled once."""
-    parts = [*_flags(), *tools.compiler, tools.versions, str(tools.verilator_root)]
+    parts = [*flags, *beside.values(), *tools.compiler, tools.versions, str(tools.verilator_root)]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
     def make(made: Path) -> None:
@@ -223,25 +237,30 @@ def simulate_job(
     job: str,
     progress: Callable[[int], None] | None,
     memory: bytes | bytearray = b"",
+    waves: Path | None = None,
 ) -> Iterator[Finished]:
     """Run a testbench module with a job's text; its folder is there inside the context.
 
     ``memory`` is in the file ``MEMORY_FILE`` there, for the testbench to read and write. It writes
     ``result.json`` when it is content, ``error`` when the design broke a rule, and ``progress``, a
-    number, from time to time.
+    number, from time to time. ``waves`` get all signals in FST, also of a run that fails.
     """
-    program = build(config)
+    program = build(config, waves=waves is not None)
     tools = find_toolchain()
-    with scratch_folder() as folder:
+    drawn = nullcontext() if waves is None else waves_at(waves)
+    with scratch_folder() as folder, drawn as kept:
         (folder / "job.json").write_text(job)
         (folder / MEMORY_FILE).write_bytes(memory)
         environment = tools.run_environment(_top(config), testbench, folder / "results.xml")
         environment["SIGNBOOK_JOB"] = str(folder / "job.json")
         environment["SIGNBOOK_MEMORY"] = str(folder / MEMORY_FILE)
         start = time.monotonic()
-        status = _supervise(program, environment, folder, progress)
+        command = [str(program), *(("--trace", "--trace-file", str(kept.path)) if kept else ())]
+        status = _supervise(command, environment, folder, progress)
         seconds = time.monotonic() - start
         _keep_coverage(folder / "coverage.dat", program.parent.name)
+        if kept is not None:
+            _keep_waves(kept, folder)
         if (folder / "error").exists():
             raise SimulationError(f"simulation: {(folder / 'error').read_text()}")
         if status != 0 or not (folder / "result.json").exists():
@@ -258,8 +277,18 @@ def _keep_coverage(counts: Path, build_name: str) -> None:
         shutil.copy(counts, target / f"{build_name}-{uuid.uuid4().hex}.dat")
 
 
+def _keep_waves(waves: Waves, folder: Path) -> None:
+    """Keep waves that are whole, whatever became of the run.
+
+    They must be if its testbench was content, or if it is their writer that broke off.
+    """
+    gave_up = WRITER_GAVE_UP in (folder / "log").read_text(errors="replace")
+    if waves.whole or gave_up or (folder / "result.json").exists():
+        waves.keep()
+
+
 def _supervise(
-    program: Path,
+    command: list[str],
     environment: dict[str, str],
     folder: Path,
     progress: Callable[[int], None] | None,
@@ -267,7 +296,7 @@ def _supervise(
     """Run the program to its end; never leave it behind."""
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [program], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
         )
         try:
             while True:

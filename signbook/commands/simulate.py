@@ -1,6 +1,7 @@
 """``signbook simulate``: a container on the RTL."""
 
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -36,6 +37,14 @@ def run(
             "--check", help="Require that the cycle model counts the same, counter by counter."
         ),
     ] = False,
+    waves: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.fst",
+            help="Also write all signals of the file's own run in every cycle, as FST. The first "
+            "time, a simulator that can is built; it takes several times as long.",
+        ),
+    ] = None,
     json: Json = None,
 ) -> dict[str, Any]:
     """Run a container on the RTL under Verilator and measure bytes, cycles and energy.
@@ -49,9 +58,9 @@ def run(
     """
     from signbook.files import check_outputs
 
-    check_outputs([("--json", json)], [file, accelerator, rom, memory])
+    check_outputs([("--json", json), ("--waves", waves)], [file, accelerator, rom, memory])
     setup = setup_of(accelerator, settings, rom, memory, methods)
-    document = stream(file, setup, rows=rows, check=check)
+    document = stream(file, setup, rows=rows, check=check, waves=waves)
     print_measured(f"{file}, RTL", document, json)
     if check:
         runs = len(document["runs"])
@@ -61,7 +70,12 @@ def run(
 
 
 def stream(
-    path: str | os.PathLike[str], setup: Setup, *, rows: int | None = None, check: bool = False
+    path: str | os.PathLike[str],
+    setup: Setup,
+    *,
+    rows: int | None = None,
+    check: bool = False,
+    waves: Path | None = None,
 ) -> dict[str, Any]:
     """Run :func:`hwsim.simulate` and show how far each run is.
 
@@ -72,4 +86,4 @@ def stream(
 
     title, first = "simulating the RTL", "building, if this configuration is new: a minute or two"
     with shown(title, first, setup.methods) as show:
-        return simulate(path, **vars(setup), rows=rows, progress=show, check=check)
+        return simulate(path, **vars(setup), rows=rows, progress=show, check=check, waves=waves)

@@ -66,8 +66,10 @@ class Layers:
         image[at : at + PROGRAM_BYTES] = value.to_bytes(PROGRAM_BYTES, "little")
         return image
 
-    def run(self, surroundings: Surroundings | None = None) -> list[Outcome]:
-        return run_program(self.config, self.program, self.image(), surroundings)
+    def run(
+        self, surroundings: Surroundings | None = None, waves: Path | None = None
+    ) -> list[Outcome]:
+        return run_program(self.config, self.program, self.image(), surroundings, waves=waves)
 
     def require_exact(self, outcome: Outcome) -> None:
         assert outcome.status == RunStatus.OK

@@ -192,6 +192,7 @@ OVERWRITING = {
     "rtl": ("rtl", "--out", "DIR", "--accelerator", "IN", "--report", "--json", "OUT"),
     "rtl, page": ("rtl", "--out", "OUT", "--accelerator", "DIR/signbook_accelerator.md"),
     "simulate": ("simulate", "IN", "--json", "OUT"),
+    "simulate, waves": ("simulate", "IN", "--waves", "OUT"),
     "simulate, accelerator": ("simulate", "OTHER", "--accelerator", "IN", "--json", "OUT"),
     "estimate": ("estimate", "minilm-l6", "--recipe", "IN", "--json", "OUT"),
     "estimate, memory": ("estimate", "minilm-l6", "--recipe", "int4", "--memory",

@@ -103,3 +103,9 @@ def test_an_array_is_all_that_has_to_be_said(array, tmp_path):
         assert document["runs"]["compressed"]["reordered"]["to"] == document["accelerator"]["rows"]
         exact = {each["bit_exact"] for each in document["runs"].values()}
         assert exact == {True if check else None}
+
+
+def test_waves_that_cannot_be_written(file, tmp_path):
+    for place in ("absent/run.fst", "."):
+        message = refused("simulate", file, "--waves", tmp_path / place)
+        assert "give --waves another" in message and "Traceback" not in message
