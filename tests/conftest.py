@@ -1,5 +1,6 @@
 """What all tests share: one thread per process, fixed seeds."""
 
+import gc
 import os
 
 # Two workers share two cores; a second thread in each only makes them wait. Libraries read this
@@ -10,6 +11,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage among what tests make, not among the million objects of what they import."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
