@@ -1,13 +1,10 @@
 """A training run in a process of its own, for tests that kill it.
 
-    python -m tests.vq.interrupted FOLDER [--resume]
-
 Everything random that a run can depend on is in it: dropout, a shuffling loader with its own
 generator, and augmentation from the global states of torch, numpy and Python.
 """
 
 import random
-import sys
 import time
 from pathlib import Path
 
@@ -91,14 +88,7 @@ def run(
     return model
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    sys.stdout.write("started\n")
-    sys.stdout.flush()
-    model = run(folder, resume="--resume" in sys.argv, slow=0.002)
+def main(folder: Path) -> None:
+    print("started", flush=True)
+    model = run(folder, resume=True, slow=0.002)
     torch.save(model.state_dict(), folder / "final.pt")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,9 @@
 """Several processes train one model, and it is the model that one process would train."""
 
 import copy
+import functools
 import os
-import socket
+import runpy
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import fully_shard
 
 import vq
-from tests.processes import run_group, two_processes
+from tests.processes import Group, free_port, run_group, two_processes
 from tests.vq.learning.rules.own import Gaining, Shrinking
 from tests.vq.models import Net, batches
 from vq import SSVQ, VQ, Recipe
@@ -260,18 +261,37 @@ def test_wrapped_models_are_refused():
         vq.finetune_(wrapped, batches())
 
 
+def example(folder):
+    """The script and its options."""
+    words = [EXAMPLE, "--checkpoint-dir", folder / "run", "--out", folder / "m.vq.safetensors"]
+    return [*map(str, words), "--epochs", "1", "--resume"]
+
+
+def require_trained(folder, said):
+    assert said.startswith("2 processes, 16 steps: loss ") and said.count("\n") == 1
+    assert (folder / "m.vq.safetensors").stat().st_size > 1000
+    assert list((folder / "run").glob("step-0000000016-*.pt"))
+
+
+def as_rank(rank, words):
+    os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank)})
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")
+
+
+def test_the_example_runs_as_torchrun_starts_it(tmp_path):
+    address = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    calls = [functools.partial(as_rank, rank, example(tmp_path)) for rank in (0, 1)]
+    with Group(calls, tmp_path, address, together=True) as group:
+        assert group.wait() == [0, 0], group.errors(0) + group.errors(1)
+    require_trained(tmp_path, group.output(0) + group.output(1))
+
+
+@pytest.mark.slow
 def test_the_example_runs_under_torchrun(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-        "--master-port", str(port), str(EXAMPLE), "--checkpoint-dir", str(tmp_path / "run"),
-        "--out", str(tmp_path / "m.vq.safetensors"), "--epochs", "1", "--resume",
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", str(free_port()), *example(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = run_group(command, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("2 processes, 16 steps: loss ")
-    assert (tmp_path / "m.vq.safetensors").stat().st_size > 1000
-    assert list((tmp_path / "run").glob("step-0000000016-*.pt"))
+    require_trained(tmp_path, done.stdout)

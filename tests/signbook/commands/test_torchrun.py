@@ -1,9 +1,9 @@
 """Commands on several processes: the results of one, said once, and one error where one fails."""
 
+import functools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 import vq
+from signbook.cli import main
 from signbook.commands import finetune, quantize, torchrun
 from signbook.files import FILE_NAME
 from signbook.tasks import Classification
-from tests.processes import two_processes
+from tests.processes import Group, free_port, two_processes
 from tests.signbook.runner import refused
 from vq.container import open_container
 
@@ -119,40 +120,37 @@ def test_two_processes_write_what_one_writes(tmp_path):
     vq.load(place / "learnt" / FILE_NAME, into=network())
 
 
-class Ranks:
+def as_rank(rank, words):
+    os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank)})
+    sys.argv = ["signbook", *words]
+    main()
+
+
+def ranks(folder, *words, **variables):
     """Two processes of one command, started as torchrun starts them."""
+    address = {
+        "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()), "COLUMNS": "200", **variables,
+    }  # fmt: skip
+    calls = [functools.partial(as_rank, rank, [*map(str, words)]) for rank in (0, 1)]
+    return Group(calls, folder, address)
 
-    def __init__(self, *words, **variables):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        common = os.environ | {
-            "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
-            "COLUMNS": "200", **variables,
-        }  # fmt: skip
-        self.processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "signbook", *map(str, words)],
-                env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )
-            for rank in (0, 1)
-        ]  # fmt: skip
 
-    def end(self):
-        told = [process.communicate(timeout=100) for process in self.processes]
-        return [process.returncode for process in self.processes], told
+def require_said_once(group, codes):
+    """The error that one of both has said, both having ended with these codes."""
+    assert group.wait() == codes
+    assert group.output(0) == group.output(1) == ""
+    (said,) = (text for text in map(group.errors, (0, 1)) if text)
+    assert said.count("\n") == 1
+    return said
 
 
 def test_an_error_that_one_process_meets_is_said_once_and_ends_all(tmp_path):
     out = tmp_path / "out"
     words = ("finetune", MODEL, "--recipe", recipe_in(tmp_path), "--out", out, "--device", "cpu")
-    codes, told = Ranks(*words, "--data", f"{DATA}?bad=2", "--json", out / "j.json").end()
-    assert codes == [1, 1]
-    assert [out for out, _ in told] == ["", ""]
-    (said,) = (err for _, err in told if err)
-    assert said.count("\n") == 1 and said.startswith("error: ConfigError: model must accept ")
+    with ranks(tmp_path, *words, "--data", f"{DATA}?bad=2", "--json", out / "j.json") as group:
+        said = require_said_once(group, [1, 1])
+    assert said.startswith("error: ConfigError: model must accept ")
     assert "batch 3, (float32 [6, 16], int64 [6])" in said
     assert not (out / FILE_NAME).exists()
 
@@ -161,17 +159,13 @@ def test_an_error_that_one_process_meets_is_said_once_and_ends_all(tmp_path):
 def test_ctrl_c_ends_all(tmp_path):
     started = tmp_path / "started"
     words = ("finetune", MODEL, "--recipe", recipe_in(tmp_path), "--out", tmp_path / "out")
-    group = Ranks(*words, "--data", f"{DATA}?slow=true", STARTED=str(started))
-    while not started.exists():
-        time.sleep(0.1)
-    for process in group.processes:
-        process.send_signal(signal.SIGINT)
-    codes, told = group.end()
-    assert codes == [130, 130]
-    (said,) = (err for _, err in told if err)
-    assert (
-        said.startswith("interrupted; every finished checkpoint is in ") and said.count("\n") == 1
-    )
+    with ranks(tmp_path, *words, "--data", f"{DATA}?slow=true", STARTED=str(started)) as group:
+        while not started.exists():
+            time.sleep(0.1)
+        for pid in group.pids:
+            os.kill(pid, signal.SIGINT)
+        said = require_said_once(group, [130, 130])
+    assert said.startswith("interrupted; every finished checkpoint is in ")
 
 
 @pytest.mark.slow
@@ -186,6 +180,7 @@ def test_torchrun_learns_what_one_process_with_steps_of_both_does(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("file_bytes") == 1
+    assert "unused parameters" not in done.stderr  # of which torch would warn
     two = json.loads((tmp_path / "two" / "quantize.json").read_text())
     for alone, both in zip(one["blocks"], two["blocks"], strict=True):
         assert both["name"] == alone["name"] and both["after"] < both["before"]

@@ -4,7 +4,7 @@ import torch
 
 import vq
 from tests.processes import two_processes
-from tests.rescomp.models import bert, inputs, llama, masked, tokens
+from tests.rescomp.models import bert, chain, inputs, llama, masked, tokens, vectors
 from vq.calibration.peaks import Peaks, peaks_of, readers_of
 from vq.recipe.selection import select
 
@@ -47,20 +47,22 @@ def test_tokens_that_do_not_count_are_left_out():
     assert len(own.rows) == sum(int(x["attention_mask"].sum()) for x in data)
 
 
-def worker(rank, folder):
-    model, data = llama(), tokens()[rank::2]
-    groups = readers_of(model, data, select(model, RECIPE).layers)[:1]
-    with torch.no_grad():
-        torch.save(vars(peaks_of(model, data, groups, 8)[0]), folder / f"{rank}.pt")
-
-
 @torch.no_grad()
+def second(data):
+    """Peaks of what the second layer of a chain reads."""
+    model = chain()
+    groups = readers_of(model, data, select(model, vq.Recipe({"*": vq.Int8()})).layers)
+    return peaks_of(model, data, groups[1:2], 8)[0]
+
+
+def worker(rank, folder):
+    torch.save(vars(second(vectors()[rank::2])), folder / f"{rank}.pt")
+
+
 def test_processes_see_the_same(tmp_path):
     folder = two_processes(worker, tmp_path)
     ours, theirs = (torch.load(folder / f"{rank}.pt") for rank in (0, 1))
-    model, data = llama(), tokens()
-    groups = readers_of(model, data, select(model, RECIPE).layers)[:1]
-    (alone,) = peaks_of(model, data, groups, 8)
+    alone = second(vectors())
     assert torch.equal(ours["largest"], theirs["largest"]) and torch.equal(
         ours["rows"], theirs["rows"]
     )

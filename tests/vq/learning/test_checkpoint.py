@@ -1,12 +1,11 @@
 """Runs that die: they continue as if nothing had happened, or say why they cannot."""
 
 import errno
+import functools
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 import torch
 
 import vq
+from tests.processes import Group
 from tests.vq import interrupted
 from tests.vq.models import Net, batches
 from vq import SSVQ, Recipe
@@ -41,20 +41,22 @@ def uninterrupted():
     return interrupted.run(None)
 
 
-def test_killed_at_random_moments_it_ends_the_same_to_the_bit(tmp_path, uninterrupted):
+def test_killed_at_random_moments_it_ends_the_same_to_the_bit(
+    tmp_path, tmp_path_factory, uninterrupted
+):
     moment = random.Random(20)
-    command = [sys.executable, "-m", "tests.vq.interrupted", str(tmp_path), "--resume"]
+    start, outputs = functools.partial(interrupted.main, tmp_path), tmp_path_factory.mktemp("out")
     died_at = []
     for attempt in range(KILLS + 1):
         before = newest(tmp_path)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout.readline() == "started\n"
+        with Group([start], outputs) as group:
+            group.wait_for("started\n")
             if attempt < KILLS:
                 while attempt and newest(tmp_path) == before:
                     time.sleep(0.001)
-                time.sleep(moment.uniform(0.0, 0.1))
-                process.send_signal(signal.SIGKILL)
-            assert process.wait(timeout=60) == (-signal.SIGKILL if attempt < KILLS else 0)
+                time.sleep(moment.uniform(0.0, 0.1) if attempt else 0)
+                os.kill(group.pids[0], signal.SIGKILL)
+            assert group.wait() == [-signal.SIGKILL if attempt < KILLS else 0], group.errors()
         died_at.append(newest(tmp_path))
     assert died_at == sorted(died_at) and len(set(died_at)) == KILLS + 1
     assert died_at[0] == "" and died_at[-2] < f"step-{interrupted.STEPS:010}" <= died_at[-1]

@@ -1,11 +1,6 @@
-"""A run in a process of its own, for tests that kill it behind its first block.
+"""A run in a process of its own, for tests that kill it behind its first block."""
 
-python -m tests.vq.perturbation.interrupted FOLDER [--resume]
-"""
-
-import sys
 import time
-from pathlib import Path
 
 import torch
 
@@ -28,21 +23,14 @@ def run(folder, *, resume=False, **settings):
     return model
 
 
-def main():
-    torch.set_num_threads(1)
-    folder, resume = Path(sys.argv[1]), "--resume" in sys.argv
+def main(folder, resume=False):
     save = StageCheckpoints.save
 
     def halting(self, stage, state):
         save(self, stage, state)
-        sys.stdout.write("saved\n")
-        sys.stdout.flush()
+        print("saved", flush=True)
         time.sleep(600)
 
     if not resume:
         StageCheckpoints.save = halting
     torch.save(run(folder, resume=resume, window=2).state_dict(), folder / "final.pt")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,16 +1,16 @@
 """The door: resuming, processes, what it refuses, and that nothing half done is left."""
 
 import copy
+import functools
+import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import nn
 
 import vq
-from tests.processes import two_processes
+from tests.processes import Group, two_processes
 from tests.rescomp.models import Keywords, chain, llama, tokens, vectors
 from tests.vq.perturbation import interrupted
 from tests.vq.perturbation.test_work import BOTH, RECIPE, learnt
@@ -184,14 +184,15 @@ def test_what_cannot_be_is_refused_before_work():
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_behind_a_block_ends_like_others(tmp_path):
-    command = [sys.executable, "-m", "tests.vq.perturbation.interrupted", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "saved\n"
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(timeout=60) == -signal.SIGKILL
+def test_a_run_that_is_killed_behind_a_block_ends_like_others(tmp_path, tmp_path_factory):
+    main, outputs = functools.partial(interrupted.main, tmp_path), tmp_path_factory.mktemp("out")
+    with Group([main], outputs) as group:
+        group.wait_for("saved\n")
+        os.kill(group.pids[0], signal.SIGKILL)
+        assert group.wait() == [-signal.SIGKILL]
     assert [one.name for one in tmp_path.iterdir()] == ["stage-0001"]
-    subprocess.run([*command, "--resume"], check=True)
+    with Group([functools.partial(main, resume=True)], outputs) as group:
+        assert group.wait() == [0], group.errors()
     want = interrupted.run(None, window=2).state_dict()
     found = torch.load(tmp_path / "final.pt", weights_only=True)
     assert want.keys() == found.keys()
