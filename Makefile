@@ -8,12 +8,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS := $(shell nproc)
 
-.PHONY: demo test test-slow coverage lint bench bench-quick docs clean
+.PHONY: demo test test-quick test-slow coverage lint bench bench-quick docs clean
+
+# pip compiles what it installs on one core; what does not compile is no module.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+    --constraint constraints.txt --editable
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[hw,formal,synthesis,demo,dev]'
+	$(INSTALL) '.[hw,formal,synthesis,demo,dev]'
+	$(COMPILE)
 	touch $@
 
 # yosys is WebAssembly, Amaranth's own and that of the proofs: the first run compiles it, which takes
@@ -25,14 +30,14 @@ $(VENV)/.warm: $(VENV)/.stamp
 
 # What the tests can do without, but should not: they skip with a reason where it is absent.
 $(VENV)/.extras: $(VENV)/.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[keras,gguf,lightning,tensorboard,sweep,dask,compressed-tensors,onnx,diffusion]'
+	$(INSTALL) '.[keras,gguf,lightning,tensorboard,sweep,dask,compressed-tensors,onnx,diffusion]'
+	$(COMPILE)
 	touch $@
 
 # What the site is built with, beside the packages that its reference imports.
 $(VENV)/.docs: $(VENV)/.extras
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[docs]'
+	$(INSTALL) '.[docs]'
+	$(COMPILE)
 	touch $@
 
 demo: $(VENV)/.warm
@@ -43,7 +48,11 @@ lint: $(VENV)/.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(VENV)/.warm $(VENV)/.extras lint
+# Types are checked on one core, which is no reason for the others to wait.
+test: $(VENV)/.warm $(VENV)/.extras
+	$(MAKE) --jobs 2 lint test-quick
+
+test-quick: $(VENV)/.warm $(VENV)/.extras
 	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist worksteal
 
 test-slow: $(VENV)/.warm $(VENV)/.extras
