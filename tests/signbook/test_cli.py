@@ -14,6 +14,7 @@ from signbook.cli import app
 from tests.signbook.runner import run
 from tests.test_architecture import ROOT
 
+FILE = ROOT / "tests" / "golden" / "every_method.vq.safetensors"
 COMMANDS = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 #: Those that do something, by their words: a group does not.
 DOING = [
@@ -63,11 +64,10 @@ def test_help_imports_nothing_heavy():
 
 
 def test_inspect_imports_nothing_heavy():
-    file = ROOT / "tests/golden/every_method.vq.safetensors"
     done = process(
         "import sys; from signbook.commands.inspect import run; run(sys.argv[1]); "
         "print([n for n in 'torch faiss amaranth matplotlib'.split() if n in sys.modules])",
-        str(file),
+        str(FILE),
     )
     assert done.stdout.endswith("\n[]\n"), done.stderr
 
@@ -156,15 +156,16 @@ CLOSED = r"^error: OutputError: standard output: must be open, if only to /dev/n
 
 
 @pytest.mark.parametrize(("redirection", "message"), [(">/dev/full", FULL), (">&-", CLOSED)])
-def test_an_output_that_takes_nothing_is_one_line(toy, tmp_path, redirection, message):
+def test_an_output_that_takes_nothing_is_one_line(tmp_path, redirection, message):
     command = f'"{sys.executable}" -c "from signbook.cli import main; main()" "$@" {redirection}'
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for arguments in (toy, ["--help"]):
+    document = tmp_path / "j.json"
+    for arguments in (["inspect", FILE, "--json", document], ["--help"]):
         done = subprocess.run(
             ["sh", "-c", command, "sh", *arguments], capture_output=True, text=True, env=environment
         )
         assert done.returncode == 1 and re.match(message, done.stderr), done.stderr
-    assert (tmp_path / "[j].json").exists() == (message == FULL), "the document comes first"
+    assert document.exists() == (message == FULL), "the document comes first"
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
 """Save and load: the trained weights, the decoded file and the loaded model are the same bits."""
 
 import copy
+import functools
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 import vq
+from tests.processes import Group
 from tests.vq.models import Net, batches
 from tests.vq.test_compress import METHODS
 from vq import SSVQ, VQ, Int8, Recipe
@@ -246,22 +246,23 @@ def test_packed_loading_that_fails_changes_nothing(tmp_path):
     assert type(model.fc1) is nn.Linear
 
 
-#: Loads a file in a process of its own and prints how far its memory grew meanwhile.
-GROWTH = """
-import sys, torch, vq
-from torch import nn
-def memory(what):
-    line, = (line for line in open("/proc/self/status") if line.startswith(what))
-    return 1024 * int(line.split()[1])
-def make(width):
-    with torch.device("meta"):
-        return nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(6)))
-vq.load(sys.argv[1], into=make(64), packed=True, progress=False)
-open("/proc/self/clear_refs", "w").write("5")
-before = memory("VmRSS")
-model = vq.load(sys.argv[2], into=make(2048), packed=True, progress=False)
-print(memory("VmHWM") - before)
-"""
+def growth(small, large):
+    """Load a file in a process of its own and print how far its memory grew meanwhile."""
+
+    def memory(what):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        (line,) = (line for line in lines if line.startswith(what))
+        return 1024 * int(line.split()[1])
+
+    def make(width):
+        with torch.device("meta"):
+            return nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(6)))
+
+    vq.load(small, into=make(64), packed=True, progress=False)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS")
+    vq.load(large, into=make(2048), packed=True, progress=False)
+    print(memory("VmHWM") - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's peak memory")
@@ -280,9 +281,9 @@ def test_packed_loading_takes_the_memory_of_the_file(tmp_path):
             for i in range(6)
         ]
         write_container(tmp_path / str(width), layers)
-    small, large = (str(tmp_path / str(width)) for width in (64, 2048))
-    done = subprocess.run(
-        [sys.executable, "-c", GROWTH, small, large], capture_output=True, text=True, check=True
-    )
-    size = os.path.getsize(large)
-    assert int(done.stdout) < 2 * size + 4 * 2048 * 2048, done.stdout  # the file mapped, and packed
+    call = functools.partial(growth, tmp_path / "64", tmp_path / "2048")
+    with Group([call], tmp_path) as group:
+        assert group.wait() == [0], group.errors()
+    size = os.path.getsize(tmp_path / "2048")
+    grown = int(group.output())
+    assert size < grown < 2 * size + 4 * 2048 * 2048  # the file mapped, and packed
