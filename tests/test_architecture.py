@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -94,6 +95,7 @@ HEAVY = {
     "typer": ("signbook",),
     "diffusers": (),
     "torchmetrics": (),
+    "triton": ("vq",),
 }
 
 
@@ -207,7 +209,8 @@ LEAN = [
         ("hwsim.workloads.trace", "torch amaranth cocotb"),
         ("signbook.cli", "torch amaranth cocotb matplotlib"),
         ("vq.formats.model", "faiss amaranth cocotb"),
-        ("vq.storage", "faiss amaranth cocotb"),
+        ("vq.storage", "faiss triton amaranth cocotb"),
+        ("vq.inference.modules", "faiss triton amaranth cocotb"),
         ("vq.export", "faiss onnx amaranth cocotb"),
         ("vq.compress", "amaranth cocotb sklearn matplotlib"),
     ],
@@ -233,10 +236,12 @@ def test_importing_is_lean(chain):
     assert done.stdout == ""
 
 
-#: By their dotted names, without what runs in the simulator only.
-IMPORTABLE = [
-    name.replace("/", ".") for name in modules() if name != "hwsim/simulator/streamer_testbench"
-]
+#: What needs a simulator, or a package that is seldom here.
+ELSEWHERE = {"hwsim/simulator/streamer_testbench"}
+if importlib.util.find_spec("triton") is None:
+    ELSEWHERE.add("vq/inference/programs")
+#: By their dotted names.
+IMPORTABLE = [name.replace("/", ".") for name in modules() if name not in ELSEWHERE]
 
 
 def test_public_names_exist_and_are_listed_in_order():

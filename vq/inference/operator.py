@@ -1,8 +1,8 @@
 """Operators of torch on packed weights: ``signbook::packed_linear`` and ``signbook::packed_rows``.
 
 Both take a layer as tensors and whole numbers, so that ``torch.compile`` and ``torch.export`` see
-all there is. The CPU has kernels; wherever there is none, torch does the same, bit for bit where
-activations are rounded, on a layer that it decodes at every call.
+all there is. The CPU has kernels, GPUs have Triton's; wherever there is none, torch does the same,
+bit for bit where activations are rounded, on a layer that it decodes at every call.
 """
 
 import functools
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from vq.errors import ConfigError
+from vq.inference import gpu
 from vq.inference.kernels import kernels, served_by
-from vq.inference.reference import ACTIVATIONS, HIGHEST
+from vq.inference.reference import ACTIVATIONS, DIGIT, HIGHEST
 from vq.inference.tiles import ROWS, Tiling, from_tiles
 
 __all__ = ["packed_linear", "packed_rows"]
@@ -60,19 +61,19 @@ def _linear(
         If ``x`` has another width or dtype, or ``activations`` is none of the three.
     """
     t = Tiling(*tiling)
-    _check(x, t, activations)
+    _check(x, tiles, t, activations)
     flat = x.reshape(-1, t.inputs).float().contiguous()
     own = None if bias is None else bias.float().contiguous()
     library = kernels() if x.device.type == "cpu" and served_by(t) != "torch" else None
     if library is not None:
         y = library.linear(t, tiles, codebook, scale, zeros, own, flat, activations)
     else:
-        _warn(x.device.type)
+        _has_programs(t, tiles)
         y = _slow_linear(flat, t, tiles, codebook, scale, zeros, own, activations)
     return y.reshape(*x.shape[:-1], t.outputs).to(x.dtype)
 
 
-def _check(x: Tensor, t: Tiling, activations: str) -> None:
+def _check(x: Tensor, tiles: Tensor, t: Tiling, activations: str) -> None:
     if x.dtype not in _DTYPES:
         raise ConfigError(
             f"inputs of a packed layer must be float32, bfloat16 or float16, not {x.dtype}; cast "
@@ -86,16 +87,64 @@ def _check(x: Tensor, t: Tiling, activations: str) -> None:
         raise ConfigError(
             f"activations must be one of {', '.join(ACTIVATIONS)}, not {activations!r}"
         )
+    if x.device != tiles.device:
+        raise ConfigError(
+            f"inputs of a packed layer must be on its device, {tiles.device}, not on {x.device}; "
+            "move them, or the model"
+        )
+
+
+def _has_programs(t: Tiling, tiles: Tensor) -> bool:
+    """Whether a layer's device has programs of Triton for it; a warning says where it has not."""
+    if tiles.device.type == "cpu":
+        return False
+    if not gpu.serves(t):
+        _warn("with sub-vectors of more than 32", tiles.device.type, "")
+        return False
+    return _runs_programs(tiles.device)
 
 
 @functools.cache
-def _warn(device: str) -> None:
-    if device != "cpu":  # on a CPU, what is missing was said already
-        warnings.warn(
-            f"packed layers have no kernels on {device}: they are decoded at every call, in "
-            "many times the time; keep the model on the CPU, or load it without packed=True",
-            stacklevel=4,
-        )
+def _runs_programs(device: torch.device) -> bool:
+    why = ""
+    if device.type == "cuda":
+        try:
+            gpu.require(device)
+            return True
+        except Exception as error:  # of Triton, of what it compiles by, or of the driver
+            why = f" (Triton, of the extra gpu, fails: {error!r})"
+    _warn("", device.type, why)
+    return False
+
+
+@functools.cache
+def _warn(which: str, device: str, why: str) -> None:
+    warnings.warn(
+        f"packed layers {which + ' ' * bool(which)}have no kernels on {device}{why}: they are "
+        "decoded at every call, in many times the time; keep the model on the CPU, or load it "
+        "without packed=True",
+        stacklevel=5,
+    )
+
+
+def _gpu_linear(
+    x: Tensor,
+    tiles: Tensor,
+    codebook: Tensor,
+    scale: Tensor,
+    zeros: Tensor | None,
+    bias: Tensor | None,
+    tiling: Sequence[int],
+    activations: str,
+) -> Tensor:
+    """The same on a GPU, in the dtype of ``x`` where activations are exact."""
+    t = Tiling(*tiling)
+    _check(x, tiles, t, activations)
+    if activations != "exact" or not _has_programs(t, tiles):
+        return _linear(x, tiles, codebook, scale, zeros, bias, tiling, activations)
+    flat = x.reshape(-1, t.inputs)
+    y = gpu.linear(flat, t, tiles, codebook, scale, zeros, bias)
+    return y.reshape(*x.shape[:-1], t.outputs)
 
 
 def _fake_linear(
@@ -109,7 +158,7 @@ def _fake_linear(
     activations: str,
 ) -> Tensor:
     t = Tiling(*tiling)
-    _check(x, t, activations)
+    _check(x, tiles, t, activations)
     return x.new_empty(*x.shape[:-1], t.outputs)
 
 
@@ -132,6 +181,9 @@ def _rows(
     chosen = rows.reshape(-1).long()
     if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < t.outputs:
         raise IndexError(f"rows of a packed layer must be from 0 to {t.outputs - 1}")
+    if _has_programs(t, tiles):
+        found = gpu.rows(t, tiles, codebook, scale, zeros, chosen)
+        return found.reshape(*rows.shape, t.inputs)
     integers = _integers(t, tiles, codebook, chosen)
     if t.group:
         width = min(t.group, t.inputs)
@@ -158,6 +210,8 @@ def _fake_rows(
 
 def _integers(t: Tiling, tiles: Tensor, codebook: Tensor, chosen: Tensor) -> Tensor:
     """Integers of some outputs, [n, I] int8 on the device of ``tiles``; with groups their codes."""
+    if _has_programs(t, tiles):
+        return gpu.rows(t, tiles, codebook, None, None, chosen)
     library = kernels() if served_by(t) != "torch" else None
     if library is not None:
         found = library.rows(t, tiles.cpu(), codebook.cpu(), chosen.cpu().contiguous())
@@ -212,10 +266,10 @@ def _slow_linear(
     finite = peak.isfinite()
     most = torch.full_like(peak, HIGHEST[activations])  # of a number, torch divides by reciprocals
     factor = (most / peak.masked_fill(~finite, 0)).clamp(max=2.0**126)
-    whole = torch.round(x.masked_fill(~finite, 0) * factor).double()
+    whole = torch.round(x.masked_fill(~finite, 0) * factor)
     step = (1 / factor).masked_fill(~finite, float("nan"))
-    integers = _integers(t, tiles, codebook, every)
     if t.group:
+        integers = _integers(t, tiles, codebook, every)
         width = min(t.group, t.inputs)
         zero = 1 << (t.bits - 1)
         weights = integers.short() - (
@@ -224,13 +278,26 @@ def _slow_linear(
         y = x.new_zeros(len(x), t.outputs)
         for at, own in enumerate(_of_groups(scale, every).float().T):
             part = slice(at * width, (at + 1) * width)
-            y = y + (whole[:, part] @ weights[:, part].double().T).float() * own
+            y = y + (whole[:, part].double() @ weights[:, part].double().T).float() * own
         y = y * step
     else:
-        y = (whole @ integers.double().T).float() * step
+        y = _sums(whole, t, tiles, codebook, activations).float() * step
         if len(scale):
             y = y * scale
     return y if bias is None else y + bias
+
+
+def _sums(whole: Tensor, t: Tiling, tiles: Tensor, codebook: Tensor, activations: str) -> Tensor:
+    """Exact sums of whole numbers [M, I] times the integers of a layer, [M, O] float64 or int64."""
+    if not (_has_programs(t, tiles) and gpu.multiplies(t)):
+        every = torch.arange(t.outputs, device=whole.device)
+        return whole.double() @ _integers(t, tiles, codebook, every).double().T
+    if activations == "int8":
+        return gpu.sums(whole.to(torch.int8), t, tiles, codebook)
+    high = torch.round(whole / DIGIT)
+    digits = torch.cat([high, whole - DIGIT * high]).to(torch.int8)
+    first, second = gpu.sums(digits, t, tiles, codebook).chunk(2)
+    return DIGIT * first + second
 
 
 for _name, _function, _fake in (
@@ -239,3 +306,4 @@ for _name, _function, _fake in (
 ):
     _LIBRARY.impl(_name, _function, "CompositeExplicitAutograd")
     torch.library.register_fake(f"signbook::{_name}", _fake, lib=_LIBRARY)
+_LIBRARY.impl("packed_linear", _gpu_linear, "CUDA")

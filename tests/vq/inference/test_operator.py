@@ -6,11 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.vq.container.samples import coded, samples
+from tests.vq.container.samples import samples
 from tests.vq.inference.layers import FORMS, inputs_of, same_bits, wanted, weight_of
 from vq.errors import ConfigError
 from vq.inference import operator
 from vq.inference.operator import packed_linear
+from vq.inference.tiles import Tiling
 
 
 @pytest.fixture
@@ -58,6 +59,13 @@ def test_what_is_refused(weight):
         ConfigError, match=r"^activations must be one of int8, int16, exact, not 'int4'"
     ):
         packed_linear(torch.randn(2, 130), *arguments(weight), None, weight.tiling, "int4")
+    for multiply in (operator._linear, operator._gpu_linear):
+        x = torch.empty(2, 130, device="meta")
+        with pytest.raises(
+            ConfigError,
+            match=r"^inputs of a packed layer must be on its device, cpu, not on meta; mo",
+        ):
+            multiply(x, *arguments(weight), None, weight.tiling, "int8")
     with pytest.raises(IndexError, match="rows of a packed layer must be from 0 to 36"):
         weight.rows(torch.tensor([37]))
 
@@ -99,23 +107,40 @@ def test_without_kernels_the_bits_are_the_same(sample, tokens, activations):
         assert same_bits(y, wanted(sample, x, None, activations))
 
 
-def test_other_devices_are_warned_of(weight):
-    """The meta device stands for them: it comes as far as the fake implementation."""
-    operator._warn.cache_clear()
+@pytest.fixture
+def untried():
+    """A process that has tried no device yet."""
+    for cached in (operator._runs_programs, operator._warn):
+        cached.cache_clear()
+    yield
+    for cached in (operator._runs_programs, operator._warn):
+        cached.cache_clear()
+
+
+def test_other_devices_are_warned_of(untried):
+    t, tiles = Tiling(16, 64, 8, 16, 4, 8, 0, 0), torch.empty(1, device="meta")
+    message = "^packed layers have no kernels on meta: they are decoded at every call, in many"
+    with pytest.warns(UserWarning, match=message):
+        assert not operator._has_programs(t, tiles)
+    message = "^packed layers with sub-vectors of more than 32 have no kernels on meta: they are"
+    with pytest.warns(UserWarning, match=message):
+        assert not operator._has_programs(t._replace(d=64), tiles)
+    assert not operator._has_programs(t, tiles)  # said once
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_what_keeps_a_gpu_from_its_programs_is_said(untried):
     with pytest.warns(
-        UserWarning, match="^packed layers have no kernels on xpu: they are decoded at"
+        UserWarning, match=r"^packed layers have no kernels on cuda \(Triton, of the"
     ):
-        operator._warn("xpu")
-    operator._warn.cache_clear()
+        assert not operator._runs_programs(torch.device("cuda", 0))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_cuda_it_is_slow_but_right():
-    sample = coded(shape=(37, 130), d=8, k=16, scales="output")
-    x = torch.from_numpy(inputs_of(sample, 3))
-    weight = weight_of(sample)
-    y = weight.multiply(x, None)
-    operator._warn.cache_clear()
-    with pytest.warns(UserWarning, match="packed layers have no kernels on cuda"):
-        found = weight.cuda().multiply(x.cuda(), None)
-    assert torch.equal(found.cpu(), y)
+def test_a_gpu_without_programs_is_slow_but_right(weight, monkeypatch):
+    x = torch.randn(3, 130)
+    for activations in ("int8", "int16"):
+        y = packed_linear(x, *arguments(weight), None, weight.tiling, activations)
+        with monkeypatch.context() as patch:
+            patch.setattr(operator, "kernels", lambda: None)
+            found = operator._gpu_linear(x, *arguments(weight), None, weight.tiling, activations)
+        assert torch.equal(found, y)
