@@ -49,6 +49,7 @@ ARROWS = {
     "vq/integer": "vq/storage vq/calibration vq/formats vq/container",
     "vq/integer/steps": "vq/integer vq/activations vq/storage vq/calibration vq/formats "
     "vq/container",
+    "vq/integer/tokens": "vq/integer vq/storage vq/calibration vq/formats vq/container",
     "vq/export": "vq/calibration vq/integer vq/formats vq/container",
     "vq/hf": "vq/storage vq/activations vq/formats vq/inference vq/integer vq/container",
     "vq": "vq",

@@ -18,7 +18,7 @@ from vq.integer import groups
 from vq.integer.fixed import requantize
 from vq.integer.graph import Graph, Node
 
-__all__ = ["IMAGES_AT_A_TIME", "IntegerModel", "Parameters", "apply_node", "reach"]
+__all__ = ["IMAGES_AT_A_TIME", "IntegerModel", "Parameters", "accumulated", "apply_node", "reach"]
 
 I8 = NDArray[np.int8]
 _FLOAT32_EXACT = 2**24
@@ -171,34 +171,57 @@ def apply_node(node: Node, given: Sequence[I8], p: Parameters | None) -> I8:
     return np.ascontiguousarray(y.swapaxes(0, 1))
 
 
-def reach(p: Parameters) -> NDArray[np.int64]:
-    """Largest magnitude that the accumulator of each output can have without bias, [O] int64."""
+def reach(p: Parameters, most: int = 128) -> NDArray[np.int64]:
+    """Largest magnitude that the accumulator of each output can have without bias, [O] int64.
+
+    Inputs are of magnitude at most ``most``, a multiple of 128.
+    """
     if p.group:
-        partial = groups.partial_reach(p.weight, p.group)
+        partial = groups.partial_reach(p.weight, p.group) * (most // 128)
         return groups.reach(p.group_scale, int(p.group_shift[0]), partial)
     flat = np.abs(p.weight.reshape(len(p.weight), -1).astype(np.int64))
-    most: NDArray[np.int64] = 128 * flat.sum(axis=1)
-    return most
+    found: NDArray[np.int64] = most * flat.sum(axis=1)
+    return found
 
 
 def _product(columns: I8, p: Parameters, node: Node) -> I8:
     """Requantised products: weights [O, I] and columns [G, I, P] give [O, P]."""
-    weight = p.weight.reshape(node.groups, len(p.weight) // node.groups, -1)
-    if p.group:
-        accumulator = np.zeros((len(p.weight), columns.shape[2]), np.int64)
-        shift = int(p.group_shift[0])
-        for at, inputs in enumerate(groups.inputs_of_groups(p.weight.shape, p.group)):
-            partial = _sums(weight[:, :, inputs], columns[:, inputs])
-            accumulator += groups.rescale(partial, p.group_scale[:, at, None], shift)
-    else:
-        accumulator = _sums(weight, columns)
+    accumulator = accumulated(columns, p, node.groups)
     accumulator += p.bias[:, None]
     return requantize(accumulator, p.multiplier[:, None], p.shift[:, None], relu=node.relu)
 
 
-def _sums(weight: I8, columns: I8) -> NDArray[np.int64]:
+def accumulated(
+    columns: NDArray[np.integer], p: Parameters, parts: int = 1, *, most: int = 128
+) -> NDArray[np.int64]:
+    """Sums of products, brought to one size where the layer has groups, without bias.
+
+    Parameters
+    ----------
+    columns : [G, I, P] integers of magnitude at most ``most``
+    p : Parameters
+        With weights [O, I] or [O, I / taps, *taps].
+    parts : int
+        Groups of channels G.
+
+    Returns
+    -------
+    [O, P]
+    """
+    weight = p.weight.reshape(parts, len(p.weight) // parts, -1)
+    if not p.group:
+        return _sums(weight, columns, most)
+    accumulator = np.zeros((len(p.weight), columns.shape[2]), np.int64)
+    shift = int(p.group_shift[0])
+    for at, inputs in enumerate(groups.inputs_of_groups(p.weight.shape, p.group)):
+        partial = _sums(weight[:, :, inputs], columns[:, inputs], most)
+        accumulator += groups.rescale(partial, p.group_scale[:, at, None], shift)
+    return accumulator
+
+
+def _sums(weight: I8, columns: NDArray[np.integer], most: int) -> NDArray[np.int64]:
     """Exact products: weights [G, O / G, I] and columns [G, I, P] give [O, P]."""
-    most = 128 * np.abs(weight.astype(np.int16)).sum(axis=2, dtype=np.int64).max()
+    most = most * int(np.abs(weight.astype(np.int16)).sum(axis=2, dtype=np.int64).max())
     kind = np.float32 if most <= _FLOAT32_EXACT else np.float64
     product = weight.astype(kind) @ columns.astype(kind)  # [G, O / G, P]
     sums: NDArray[np.int64] = product.reshape(-1, product.shape[2]).astype(np.int64)

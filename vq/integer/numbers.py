@@ -14,7 +14,13 @@ F64 = NDArray[np.float64]
 
 
 def with_numbers(
-    products: Parameters, most: NDArray[np.int64], unit: F64, bias: F64, step: float
+    products: Parameters,
+    most: NDArray[np.int64],
+    unit: F64,
+    bias: F64,
+    step: float,
+    *,
+    beyond: int = 512,
 ) -> Parameters:
     """Weights with multipliers, shifts and biases.
 
@@ -34,6 +40,8 @@ def with_numbers(
         Real.
     step : float
         What one step of the output is worth.
+    beyond : int
+        A bias of so many steps of the output saturates it, whatever the products are.
 
     Raises
     ------
@@ -42,7 +50,7 @@ def with_numbers(
     """
     room = ACCUMULATOR_MAX - most
     # Beyond this the output saturates whatever the accumulator is; room stays for the products.
-    floor = np.minimum(np.abs(bias), 512 * step) / room
+    floor = np.minimum(np.abs(bias), beyond * step) / room
     sign = np.where(unit < 0, -1.0, 1.0)
     unit = sign * np.maximum(np.abs(unit), np.maximum(floor, 1e-300))
     with np.errstate(over="ignore"):  # a bias that is too large is cut off

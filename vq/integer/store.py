@@ -30,9 +30,9 @@ from vq.integer.graph import Graph, Node
 from vq.integer.groups import GROUP_SHIFT_MAX, partial_reach, to_groups
 
 __all__ = [
-    "GRAPH", "PREFIX", "SCALES", "STEPS_VERSION", "array_of", "check_parameters", "group_fields",
-    "is_integer_tensor", "layer_of", "products_of", "read_integer", "reals_of", "run",
-    "store_integer", "version_of", "weight_of_layer",
+    "GRAPH", "PREFIX", "SCALES", "STEPS_VERSION", "TOKENS_VERSION", "array_of", "check_parameters",
+    "group_fields", "is_integer_tensor", "layer_of", "products_of", "read_integer", "reals_of",
+    "run", "store_integer", "version_of", "weight_of_layer",
 ]  # fmt: skip
 
 PREFIX = INTEGER_PREFIX
@@ -40,7 +40,9 @@ GRAPH = PREFIX + "graph"
 SCALES = PREFIX + "scales"
 #: Version of graphs of time steps (:mod:`vq.integer.steps`).
 STEPS_VERSION = 3
-_DTYPES = {"U8": "|u1", "I16": "<i2", "I32": "<i4", "F32": "<f4"}
+#: Version of graphs of tokens (:mod:`vq.integer.tokens`).
+TOKENS_VERSION = 4
+_DTYPES = {"U8": "|u1", "I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F32": "<f4"}
 
 
 def is_integer_tensor(name: str) -> bool:
@@ -70,8 +72,13 @@ def read_integer(container: Container) -> IntegerModel:
     ContainerError
         If there is none, or anything about it is wrong.
     ConfigError
-        If parts of the model remain at run time, or the graph is one of time steps.
+        If parts of the model remain at run time, or the graph is one of time steps or of tokens.
     """
+    if version_of(container) == TOKENS_VERSION:
+        raise ConfigError(
+            f"{container.path}: integer graph must be of a convolutional network, not of a "
+            "transformer; signbook eval --integer takes those"
+        )
     if version_of(container) == STEPS_VERSION:
         raise ConfigError(
             f"{container.path}: integer graph must be of a network that is called once, not of "
@@ -204,16 +211,19 @@ def weight_of_layer(container: Container, layer: str) -> NDArray[np.int8]:
     return np.ascontiguousarray(from_matrix(container.integers(layer), g.shape, g.axis))
 
 
-def products_of(container: Container, layer: str) -> tuple[Parameters, NDArray[np.float64]]:
+def products_of(
+    container: Container, layer: str, most: int = 128
+) -> tuple[Parameters, NDArray[np.float64]]:
     """Weights of a layer, with the scales of its groups; and the scale [1] or [O] of their sums.
 
-    Multipliers, shifts and biases are still empty.
+    Multipliers, shifts and biases are still empty. Inputs are of magnitude at most ``most``, a
+    multiple of 128.
     """
     g, weight = container.geometry(layer), weight_of_layer(container, layer)
     p = Parameters(np.empty(0, np.int16), np.empty(0, np.uint8), weight=weight)
     if not g.group:
         return p, container.scale(layer).astype(np.float64)
-    partial = partial_reach(weight, g.group)
+    partial = partial_reach(weight, g.group) * (most // 128)
     scales, shift, unit = to_groups(container.group_scales(layer).astype(np.float64), partial)
     grouped = replace(p, group=g.group, group_scale=scales, group_shift=np.array([shift], np.uint8))
     return grouped, unit
