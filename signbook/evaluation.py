@@ -66,6 +66,7 @@ from vq.errors import ConfigError
 from vq.inference.device import choose_device
 from vq.integer import IntegerModel, read_integer
 from vq.integer.steps import StepModel, has_steps, read_steps
+from vq.integer.tokens import TokenModel, has_tokens, read_tokens
 from vq.layers import candidates, op_of
 from vq.progress import bar
 
@@ -156,7 +157,32 @@ class StepModule(nn.Module):
         return torch.from_numpy(out).to(x.device)
 
 
-def load_integer(file: Path, rom: Path | None = None) -> IntegerModule | StepModule:
+class TokenModule(nn.Module):
+    """The golden model of a transformer: tokens, with padding behind them, or real images."""
+
+    def __init__(self, model: TokenModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Tensor
+    ) -> Tensor:  # [B, T] or [B, C, H, W]
+        for name, tensor in others.items():
+            if bool(tensor.any()):
+                raise ConfigError(f"{name} must be left out, or all 0: its graph knows no other")
+        values, lengths = input_ids.detach().cpu().numpy(), None
+        if attention_mask is not None:
+            mask = attention_mask.detach().cpu().bool()
+            lengths = mask.sum(1).numpy()
+            if not torch.equal(mask, torch.arange(mask.shape[1]) < mask.sum(1)[:, None]):
+                raise ConfigError("attention_mask must be 1 and then 0 in every row")
+        if input_ids.is_floating_point():
+            values = self.model.quantize(values)
+        outputs = self.model.dequantize(self.model.run(values, lengths=lengths))
+        return torch.from_numpy(outputs).to(input_ids.device)
+
+
+def load_integer(file: Path, rom: Path | None = None) -> IntegerModule | StepModule | TokenModule:
     """Read the integer graph of a container as a module.
 
     ``rom`` is the array file of a codebook that the container only names.
@@ -169,6 +195,8 @@ def load_integer(file: Path, rom: Path | None = None) -> IntegerModule | StepMod
     with open_container(file, rom=roms_of(rom)) as container:
         if has_steps(container):
             return StepModule(read_steps(container))
+        if has_tokens(container):
+            return TokenModule(read_tokens(container))
         return IntegerModule(read_integer(container))
 
 

@@ -15,6 +15,7 @@ from vq.errors import ConfigError
 if TYPE_CHECKING:
     from vq.integer import IntegerModel
     from vq.integer.steps import StepModel
+    from vq.integer.tokens import TokenModel
 
 __all__ = ["run"]
 
@@ -45,6 +46,14 @@ def run(
     images: Annotated[
         int, typer.Option(min=1, help="Of w4a8-diffusion: images to draw for calibration.")
     ] = Defaults("vq.integer.steps.build", "add_steps").images,
+    context: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a transformer: the longest text; at most 512 if not said."),
+    ] = None,
+    operands: Annotated[
+        str,
+        typer.Option(help="Of a transformer: what linears read, in int8, rows or int16."),
+    ] = Defaults("vq.integer.tokens.build", "add_tokens").operands,
     rom: Book = None,
     json: Json = None,
 ) -> dict[str, Any]:
@@ -85,6 +94,21 @@ def run(
         raise ConfigError("--sampler and --guidance must come with --steps")
     assert data is not None
     inputs = list(islice(each(resolve_data(data).batches), batches))
+    from vq.integer.tokens.arithmetic import BYTE
+    from vq.integer.tokens.build import add_tokens, is_transformer
+
+    if is_transformer(architecture):
+        tokens = add_tokens(
+            file, architecture, inputs, out=out, choice=choice, context=context,
+            operands=operands, rom=roms_of(rom),
+        )  # fmt: skip
+        document = _tokens_document(out or file, tokens)
+        save_json(json, document)
+        rows = [{**row, "step": f"{row['step']:.4g}"} for row in document["nodes"]]
+        print_table(str(out or file), ("name", "op", "form", "shape", "macs", "step"), rows)
+        return document
+    if context is not None or operands != BYTE:
+        raise ConfigError("--context and --operands must come with a transformer")
     integer = add_integer(file, architecture, inputs, out=out, choice=choice, rom=roms_of(rom))
     document = _document(out or file, integer)
     save_json(json, document)
@@ -117,6 +141,31 @@ def _steps_document(file: Path, model: "StepModel") -> dict[str, Any]:
         "macs": sum(node["macs"] for node in nodes),
         "times": list(graph.times),
         "classes": graph.classes,
+        "nodes": nodes,
+    }
+
+
+def _tokens_document(file: Path, model: "TokenModel") -> dict[str, Any]:
+    """Multiplications are of one token, those of attention with the cache left out."""
+    from vq.integer.tokens.graph import form_of
+
+    graph = model.graph
+    nodes = []
+    for place, node in enumerate(graph.nodes):
+        p = model.weights.get(node.name) if node.op in ("linear", "conv") else None
+        nodes.append({
+            "name": node.name, "op": node.op, "form": form_of(node), "inputs": list(node.inputs),
+            "shape": list(node.shape), "relu": False, "step": float(model.scales[place]),
+            "macs": p.weight[0].size * math.prod(node.shape) if p else 0,
+        })  # fmt: skip
+    return {
+        "schema": "signbook.integer/1",
+        "file": str(file),
+        "choice": graph.choice,
+        "calibration": graph.calibration,
+        "macs": sum(node["macs"] for node in nodes),
+        "context": graph.context,
+        "causal": graph.causal,
         "nodes": nodes,
     }
 

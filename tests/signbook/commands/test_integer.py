@@ -180,3 +180,67 @@ def test_resnet20_in_ssvq_loses_little_to_integer_activations(resnet, tmp_path):
     dense = top1(vq.load(path, into=resnet20()).eval(), some)
     assert dense > 0.85
     assert top1(load_integer(path), some) == pytest.approx(dense, abs=0.015)
+
+
+def texts_task():
+    from signbook.tasks import LanguageModelling
+    from tests.vq.integer.tokens.models import texts
+
+    tokens = texts()
+    return LanguageModelling([(tokens, torch.ones_like(tokens, dtype=torch.bool))])
+
+
+def vectors_task():
+    from signbook.tasks import Embedding
+    from tests.vq.integer.tokens.models import padded
+
+    return Embedding([padded()])
+
+
+def test_a_transformer_gets_its_graph_by_itself(tmp_path):
+    from tests.vq.integer.tokens.models import stored
+
+    stored("llama", tmp_path)
+    model, task = "py:tests.vq.integer.tokens.models:llama", "texts_task"
+    data = f"py:tests.signbook.commands.test_integer:{task}"
+    plain, out = tmp_path / "plain.vq.safetensors", tmp_path / "out.vq.safetensors"
+    done = run(
+        "integer", model, "--file", plain, "--data", data, "--out", out, "--operands", "rows",
+        "--context", "12", "--json", tmp_path / "i.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "i.json").read_text())
+    assert (document["schema"], document["context"]) == ("signbook.integer/1", 12)
+    assert document["causal"] and {node["form"] for node in document["nodes"]} == {
+        "int8", "int16", "rows"
+    }  # fmt: skip
+    weights = sum(w.weight.size for w in load_integer(out).model.weights.values())
+    assert document["macs"] == weights
+    done = run(
+        "eval", model, "--file", out, "--data", data, "--integer", "--reference",
+        "--json", tmp_path / "e.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert found["metrics"]["logit_kl"] < 0.5 and found["metrics"]["nats_per_token"] > 0
+    assert "not of a transformer" in refused("simulate", out)
+
+
+def test_a_sentence_encoder_is_evaluated_with_padding(tmp_path):
+    from signbook.evaluation import evaluate
+    from tests.vq.integer.tokens.models import padded, stored
+
+    path, dense, _ = stored("encoder", tmp_path, operands="rows")
+    module = load_integer(path)
+    found = evaluate(module, vectors_task(), reference=dense, progress=False)
+    assert found.metrics["embedding_cosine"] > 0.99
+    batch = padded()
+    with pytest.raises(vq.errors.ConfigError, match="attention_mask must be 1 and then 0"):
+        module(batch["input_ids"], batch["attention_mask"].flip(1))
+    with pytest.raises(vq.errors.ConfigError, match="token_type_ids must be left out, or all 0"):
+        module(**batch, token_type_ids=batch["input_ids"])
+
+
+def test_options_of_transformers_belong_to_them(file):
+    found = refused("integer", SMALL, "--file", file, "--data", DATA, "--operands", "rows")
+    assert "--context and --operands must come with a transformer" in found

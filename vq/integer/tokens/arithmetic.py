@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "EXP2", "NORM_BITS", "SHARE_BITS", "WIDE_MAX", "Rows", "exponentials",
+    "BYTE", "EXP2", "NORM_BITS", "SHARE_BITS", "WIDE_MAX", "Rows", "exponentials",
     "interpolated", "lengths_of", "mean_of_rows", "normalised", "reciprocal", "rescaled", "rotated",
     "saturated", "shares", "to_rows",
 ]  # fmt: skip
 
+#: The form of what the array multiplies by weights.
+BYTE = "int8"
 #: Largest magnitude of an int16 value: two digits of int8, 256 * 127 + 127.
 WIDE_MAX = 32639
 #: A row over its deviation is in steps of 2**-NORM_BITS.
@@ -95,7 +97,7 @@ def reciprocal(values: I64) -> tuple[I64, I64]:
 
 def saturated(values: I64, form: str) -> I64:
     """Into the range of a format: ``int8`` or ``int16``."""
-    low, high = (-128, 127) if form == "int8" else (-WIDE_MAX, WIDE_MAX)
+    low, high = (-128, 127) if form == BYTE else (-WIDE_MAX, WIDE_MAX)
     return np.clip(values, low, high)
 
 

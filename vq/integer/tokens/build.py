@@ -20,7 +20,7 @@ from vq.integer.golden import Parameters, reach
 from vq.integer.graph import CHOICES, Node
 from vq.integer.numbers import with_numbers
 from vq.integer.store import products_of
-from vq.integer.tokens.arithmetic import NORM_BITS, SHARE_BITS, WIDE_MAX
+from vq.integer.tokens.arithmetic import BYTE, NORM_BITS, SHARE_BITS, WIDE_MAX
 from vq.integer.tokens.forms import Plan, planned
 from vq.integer.tokens.golden import TokenModel
 from vq.integer.tokens.graph import CONTEXT_MAX, TokenGraph, TokenNode
@@ -337,7 +337,7 @@ class _Build:
             return (float(draft.real["rows"].abs().max()) or 1.0) / WIDE_MAX
         at = draft.inputs[0][0].at if draft.op == "narrow" else draft.at
         stretch = (draft.inputs[0][0] if draft.op == "narrow" else draft).real.get("stretch", 1.0)
-        if form == "int8":
+        if form == BYTE:
             return (self.peaks.chosen[at] * stretch or 1.0) / 127
         return (self.peaks.greatest[at] * stretch * _HEADROOM or 1.0) / WIDE_MAX
 
@@ -362,7 +362,7 @@ class _Build:
                 f"{read} operands"
             )
         unit = np.broadcast_to(step_in * scale, (outputs,))
-        beyond = 512 if form == "int8" else _BEYOND
+        beyond = 512 if form == BYTE else _BEYOND
         found = with_numbers(products, most, unit, bias, step, beyond=beyond)
         if isinstance(node, TokenNode):
             check_weights(node, found, read)
@@ -410,7 +410,7 @@ class _Build:
         count = draft.shape[0]
         gain = np.ones(count) if draft.weight is None else _numpy(draft.weight)
         bias = np.zeros(count) if draft.bias is None else _numpy(draft.bias)
-        beyond = 512 if form == "int8" else _BEYOND
+        beyond = 512 if form == BYTE else _BEYOND
         empty = Parameters(np.empty(0, np.int16), np.empty(0, np.uint8))
         most = np.full(count, NORM_REACH)
         p = with_numbers(empty, most, gain * 2.0**-NORM_BITS, bias, step, beyond=beyond)

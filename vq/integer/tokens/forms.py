@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vq.errors import ConfigError
+from vq.integer.tokens.arithmetic import BYTE
 from vq.integer.tokens.graph import FORMS
 from vq.integer.tokens.values import Draft
 
 __all__ = ["Plan", "planned"]
 
+#: What stands between an int16 value and a linear that reads it in another form.
+_BEFORE_ARRAY = {BYTE: "narrow", "rows": "to_rows", "int16": ""}
 _PASSES_ON = ("slice", "select", "place", "places")
 
 
@@ -109,14 +112,14 @@ def _form(
     users = [user for user, _ in _ends(draft, readers)]
     by_array = bool(users) and all(user.op in ("linear", "conv", "attention") for user in users)
     linear = any(user.op == "linear" for user in users)
-    return "int8" if by_array and (wanted == "int8" or not linear) else "int16"
+    return BYTE if by_array and (wanted == BYTE or not linear) else "int16"
 
 
 def _through(user: tuple[Draft, int], kind: str, wanted: str) -> bool:
     """Whether a reader of an int16 value reads it through a node of this kind."""
     draft, at = user
     if draft.op == "linear":
-        return kind == {"int8": "narrow", "rows": "to_rows", "int16": ""}[wanted]
+        return kind == _BEFORE_ARRAY[wanted]
     if draft.op == "attention":
         return kind == "narrow" and (at > 0 or wanted != "int16")
     return draft.op == "conv" and kind == "narrow"

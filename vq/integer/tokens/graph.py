@@ -9,6 +9,7 @@ from vq.container import ContainerError, Geometry
 from vq.container.header import canonical_json, is_sha256, parse_json
 from vq.integer.graph import CHOICES, NODES_MAX, Node, check_node, read_node, require
 from vq.integer.store import TOKENS_VERSION
+from vq.integer.tokens.arithmetic import BYTE
 
 __all__ = ["CONTEXT_MAX", "FORMS", "Tensors", "TokenGraph", "TokenNode", "form_of", "tensors_of"]
 
@@ -17,7 +18,7 @@ Shape = tuple[int, ...]
 Tensors = dict[str, tuple[str, Shape]]
 
 #: How a value is held: int8, int16, or int8 with a factor for every row.
-FORMS = ("int8", "int16", "rows")
+FORMS = (BYTE, "int16", "rows")
 CONTEXT_MAX = 2**16
 _CHANNELS_MAX = 2**15
 _ELEMENTS_MAX = 2**28
@@ -210,7 +211,7 @@ class TokenGraph:
             if isinstance(node, TokenNode):
                 _check(node, given, layers, known)
             else:
-                wrong = [one.name for one in given if form_of(one) != "int8"]
+                wrong = [one.name for one in given if form_of(one) != BYTE]
                 require(node, not wrong, "inputs", "int8", wrong)
                 check_node(node, [one.shape for one in given], layers)
             known[node.name] = node
@@ -265,13 +266,13 @@ def tensors_of(node: TokenNode, given: Sequence[Node | TokenNode], g: Geometry |
         table: Tensors = {} if node.layer else {"weight": ("I8", (rows, channels))}
         return scaled(rows, rows) | table
     if node.op == "constant":
-        return {"rows": ("I8" if node.form == "int8" else "I16", (node.settings["rows"], channels))}
+        return {"rows": ("I8" if node.form == BYTE else "I16", (node.settings["rows"], channels))}
     if node.op == "angles":
         shape = (node.settings["rows"], channels // 2)
         return {"cosine": ("I16", shape), "sine": ("I16", shape)}
     if node.op == "function":
-        if form_of(given[0]) == "int8":
-            return {"entries": ("I8" if node.form == "int8" else "I16", (256,))}
+        if form_of(given[0]) == BYTE:
+            return {"entries": ("I8" if node.form == BYTE else "I16", (256,))}
         return {"entries": ("I16", (257,))}
     if node.op == "attention":
         return scaled(3, 3)
