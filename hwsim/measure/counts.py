@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from hwsim.measure.document import Bytes, Energies, Layer, Run, Stalls
+from hwsim.measure.logic import logic_of
 from hwsim.memory import Energy
 from hwsim.program import Program, ProgramLayer, Step
 from hwsim.program.records import LayerRecord
@@ -87,17 +88,24 @@ def run_of(program: Program, counts: Counts, config: AcceleratorConfig, exact: b
         read = registers[f"READ_{channel.upper()}"] * config.bus_bytes
         if read != expected:
             raise SimulationError(f"bytes of {channel} read must be {expected}, not {read}")
+    busy = registers["BUSY_CYCLES"]
+    read, written = (
+        beats * config.bus_bytes for beats in (counts.beats_read, counts.beats_written)
+    )
+    logic = logic_of(program, config, busy_cycles=busy, bytes_read=read, bytes_written=written)
     return Run(
         cycles=registers["CYCLES"],
-        bytes_read=counts.beats_read * config.bus_bytes,
-        bytes_written=counts.beats_written * config.bus_bytes,
+        bytes_read=read,
+        bytes_written=written,
         bursts=counts.read_bursts + counts.write_bursts,
         stall_cycles=Stalls(**stalls),
-        busy_cycles=registers["BUSY_CYCLES"],
+        busy_cycles=busy,
         bit_exact=exact,
         wall_seconds=counts.wall_seconds,
         energy_pj=energy.total_pj if energy else None,
         energy_by=_energies(energy) if energy else None,
+        logic_pj=logic.total_pj,
+        logic_by=logic,
         bytes_by=Bytes(
             weights=sum(layer.entry.geometry.payload_bytes for layer in weights),
             codebooks=sum(layer.codebook_bytes for layer in weights),

@@ -18,6 +18,7 @@ __all__ = [
     "Bytes",
     "Energies",
     "Layer",
+    "Logic",
     "Measurement",
     "Memory",
     "Network",
@@ -67,7 +68,20 @@ class Energies(Checked):
     background: Amount
 
 
-Parts = TypeVar("Parts", Stalls, Bytes, Energies)
+class Logic(Checked):
+    """Picojoules of the accelerator's logic, by part (:mod:`hwsim.measure.logic`)."""
+
+    buffers: Amount
+    decoder: Amount
+    array: Amount
+
+    @property
+    def total_pj(self) -> float:
+        """Sum of all parts."""
+        return self.buffers + self.decoder + self.array
+
+
+Parts = TypeVar("Parts", Stalls, Bytes, Energies, Logic)
 
 
 def total_of(parts: Sequence[tuple[int, Parts]]) -> Parts:
@@ -126,6 +140,8 @@ class Run(Checked):
     wall_seconds: Amount
     energy_pj: Amount | None = None
     energy_by: Energies | None = None
+    logic_pj: Amount | None = None
+    logic_by: Logic | None = None
     bytes_by: Bytes
     layers: Annotated[list[Layer], Field(min_length=1)]
     reordered: Reordered | None = None
@@ -135,6 +151,8 @@ class Run(Checked):
         """One run of several, each so many times: none of them was compared with numpy."""
         energies = [(times, part.energy_by) for times, part in parts if part.energy_by is not None]
         energy = [times * part.energy_pj for times, part in parts if part.energy_pj is not None]
+        logic = [(times, part.logic_by) for times, part in parts if part.logic_by is not None]
+        spent = total_of(logic) if logic else None
         return cls(
             cycles=sum(times * part.cycles for times, part in parts),
             bytes_read=sum(times * part.bytes_read for times, part in parts),
@@ -146,6 +164,8 @@ class Run(Checked):
             wall_seconds=sum(part.wall_seconds for _, part in parts),
             energy_pj=sum(energy) if energy else None,
             energy_by=total_of(energies) if energies else None,
+            logic_pj=spent.total_pj if spent else None,
+            logic_by=spent,
             bytes_by=total_of([(times, part.bytes_by) for times, part in parts]),
             layers=[layer.repeated(times) for times, part in parts for layer in part.layers],
         )
@@ -166,6 +186,8 @@ class Run(Checked):
         if self.energy_by is not None:
             total = sum(self.energy_by.model_dump().values())
             _require_same("energy_pj", self.energy_pj or 0, "energy_by", total)
+        if self.logic_by is not None:
+            _require_same("logic_pj", self.logic_pj or 0, "logic_by", self.logic_by.total_pj)
         return self
 
 

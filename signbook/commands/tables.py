@@ -43,6 +43,13 @@ def run_rows(document: dict[str, Any]) -> list[dict[str, str]]:
             row(f"  {by}", {n: f"{run['energy_by'][by] / 1e6:,.3f}" for n, run in runs.items()})
             for by in first["energy_by"]
         ]
+    if "logic_pj" in first:
+        logic = {name: f"{run['logic_pj'] / 1e6:,.3f}" for name, run in runs.items()}
+        rows.append(row("logic energy (45 nm), µJ", logic))
+        rows += [
+            row(f"  {by}", {n: f"{run['logic_by'][by] / 1e6:,.3f}" for n, run in runs.items()})
+            for by in first["logic_by"]
+        ]
     if first["bit_exact"] is not None:
         exact = {name: "yes" if run["bit_exact"] else "NO" for name, run in runs.items()}
         rows.append(row("bit-exact", exact))

@@ -43,10 +43,12 @@ def test_document(mixed: Path) -> None:
     for run in (ours, int8):
         assert list(run) == [
             "cycles", "bytes_read", "bytes_written", "bursts", "stall_cycles", "busy_cycles",
-            "bit_exact", "wall_seconds", "energy_pj", "energy_by", "bytes_by", "layers",
+            "bit_exact", "wall_seconds", "energy_pj", "energy_by", "logic_pj", "logic_by",
+            "bytes_by", "layers",
         ]  # fmt: skip
         require_run(run)
         assert run["energy_pj"] is None and run["energy_by"] is None
+        assert run["logic_pj"] == pytest.approx(sum(run["logic_by"].values()))
     assert [row["name"] for row in ours["layers"]] == [row["name"] for row in int8["layers"]]
     assert {row["method"] for row in int8["layers"]} == {"int8"}
     assert [row["macs"] for row in ours["layers"]] == [row["weights"] for row in ours["layers"]]

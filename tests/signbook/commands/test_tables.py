@@ -30,6 +30,7 @@ def test_tables(file: Path) -> None:
     ]
     assert len(shares) == 6 and sum(shares) == pytest.approx(100, abs=0.4)
     assert rows["  read"]["int4"] == f"{run['energy_by']['read'] / 1e6:,.3f}"
+    assert rows["  array"]["int4"] == f"{run['logic_by']['array'] / 1e6:,.3f}"
     assert "bit-exact" not in rows  # no data are moved
     title, layers = layer_rows(document)
     assert title == "layers" and [row["name"] for row in layers] == ["a", "b"]
