@@ -18,14 +18,18 @@ from rtl.decode.weights import WeightReader
 __all__ = [
     "BLOCKS",
     "CORE",
+    "GROUP_SCALES",
     "area_report",
     "area_table",
+    "block_of",
     "clock_report",
     "clock_table",
     "decoder_area",
+    "pieces",
 ]
 
-_GROUP_SCALES = "group scales"
+#: The block that neither codebooks nor int8 need.
+GROUP_SCALES = "group scales"
 #: Blocks by the modules that make them up; everything else is ``rest``. Each module is
 #: synthesised by itself: nothing is optimised across its border.
 BLOCKS = {
@@ -34,7 +38,7 @@ BLOCKS = {
     "tile": ("engine.tile",),
     "array": ("engine.array",),
     "accumulators": ("engine.accumulators",),
-    _GROUP_SCALES: ("engine.rescaler",),
+    GROUP_SCALES: ("engine.rescaler",),
     "requantiser": ("engine.requantizer",),
     "walk": ("engine.walk", "engine.reader"),
     "buffers": ("loader", "outputs", "store"),
@@ -82,13 +86,13 @@ def area_report(config: AcceleratorConfig, *, progress: Progress | None = None) 
     for name, one in (("full", config), ("int8", replace(config, int8_only=1, codebook_rom=""))):
         source = emit_verilog(one)
         areas[name] = {}
-        for block, (text, top) in _pieces(source, top_of(one)).items():
-            say(f"area of {block} ({name})")
-            where = _block_of(block)
+        for module, (text, top) in pieces(source, top_of(one)).items():
+            say(f"area of {module} ({name})")
+            where = block_of(module)
             areas[name][where] = areas[name].get(where, Cells()) + cells_of(text, top)
-    del areas["int8"][_GROUP_SCALES]  # built in, but without work
+    del areas["int8"][GROUP_SCALES]  # built in, but without work
     totals = {name: sum(blocks.values(), Cells()) for name, blocks in areas.items()}
-    int8, scales = totals["int8"].luts, areas["full"][_GROUP_SCALES].luts
+    int8, scales = totals["int8"].luts, areas["full"][GROUP_SCALES].luts
     return {
         "schema": "signbook.synthesis/1",
         "config": config.to_mapping(),
@@ -116,7 +120,7 @@ def decoder_area(config: AcceleratorConfig) -> dict[str, int]:
         As :func:`area_report`.
     """
     (module,) = BLOCKS["decoder"]
-    return _facts(cells_of(*_pieces(emit_verilog(config), top_of(config))[module]))
+    return _facts(cells_of(*pieces(emit_verilog(config), top_of(config))[module]))
 
 
 def clock_report(
@@ -181,23 +185,24 @@ def _facts(cells: Cells) -> dict[str, int]:
     return {"luts": cells.luts, **asdict(cells)}
 
 
-def _block_of(module: str) -> str:
+def block_of(module: str) -> str:
+    """Name of the block that a module of :data:`BLOCKS`, or the rest, belongs to."""
     return next((block for block, modules in BLOCKS.items() if module in modules), "rest")
 
 
-def _pieces(source: str, top: str) -> dict[str, tuple[str, str]]:
+def pieces(source: str, top: str) -> dict[str, tuple[str, str]]:
     """Each module of :data:`BLOCKS` with all below it, and the top without them: text and name."""
     modules = {
         match[1].lstrip("\\"): match[0]
         for match in re.finditer(r"^module (\S+?)\s*\(.*?^endmodule$", source, re.M | re.S)
     }
-    pieces = {}
+    found = {}
     for name in (name for names in BLOCKS.values() for name in names):
         root = f"{top}.{name}"
         inside = [module for module in modules if module.startswith(f"{root}.")]
-        pieces[name] = ("\n".join([modules[root], *map(modules.pop, inside)]), root)
+        found[name] = ("\n".join([modules[root], *map(modules.pop, inside)]), root)
         modules[root] = _hollow(modules[root])
-    return {**pieces, "rest": ("\n".join(modules.values()), top)}
+    return {**found, "rest": ("\n".join(modules.values()), top)}
 
 
 def _hollow(module: str) -> str:

