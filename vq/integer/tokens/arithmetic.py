@@ -13,13 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "BYTE", "EXP2", "NORM_BITS", "SHARE_BITS", "WIDE_MAX", "Rows", "exponentials",
-    "interpolated", "lengths_of", "mean_of_rows", "normalised", "reciprocal", "rescaled", "rotated",
-    "saturated", "shares", "to_rows",
+    "BYTE", "EXP2", "NORM_BITS", "SHARE_BITS", "STREAM", "STREAM_MAX", "WIDE_MAX", "Rows",
+    "exponentials", "interpolated", "lengths_of", "mean_of_rows", "normalised", "reciprocal",
+    "rescaled", "rotated", "saturated", "shares", "to_rows",
 ]  # fmt: skip
 
 #: The form of what the array multiplies by weights.
 BYTE = "int8"
+#: The form of sums along the residual stream of models with massive activations.
+STREAM = "int32"
+#: Largest magnitude of an int32 value.
+STREAM_MAX = 2**27 - 1
 #: Largest magnitude of an int16 value: two digits of int8, 256 * 127 + 127.
 WIDE_MAX = 32639
 #: A row over its deviation is in steps of 2**-NORM_BITS.
@@ -96,8 +100,10 @@ def reciprocal(values: I64) -> tuple[I64, I64]:
 
 
 def saturated(values: I64, form: str) -> I64:
-    """Into the range of a format: ``int8`` or ``int16``."""
-    low, high = (-128, 127) if form == BYTE else (-WIDE_MAX, WIDE_MAX)
+    """Into the range of a form: ``int8``, ``int16`` or ``int32``."""
+    low, high = {BYTE: (-128, 127), STREAM: (-STREAM_MAX, STREAM_MAX)}.get(
+        form, (-WIDE_MAX, WIDE_MAX)
+    )
     return np.clip(values, low, high)
 
 
@@ -171,18 +177,23 @@ def shares(powers: I64, form: str) -> I64 | Rows:
 def normalised(values: I64, epsilon: int, *, centred: bool) -> I64:
     """Rows [..., N] over their deviation, in steps of 2**-18.
 
-    With ``S = sum(v)`` if ``centred``, else 0, ``d = N v - S`` and
-    ``V = N sum(v * v) - S * S + epsilon``: ``d / sqrt(V)``, within 2**-13 of it and a step. The
-    root is of ``V`` shifted by an even number to 31 or 32 bits.
+    Rows whose greatest magnitude has more than 15 bits are rounded to 15 first, and ``epsilon`` is
+    shifted with them; it stays at least 1. Then, with ``S = sum(v)`` if ``centred``, else 0,
+    ``d = N v - S`` and ``V = N sum(v * v) - S * S + epsilon``: ``d / sqrt(V)``, within 2**-13 of it
+    and a step. The root is of ``V`` shifted by an even number to 31 or 32 bits.
     """
     count = values.shape[-1]
-    total = values.sum(axis=-1, keepdims=True) if centred else np.int64(0)
-    energy = count * (values * values).sum(axis=-1, keepdims=True) - total * total + epsilon
+    most = np.maximum(np.abs(values).max(axis=-1, keepdims=True), 1)
+    e = np.maximum(lengths_of(most) - 15, 0)
+    x = rescaled(values, 1, e)
+    epsilons = np.maximum(np.int64(epsilon) >> (2 * e), 1)
+    total = x.sum(axis=-1, keepdims=True) if centred else np.int64(0)
+    energy = count * (x * x).sum(axis=-1, keepdims=True) - total * total + epsilons
     k = 2 * ((lengths_of(energy) - 31) // 2)
     wide = (energy >> np.maximum(k, 0)) << np.maximum(-k, 0)
     root = np.floor(np.sqrt(wide.astype(np.float64))).astype(np.int64)  # exact below 2**52
     r = np.minimum(np.int64(2**30) // root, _ONE - 1)
-    return rescaled(count * values - total, r, 30 - NORM_BITS + k // 2)
+    return rescaled(count * x - total, r, 30 - NORM_BITS + k // 2)
 
 
 def interpolated(values: I64, table: I64, form: str) -> I64:

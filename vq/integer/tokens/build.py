@@ -20,7 +20,7 @@ from vq.integer.golden import Parameters, reach
 from vq.integer.graph import CHOICES, Node
 from vq.integer.numbers import with_numbers
 from vq.integer.store import products_of
-from vq.integer.tokens.arithmetic import BYTE, NORM_BITS, SHARE_BITS, WIDE_MAX
+from vq.integer.tokens.arithmetic import BYTE, NORM_BITS, SHARE_BITS, STREAM, STREAM_MAX, WIDE_MAX
 from vq.integer.tokens.forms import Plan, planned
 from vq.integer.tokens.golden import TokenModel
 from vq.integer.tokens.graph import CONTEXT_MAX, TokenGraph, TokenNode
@@ -36,6 +36,8 @@ __all__ = ["CONTEXT", "add_tokens", "integerize_tokens", "is_transformer"]
 CONTEXT = 512
 #: A value of int16 has room for so much more than was seen.
 _HEADROOM = 1.5
+#: A sum's greatest magnitude over its rows' usual size, from which on sums are int32.
+_MASSIVE = 256
 #: Steps of an int16 output that saturate it.
 _BEYOND = 2**17
 _ANGLE = 2**14
@@ -143,7 +145,7 @@ def integerize_tokens(
     drafts, factor = trace_transformer(model, _example(calls[0], longest))
     places = {draft.at for draft in drafts if draft.at >= 0 or draft.op == "input"}
     peaks = observed(model, calls, places, choice, progress)
-    plan = planned(drafts, operands, shares)
+    plan = planned(drafts, operands, shares, stream=_has_massive(drafts, peaks))
     weights = _Weights(model, container, plan)
     built = _Build(plan, peaks, weights)
     graph = TokenGraph(
@@ -158,6 +160,12 @@ def integerize_tokens(
         gain = np.full(first.shape[0], 1 / scales[0], np.float32)
         real = {"gain": gain, "offset": np.zeros_like(gain)}
     return TokenModel(graph, built.weights, built.numbers, scales, **real)
+
+
+def _has_massive(drafts: Sequence[Draft], peaks: Peaks) -> bool:
+    """Whether some channels of a sum are so much greater than all that int16 leaves no steps."""
+    sums = [draft.at for draft in drafts if draft.op == "add" and draft.at >= 0]
+    return any(peaks.greatest[at] > _MASSIVE * peaks.typical[at] for at in sums)
 
 
 def _calls(batches: Iterable[Any]) -> list[Call]:
@@ -286,6 +294,9 @@ class _Build:
         self.weights: dict[str, Parameters] = {}
         self.numbers: dict[str, Numbers] = {}
         self._rows: dict[str, F64] = {}
+        stream = [draft for draft in plan.drafts if plan.form[draft] == STREAM and draft.at >= 0]
+        most = max((peaks.greatest[draft.at] for draft in stream), default=1.0)
+        self._stream = (most * _HEADROOM or 1.0) / STREAM_MAX
         for draft in plan.drafts:
             try:
                 self._make(draft)
@@ -337,6 +348,8 @@ class _Build:
             return (float(draft.real["rows"].abs().max()) or 1.0) / WIDE_MAX
         at = draft.inputs[0][0].at if draft.op == "narrow" else draft.at
         stretch = (draft.inputs[0][0] if draft.op == "narrow" else draft).real.get("stretch", 1.0)
+        if form == STREAM:
+            return self._stream
         if form == BYTE:
             return (self.peaks.chosen[at] * stretch or 1.0) / 127
         return (self.peaks.greatest[at] * stretch * _HEADROOM or 1.0) / WIDE_MAX
@@ -394,7 +407,12 @@ class _Build:
         }
 
     def _add(self, draft: Draft, given: list[float], step: float, form: str) -> Numbers:
-        return _fixed(np.array(given) / step, shared=True)
+        if form != STREAM:
+            return _fixed(np.array(given) / step, shared=True)
+        same = [self.plan.form[one] == STREAM for one, _ in draft.inputs]
+        if any(own and factor != 1.0 for own, (_, factor) in zip(same, draft.inputs, strict=True)):
+            raise ValueError("what goes through must not be scaled")
+        return _fixed(np.where(same, 1.0, np.array(given) / step))
 
     def _function(self, draft: Draft, given: list[float], step: float, form: str) -> Numbers:
         wide = self.plan.form[draft.inputs[0][0]] == "int16"

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vq.errors import ConfigError
-from vq.integer.tokens.arithmetic import BYTE
-from vq.integer.tokens.graph import FORMS
+from vq.integer.tokens.arithmetic import BYTE, STREAM
 from vq.integer.tokens.values import Draft
 
 __all__ = ["Plan", "planned"]
@@ -33,7 +32,11 @@ class Plan:
 
 
 def planned(
-    drafts: Sequence[Draft], operands: str | Mapping[str, str], shares: str = "rows"
+    drafts: Sequence[Draft],
+    operands: str | Mapping[str, str],
+    shares: str = "rows",
+    *,
+    stream: bool = False,
 ) -> Plan:
     """Decide forms.
 
@@ -44,6 +47,8 @@ def planned(
     operands : str or mapping of name to str
         What linears read: one form for all values, or those of some by the names of the drafts
         that give them, others being int8.
+    stream : bool
+        Whether sums that norms and sums alone read are int32.
 
     Raises
     ------
@@ -53,8 +58,9 @@ def planned(
     wanted = dict(operands) if isinstance(operands, Mapping) else {}
     general = "int8" if isinstance(operands, Mapping) else operands
     for given in (general, *wanted.values()):
-        if given not in FORMS:
-            raise ConfigError(f"operands must be one of {', '.join(FORMS)}, not {given!r}")
+        if given not in _BEFORE_ARRAY:
+            known = ", ".join(_BEFORE_ARRAY)
+            raise ConfigError(f"operands must be one of {known}, not {given!r}")
     if shares not in ("rows", "int16"):
         raise ConfigError(f"shares must be rows or int16, not {shares!r}")
     if unknown := sorted(wanted.keys() - {draft.name for draft in drafts}):
@@ -64,6 +70,8 @@ def planned(
     readers = _readers(drafts)
     for draft in drafts:
         own = form[draft] = _form(draft, readers, form, wanted.get(draft.name, general))
+        if stream and draft.op == "add" and _in_stream(draft, readers):
+            own = form[draft] = STREAM
         found.append(draft)
         if own != "int16" or draft.op in ("tokens", "angles"):
             continue
@@ -97,6 +105,12 @@ def _ends(
     for user, at in readers[draft]:
         found += _ends(user, readers) if user.op in _PASSES_ON else [(user, at)]
     return found
+
+
+def _in_stream(draft: Draft, readers: Mapping[Draft, Sequence[tuple[Draft, int]]]) -> bool:
+    """Whether norms and sums alone read it."""
+    users = [user.op for user, _ in _ends(draft, readers)]
+    return bool(users) and {*users} <= {"add", "rms_norm", "layer_norm"}
 
 
 def _form(

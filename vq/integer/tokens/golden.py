@@ -11,6 +11,7 @@ from vq.container import ContainerError
 from vq.integer.golden import Parameters, accumulated, apply_node
 from vq.integer.graph import Node
 from vq.integer.tokens.arithmetic import (
+    STREAM,
     Rows,
     exponentials,
     interpolated,
@@ -22,7 +23,7 @@ from vq.integer.tokens.arithmetic import (
     shares,
     to_rows,
 )
-from vq.integer.tokens.graph import TokenGraph, TokenNode
+from vq.integer.tokens.graph import TokenGraph, TokenNode, form_of
 
 __all__ = ["Cache", "TokenModel", "Value"]
 
@@ -245,6 +246,9 @@ class TokenModel:
             )
         return _Call(past, np.arange(count) < own[:, None], cache, seen)
 
+    def _node(self, name: str) -> Node | TokenNode:
+        return next(node for node in self.graph.nodes if node.name == name)
+
     def _check_image(self, values: NDArray[np.generic]) -> None:
         want = self.graph.input.shape
         if values.shape[1:] != want:
@@ -291,7 +295,14 @@ class TokenModel:
         elif node.op == "add":
             (y,) = given[1:]
             assert not isinstance(y, Rows)
-            found = rescaled(x * int(m[0]) + y * int(m[1]), 1, shift)
+            if node.form == STREAM:
+                first, second = (
+                    v if form_of(self._node(name)) == STREAM else rescaled(v, m[i], shift[i])
+                    for i, (v, name) in enumerate(zip((x, y), node.inputs, strict=True))
+                )
+                found = first + second
+            else:
+                found = rescaled(x * int(m[0]) + y * int(m[1]), 1, shift)
         elif node.op == "product":
             (y,) = given[1:]
             assert not isinstance(y, Rows)

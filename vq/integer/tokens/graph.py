@@ -9,7 +9,7 @@ from vq.container import ContainerError, Geometry
 from vq.container.header import canonical_json, is_sha256, parse_json
 from vq.integer.graph import CHOICES, NODES_MAX, Node, check_node, read_node, require
 from vq.integer.store import TOKENS_VERSION
-from vq.integer.tokens.arithmetic import BYTE
+from vq.integer.tokens.arithmetic import BYTE, STREAM
 
 __all__ = ["CONTEXT_MAX", "FORMS", "Tensors", "TokenGraph", "TokenNode", "form_of", "tensors_of"]
 
@@ -17,14 +17,15 @@ Shape = tuple[int, ...]
 #: Name, dtype and shape of what a node has in the file.
 Tensors = dict[str, tuple[str, Shape]]
 
-#: How a value is held: int8, int16, or int8 with a factor for every row.
-FORMS = (BYTE, "int16", "rows")
+#: How a value is held: int8, int16, int32, or int8 with a factor for every row.
+FORMS = (BYTE, "int16", STREAM, "rows")
 CONTEXT_MAX = 2**16
 _CHANNELS_MAX = 2**15
 _ELEMENTS_MAX = 2**28
 _FIELDS = {"name", "op", "inputs", "shape", "form", "layer", "settings"}
 _GRAPH = {"version", "nodes", "choice", "calibration", "context"}
-_BOTH = ("int8", "int16")
+_BOTH = (BYTE, "int16")
+_ALL = (*_BOTH, STREAM)
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,20 @@ _OPS = {
     "embedding": _Op(1),
     "constant": _Op(0, {"rows": int}),
     "linear": _Op(1, {"table": str}),
-    "add": _Op(2),
+    "add": _Op(2, {}, _ALL),
     "product": _Op(2),
     "function": _Op(1, {"function": str}),
     "rms_norm": _Op(1),
     "layer_norm": _Op(1),
     "angles": _Op(0, {"rows": int}, ("int16",)),
     "rotary": _Op(2, {"heads": int, "pairs": str}),
-    "slice": _Op(1, {"start": int}),
+    "slice": _Op(1, {"start": int}, _ALL),
     "attention": _Op(3, {"heads": int, "kv_heads": int, "causal": bool, "shares": str}),
     "narrow": _Op(1, {}, ("int8",)),
     "to_rows": _Op(1, {}, ("rows",)),
     "places": _Op(1),
-    "place": _Op(1, {"before": int}),
-    "select": _Op(1, {"row": int}),
+    "place": _Op(1, {"before": int}, _ALL),
+    "select": _Op(1, {"row": int}, _ALL),
     "mean": _Op(1, {"first": int}),
 }
 #: Operations that give what they read, so that scale and format stay.
@@ -216,7 +217,7 @@ class TokenGraph:
                 check_node(node, [one.shape for one in given], layers)
             known[node.name] = node
         last = self.nodes[-1]
-        rows = isinstance(last, TokenNode) and len(last.shape) == 1 and last.form != "rows"
+        rows = isinstance(last, TokenNode) and len(last.shape) == 1 and last.form in _BOTH
         require(last, rows, "op", "one that gives rows of int8 or int16", last.op)
         self._check_rows()
 
@@ -277,7 +278,7 @@ def tensors_of(node: TokenNode, given: Sequence[Node | TokenNode], g: Geometry |
     if node.op == "attention":
         return scaled(3, 3)
     if node.op == "add":
-        return scaled(2, 1)
+        return scaled(2, 2 if node.form == STREAM else 1)
     return scaled(1, 1) if node.op in ("product", "rotary", "mean", "narrow") else {}
 
 
@@ -312,7 +313,9 @@ def _check_input(node: TokenNode, at: int, one: Node | TokenNode) -> None:
     form = form_of(one)
     allowed: Sequence[str] = _BOTH
     if node.op == "linear":
-        allowed = FORMS
+        allowed = (*_BOTH, "rows")
+    elif node.op in ("rms_norm", "layer_norm") or (node.op == "add" and node.form == STREAM):
+        allowed = _ALL
     elif node.op == "attention" and at > 0:
         allowed = ("int8",)
     elif node.op in ("to_rows", "narrow"):

@@ -25,6 +25,8 @@ class Peaks:
     Attributes
     ----------
     greatest : dict of int to float
+    typical : dict of int to float
+        The root mean square of the usual row.
     chosen : dict of int to float
         By the way that scales of int8 are chosen; not more.
     scores : dict of int to float
@@ -33,11 +35,14 @@ class Peaks:
 
     def __init__(self, places: Collection[int]) -> None:
         self.greatest = dict.fromkeys(places, 0.0)
+        self.typical = dict.fromkeys(places, 0.0)
         self.chosen: dict[int, float] = {}
         self.scores: dict[int, float] = {}
         self._counts = {place: torch.zeros(BINS) for place in places}
 
     def measure(self, place: int, values: Tensor) -> None:
+        sizes = values.float().flatten(0, -2).square().mean(-1).sqrt()
+        self.typical[place] = max(self.typical[place], float(sizes.median()))
         self.greatest[place] = max(self.greatest[place], float(values.abs().max()))
         if not bool(values.isfinite().all()):
             raise BatchError("such that all values of the model are finite")

@@ -92,7 +92,7 @@ _RECIPES = {
 def data(name: str) -> Any:
     if name == "vision":
         return torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    return texts() if name == "llama" else padded()
+    return padded() if name == "encoder" else texts()
 
 
 def stored(name: str, folder: Path, **settings: Any) -> tuple[Path, nn.Module, TokenModel]:

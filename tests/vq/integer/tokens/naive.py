@@ -33,7 +33,8 @@ def shifted(value: int, m: int, s: int) -> int:
 
 
 def clamp(value: int, form: str) -> int:
-    return max(-128, min(127, value)) if form == "int8" else max(-32639, min(32639, value))
+    low, high = {"int8": (-128, 127), "int32": (-(2**27) + 1, 2**27 - 1)}.get(form, (-32639, 32639))
+    return max(low, min(high, value))
 
 
 def reciprocal(value: int) -> tuple[int, int]:
@@ -104,7 +105,17 @@ class _Run:
         ]
 
     def add(self, node, a, b):
-        (m, n), (s,) = self.numbers(node, "multiplier"), self.numbers(node, "shift")
+        (m, n), (s, *more) = self.numbers(node, "multiplier"), self.numbers(node, "shift")
+        if node["form"] == "int32":
+            forms = [self.nodes[name]["form"] for name in node["inputs"]]
+            a, b = (
+                x if form == "int32" else [[shifted(v, k, t) for v in row] for row in x]
+                for x, form, k, t in zip((a, b), forms, (m, n), (s, *more), strict=True)
+            )
+            return [
+                [clamp(v + w, "int32") for v, w in zip(*r, strict=True)]
+                for r in zip(a, b, strict=True)
+            ]
         return [
             [clamp(shifted(v * m + w * n, 1, s), node["form"]) for v, w in zip(*r, strict=True)]
             for r in zip(a, b, strict=True)
@@ -137,8 +148,10 @@ class _Run:
         (epsilon,) = self.numbers(node, "epsilon")
         out = []
         for row in x:
+            e = max(0, max(1, *(abs(v) for v in row)).bit_length() - 15)
+            row = [(v + 2**e // 2) // 2**e for v in row]
             n, total = len(row), sum(row) if centred else 0
-            energy = n * sum(v * v for v in row) - total * total + epsilon
+            energy = n * sum(v * v for v in row) - total * total + max(1, epsilon // 4**e)
             k = (energy.bit_length() - 31) // 2 * 2
             wide = energy >> k if k > 0 else energy << -k
             assert 2**30 <= wide < 2**32

@@ -50,6 +50,7 @@ def test_a_shift_below_one_goes_left():
 
 def test_formats_saturate():
     values = np.array([-40000, -200, 200, 40000])
+    assert saturated(values * 2**15, "int32").tolist() == [1 - 2**27, -6553600, 6553600, 2**27 - 1]
     assert saturated(values, "int8").tolist() == [-128, -128, 127, 127]
     assert saturated(values, "int16").tolist() == [-32639, -200, 200, 32639]
     high = (WIDE_MAX + 128) >> 8
@@ -104,6 +105,16 @@ def test_norms_are_within_what_they_say(rng, count, most, centred):
     real = off / np.sqrt(variance + epsilon / count**2) * 2**18
     assert (np.abs(found - real) <= 1 + 2**-13 * np.abs(real)).all()
     assert np.abs(found).max() <= 2**18 * np.sqrt(count) * (1 + 2**-13) + 1
+
+
+def test_a_row_with_a_massive_channel_keeps_15_bits(rng):
+    values = wide(rng, 20, 64, most=3000)
+    values[:10, 5] = 2**26 + 12345
+    found = normalised(values, 2**40, centred=False)
+    real = values / np.sqrt(np.square(values.astype(float)).mean(-1, keepdims=True) + 2**40 / 64**2)
+    assert np.abs(found - real * 2**18)[:10].max() <= 2**18 * 8 * 2**-13
+    near = np.abs(found - real * 2**18)[10:] <= 1 + 2**-13 * np.abs(real[10:] * 2**18)
+    assert near.all()
 
 
 def test_a_row_of_zeros_stays_zero():

@@ -41,6 +41,17 @@ def test_integers_are_close_to_the_model(tmp_path, name, most):
     assert errors["int16"] < errors["int8"]
 
 
+def test_massive_activations_are_held_in_int32(tmp_path, monkeypatch):
+    forms = {node.form for node in stored("llama", tmp_path)[2].graph.nodes}
+    assert forms == {"int8", "int16"}
+    monkeypatch.setattr("vq.integer.tokens.build._MASSIVE", 1)
+    _, model, graph = stored("llama", tmp_path, operands="int16")
+    kinds = [node.op for node in graph.graph.nodes if node.form == "int32"]
+    assert kinds == ["add"] * 4
+    assert len({graph.scales[i] for i, n in enumerate(graph.graph.nodes) if n.form == "int32"}) == 1
+    assert error_of(model, graph, "llama") < 0.03
+
+
 def test_a_file_gets_its_graph(tmp_path):
     path, *_ = stored("llama", tmp_path)
     plain, out = tmp_path / "plain.vq.safetensors", tmp_path / "out.vq.safetensors"

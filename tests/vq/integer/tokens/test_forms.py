@@ -48,8 +48,18 @@ def test_single_values_are_named():
     assert found["a"] == "int16" and "a.narrow" not in found and found["n.narrow"] == "int8"
 
 
+def test_sums_of_a_stream_are_int32_where_norms_and_sums_read_them():
+    found = forms_of(planned(drafts(), "int8", stream=True))
+    assert found["p"] == "int16"  # the output
+    chain = drafts()
+    last = chain[-1]
+    chain.append(Draft("z", "rms_norm", [(last, 1.0)], (8,), 4, True))
+    found = forms_of(planned(chain, "int8", stream=True))
+    assert found["p"] == "int32" and found["e"] == found["n"] == found["z"] == "int16"
+
+
 @pytest.mark.parametrize("operands,shares,message", [
-    ("int4", "rows", "operands must be one of int8, int16, rows, not 'int4'"),
+    ("int4", "rows", "operands must be one of int8, rows, int16, not 'int4'"),
     ({"a": "int4"}, "rows", "not 'int4'"),
     ({"z": "rows"}, "rows", "operands must be values of the model, not z"),
     ("int8", "int8", "shares must be rows or int16, not 'int8'"),

@@ -25,11 +25,16 @@ def same(seen, names, found) -> None:
             assert value[0].tolist() == np.asarray(seen[name]).tolist(), name
 
 
-@pytest.mark.parametrize("name", ["llama", "vision", "encoder"])
+@pytest.mark.parametrize("name", ["llama", "stream", "vision", "encoder"])
 @pytest.mark.parametrize(
     "operands,shares", [("int8", "rows"), ("rows", "int16"), ("int16", "rows")]
 )
-def test_every_node_gives_what_loops_over_integers_give(tmp_path, name, operands, shares):
+def test_every_node_gives_what_loops_over_integers_give(
+    tmp_path, monkeypatch, name, operands, shares
+):
+    if name == "stream":
+        name = "llama"
+        monkeypatch.setattr("vq.integer.tokens.build._MASSIVE", 1)
     path, _, model = stored(name, tmp_path, operands=operands, shares=shares)
     names = [n.name for n in model.graph.nodes if n.op not in ("tokens", "angles", "constant")]
     if name == "vision":

@@ -56,6 +56,8 @@ ATTENTION = "blocks.0.attn.attention"
     ("blocks.0.add", {"layer": "blocks.0.attn.wo"}, "layer must be empty"),
     ("blocks.0.add", {"settings": {"rows": 3}}, "settings must be exactly"),
     ("blocks.0.add", {"inputs": ["embed", "blocks.0.attn.wk"]}, "inputs must be of one shape"),
+    ("blocks.0.attn.wo", {"form": "int32"}, "form must be one of int8, int16, not 'int32'"),
+    ("blocks.0.add", {"form": "int32"}, "inputs must be int8 or int16, not 'blocks.0.add: int32'"),
     ("blocks.0.add", {"inputs": ["tokens", "embed"]}, "inputs must be of values"),
     ("blocks.0.attn.wo", {"layer": "nothing"}, "layer must be a layer of the file"),
     ("blocks.0.attn.wo", {"layer": "blocks.0.ffn.w2"}, "a linear of 16 inputs"),
