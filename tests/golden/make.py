@@ -12,7 +12,11 @@ import numpy as np
 from vq.container import Container, Kept, Layer, Provenance, open_container, write_container
 from vq.container.runtime import PARTS, RuntimePart, describe, tensor_name
 from vq.integer import Node
+from vq.integer.golden import Parameters
 from vq.integer.steps import HostNode, LayerNumbers, StepGraph, StepModel, store_steps
+from vq.integer.store import weight_of_layer
+from vq.integer.tokens import TokenGraph, TokenModel, TokenNode, store_tokens
+from vq.integer.tokens.graph import tensors_of
 
 HERE = Path(__file__).parent
 FILE = HERE / "every_method.vq.safetensors"
@@ -20,6 +24,7 @@ WEIGHTS = HERE / "every_method.npz"
 REMAINING = HERE / "every_part.vq.safetensors"
 TIMED = HERE / "every_step.vq.safetensors"
 TURNS = HERE / "every_turn.vq.safetensors"
+TOKENS = HERE / "every_token.vq.safetensors"
 
 
 def noise(label: str, shape: tuple[int, ...], below: int) -> np.ndarray:
@@ -224,10 +229,97 @@ def write_turns(path: Path, tool: str = "golden 2") -> None:
         store_steps(container, turns(container), path)
 
 
+def tokens(container: Container) -> TokenModel:
+    """A causal block on six words and five places: every form, and every operation of texts."""
+
+    def node(name: str, op: str, *inputs: str, form: str = "int16", shape: int = 8,
+             layer: str = "", **settings: Any) -> TokenNode:  # fmt: skip
+        return TokenNode(name, op, inputs, (shape,), form, layer, settings)
+
+    def linear(name: str, source: str, form: str = "int16") -> TokenNode:
+        return node(name, "linear", source, form=form, layer=name, table="")
+
+    attention = {"heads": 2, "kv_heads": 2, "causal": True}
+    nodes = (
+        node("tokens", "tokens", shape=1, vocabulary=6),
+        node("words", "embedding", "tokens"),
+        node("place", "constant", rows=5),
+        node("sum", "add", "words", "place", form="int32"),
+        node("norm", "layer_norm", "sum"),
+        node("norm.rows", "to_rows", "norm", form="rows"),
+        node("norm.narrow", "narrow", "norm", form="int8"),
+        linear("q", "norm.rows"),
+        linear("k", "norm.narrow"),
+        linear("v", "norm", "int8"),
+        node("angles", "angles", shape=4, rows=5),
+        node("q.turned", "rotary", "q", "angles", heads=2, pairs="adjacent"),
+        node("k.turned", "rotary", "k", "angles", form="int8", heads=2, pairs="halves"),
+        node("mixed", "attention", "q.turned", "k.turned", "v", form="int8", shares="rows",
+             **attention),
+        node("again", "attention", "q.turned", "k.turned", "v", shares="int16", **attention),
+        node("both", "product", "mixed", "again"),
+        node("bent", "function", "both", function="tanh"),
+        node("small", "function", "mixed", form="int8", function="gelu"),
+        linear("o", "small"),
+        node("on", "add", "sum", "o", form="int32"),
+        node("more", "add", "bent", "o"),
+        node("out", "add", "on", "more", form="int32"),
+        node("last", "rms_norm", "out", form="int8"),
+        node("head", "linear", "last", shape=6, table="words"),
+    )  # fmt: skip
+    graph = TokenGraph(nodes, 5, "mse", hashlib.sha256(b"golden").hexdigest())
+    known = {one.name: one for one in nodes}
+    numbers = {}
+    for one in nodes:
+        given = [known[name] for name in one.inputs]
+        fields = tensors_of(one, given, container.geometry(one.layer) if one.layer else None)
+        numbers[one.name] = {f: number(one.name, f, *fields[f]) for f in fields}
+    weights = {}
+    for one in nodes:
+        if one.op == "linear":
+            own = numbers.pop(one.name)
+            weight = weight_of_layer(container, one.layer) if one.layer else None
+            table = numbers["words"]["weight"].astype(np.int8)
+            weights[one.name] = Parameters(**own, weight=table if weight is None else weight)
+    left = {name: own for name, own in numbers.items() if own}
+    return TokenModel(graph, weights, left, scale("tokens", len(nodes)))
+
+
+def number(name: str, field: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers of a node that are in range, and leave most of what flows in range, too."""
+    label, wide = f"{name}.{field}", 2**14
+    if field == "multiplier":
+        return (noise(label, shape, wide) + wide).astype(np.int16)
+    if field == "shift":
+        shifts = {"words": 10, "norm": 19, "last": 27, "o": 20, "on": 14, "out": 14, "more": 15,
+                  "head": 20, "v": 29, "q": 17, "k": 17, "sum": 12, "both": 20,
+                  "q.turned": 28, "k.turned": 33, "norm.narrow": 22}  # fmt: skip
+        if name in ("mixed", "again"):
+            return np.array([20, 12, 21 if name == "mixed" else 22], np.uint8)
+        return np.full(shape, shifts.get(name, 16), np.uint8)
+    if field == "epsilon":
+        return np.array([2**20], np.int64)
+    kind = {"I8": np.int8, "I16": np.int16, "I32": np.int32}[dtype]
+    most = {"I8": 127, "I16": 2**14, "I32": 2**12}[dtype]
+    return (noise(label, shape, 2 * most) - most).astype(kind)
+
+
+def write_tokens(path: Path, tool: str = "golden 2") -> None:
+    own = [
+        Layer.int8(name, shape=(8, 8), scale=scale(name, 8),
+                   integers=(noise(name, (8, 8), 256) - 128).astype(np.int8))
+        for name in ("q", "k", "v", "o")
+    ]  # fmt: skip
+    write_container(path, own, {}, Provenance(tool))
+    with open_container(path) as container:
+        store_tokens(container, tokens(container), path)
+
+
 def main() -> None:
     write_remaining(REMAINING)
     write_timed(TIMED)
     write_turns(TURNS)
+    write_tokens(TOKENS)
     write(FILE)
     with open_container(FILE, rom=rom()) as file:
         file.verify()

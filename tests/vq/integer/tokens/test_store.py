@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from tests.golden import make
 from tests.vq.integer.test_store import rewrite
+from tests.vq.integer.tokens import naive
 from tests.vq.integer.tokens.models import data, stored, texts
 from vq.container import ConfigError, ContainerError, Kept, open_container
 from vq.integer import read_integer
@@ -35,6 +37,28 @@ def test_what_is_written_is_read(tmp_path, name, operands):
         assert np.array_equal(read.run(codes), model.run(codes))
     else:
         assert np.array_equal(read.run(texts().numpy()), model.run(texts().numpy()))
+
+
+#: What the golden file's graph gives for words 3, 0, 5, 1, 2.
+GOLDEN = [
+    [-355, -101, -520, 104, 173, -246],
+    [196, -19, -36, 108, 126, -71],
+    [83, -114, 264, 304, 95, -308],
+    [142, 6, 603, -499, -368, 295],
+    [-531, -87, 103, -28, 67, 299],
+]
+
+
+def test_the_golden_file_is_written_read_and_run_as_ever(tmp_path):
+    path = tmp_path / "tokens.vq.safetensors"
+    make.write_tokens(path)
+    assert path.read_bytes() == make.TOKENS.read_bytes()
+    with open_container(make.TOKENS) as container:
+        container.verify()
+        assert container.layout == "vqstream/1"
+        model = read_tokens(container)
+    assert model.run(np.array([[3, 0, 5, 1, 2]]))[0].tolist() == GOLDEN
+    assert naive.forward(make.TOKENS, [3, 0, 5, 1, 2])["head"] == GOLDEN
 
 
 def test_other_readers_refuse_it_by_what_it_is(case):
