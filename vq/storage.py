@@ -32,6 +32,7 @@ from vq.inference.modules import (
     require_activations,
     stored_weights,
     use_packed,
+    with_tied,
 )
 from vq.integer.store import is_integer_tensor
 from vq.progress import bar, track
@@ -146,7 +147,10 @@ def load(
     with open_container(path, rom=rom) as container:
         stays = (name for name in container.kept_names if container.is_own(name))
         own = (name for name in stays if not is_integer_tensor(name))
-        state = {name: tensor_of(container.kept(name)) for name in own}
+        state = {}
+        for name in own:
+            state[name] = tensor_of(container.kept(name))
+            container.forget(name)
         if packed:
             return _load_packed(into, container, state, place, activations, progress)
         for entry in track(container.layers, "decoding weights", enabled=progress):
@@ -187,7 +191,8 @@ def _load_packed(
         if stored is not None:
             found.update(dict.fromkeys(names, found[stored]))
     _check_fit(container, found, held)
-    weights = stored_weights(container, model, activations, progress=progress)
+    packed = stored_weights(container, model, activations, progress=progress)
+    weights = with_tied(model, packed)
     with whole(into):
         for names, tensor in groups:
             if names[0].removesuffix(".weight") not in weights:

@@ -183,6 +183,16 @@ class Container:
             self._verified.add(tensor)
         return data
 
+    def forget(self, tensor: str) -> None:
+        """Give back the memory that a tensor takes while the file is mapped.
+
+        It is read from the file again if need be; arrays stay valid.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            span = self._span(tensor)
+            first = span.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_DONTNEED, first, span.offset + span.nbytes - first)
+
     def __enter__(self) -> "Container":
         return self
 

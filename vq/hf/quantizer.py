@@ -17,11 +17,13 @@ from torch import Tensor
 from vq.activations.runtime import attach_stored
 from vq.container import LAYOUT, Container, open_container
 from vq.container.constants import LAYOUTS
-from vq.errors import ConfigError, bulleted
+from vq.errors import ConfigError, ContainerError, bulleted
 from vq.formats.kept import dtype_tag
 from vq.formats.model import set_provenance
+from vq.formats.wrappers import listed
 from vq.inference.decode import decode_weight
-from vq.inference.modules import stored_weights, use_packed
+from vq.inference.modules import stored_weights, use_packed, with_tied
+from vq.inference.weight import PackedWeight
 from vq.integer.store import is_integer_tensor
 
 __all__ = ["FILE", "METHOD", "PACKED", "SignbookConfig", "register_classes", "transformers"]
@@ -128,6 +130,7 @@ class _Quantizer:
     pre_quantized: bool
     is_trainable = True
     _container: Container | None = None
+    _packed: dict[str, PackedWeight] | None = None
 
     def is_serializable(self) -> bool:
         return False
@@ -151,7 +154,11 @@ class _Quantizer:
                 f"not in {[str(file) for file in found]}"
             )
         container = open_container(found[0])
-        container.verify()  # now: transformers would hide an error in a report of its own
+        # What is wrong with it now: transformers would hide an error in a report of its own.
+        if (activations := PACKED.get()) is None:
+            container.verify()
+        else:
+            self._packed = _pack(container, model, activations)
         streams = {f"{entry.geometry.name}.stream" for entry in container.layers}
         own = streams | set(container.kept_names)
         parts = {name for name in container.tensor_spans() if name not in own}
@@ -167,7 +174,7 @@ class _Quantizer:
         assert self._container is not None
         loading = importlib.import_module("transformers.core_model_loading")
         decoder = type("Decode", (_Decode, loading.ConversionOps), {})
-        packed = PACKED.get() is not None
+        packed = self._packed is not None
         return [
             loading.WeightConverter(
                 rf"^{re.escape(entry.geometry.name)}\.stream$",
@@ -194,13 +201,35 @@ class _Quantizer:
             vars(model).pop(name, None)
         vars(model.config).pop("transformers_weights", None)
         if self._container is not None:
-            if (activations := PACKED.get()) is not None:
-                weights = stored_weights(self._container, model, activations, progress=False)
+            if self._packed is not None:
+                weights = with_tied(model, self._packed)
                 use_packed({name: model.get_submodule(name) for name in weights}, weights)
                 set_provenance(model.requires_grad_(False), self._container.provenance)
             attach_stored(model, self._container)
             self._container.close()
         return model
+
+
+def _pack(container: Container, model: Any, activations: str) -> dict[str, PackedWeight]:
+    """Pack the layers of a container for a model, and check all else that it holds.
+
+    Raises
+    ------
+    ContainerError
+    """
+    known = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    names = [entry.geometry.name for entry in container.layers]
+    if absent := [name for name in names if name not in known]:
+        raise ContainerError(
+            f"{container.path}: layers {listed(absent)} must be in the model that config.json "
+            "describes; take both from one folder"
+        )
+    with torch.device("cpu"):  # transformers makes models on the meta device
+        weights = stored_weights(container, model, activations, progress=False)
+    for name in container.tensor_spans():
+        container.tensor_bytes(name)
+        container.forget(name)
+    return weights
 
 
 class _Decode:

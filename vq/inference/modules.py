@@ -30,6 +30,7 @@ __all__ = [
     "require_activations",
     "stored_weights",
     "use_packed",
+    "with_tied",
 ]
 
 _NAME = "packed"
@@ -150,7 +151,9 @@ def use_packed(modules: Mapping[str, nn.Module], weights: Mapping[str, PackedWei
 def stored_weights(
     container: Container, model: nn.Module, activations: str, *, progress: bool
 ) -> dict[str, PackedWeight]:
-    """Packed weights of a file for the modules of a model that have them, tied ones among these.
+    """Packed weights of a file, by the names of its layers, for a model that has them.
+
+    Memory is that of the packed weights: what of the file is mapped is given back layer by layer.
 
     Raises
     ------
@@ -159,14 +162,20 @@ def stored_weights(
     """
     codebooks: dict[str, Tensor] = {}
     found: dict[str, PackedWeight] = {}
-    ids: dict[int, PackedWeight] = {}
     for entry in track(container.layers, "packing weights", enabled=progress):
         name = entry.geometry.name
         weight: Any = model.get_submodule(name).weight
         found[name] = PackedWeight.stored(container, name, weight.dtype, activations, codebooks)
-        ids[id(weight)] = found[name]
+        container.forget(f"{name}.stream")
+    return found
+
+
+def with_tied(model: nn.Module, weights: Mapping[str, PackedWeight]) -> dict[str, PackedWeight]:
+    """Packed weights by the names of all modules that share the weights of those given."""
+    held = {id(plain_weight(model.get_submodule(name))): own for name, own in weights.items()}
+    found = dict(weights)
     for name, module in model.named_modules(remove_duplicate=False):
-        if (own := ids.get(id(plain_weight(module)))) is not None:
+        if (own := held.get(id(plain_weight(module)))) is not None:
             found.setdefault(name, own)
     return found
 

@@ -123,6 +123,15 @@ def damaged(path, tensor: str) -> str:
     return f"^{re.escape(text)}$"
 
 
+def test_what_is_forgotten_is_read_again(small):
+    with open_container(small) as container:
+        arrays = {name: container.tensor_bytes(name) for name in container.tensor_spans()}
+        copies = {name: array.copy() for name, array in arrays.items()}
+        for name in arrays:
+            container.forget(name)
+        assert all(np.array_equal(array, copies[name]) for name, array in arrays.items())
+
+
 def test_arrays_outlive_the_file(small):
     with open_container(small) as file:
         book, image = file.codebook("a"), file.image()

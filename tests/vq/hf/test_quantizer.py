@@ -10,6 +10,7 @@ import types
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,7 +20,9 @@ from tests.vq.activations.models import remaining_model
 from tests.vq.models import Net
 from vq import SSVQ, VQ, Int3, Int4, Int8, Recipe
 from vq.activations.runtime import detach, runtime_tensors
+from vq.container import LAYOUT, Layer, write_container
 from vq.errors import ConfigError, ContainerError, OutputError
+from vq.formats.kept import kept_of
 from vq.formats.model import compressed_layers
 from vq.inference.modules import packed_layers
 
@@ -317,6 +320,9 @@ def test_damaged_container_is_one_typed_error(tmp_path, place, own):
     load = vq.hf.from_pretrained if own else getattr(transformers, auto).from_pretrained
     with pytest.raises(ContainerError, match=rf"^{path}: "):
         load(tmp_path)
+    if own:
+        with pytest.raises(ContainerError, match=rf"^{path}: "):
+            load(tmp_path, packed=True)
 
 
 @pytest.mark.parametrize(
@@ -496,3 +502,80 @@ def test_packed_models_generate(tmp_path):
         ConfigError, match=r"^activations must be one of int8, int16, exact, not 'x'"
     ):
         vq.hf.from_pretrained(tmp_path, packed=True, activations="x")
+
+
+def test_packed_layers_must_be_those_of_the_model(tmp_path):
+    model, _ = made("tied", tuned=False)
+    vq.hf.save_pretrained(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    with pytest.raises(ContainerError, match=r"layers 'model.layers.1.self_attn.q_proj', .* must"):
+        vq.hf.from_pretrained(tmp_path, packed=True)
+
+
+#: Loads folders in a process of its own and prints how far its memory grew for the second.
+GROWTH = """
+import sys, torch, vq.hf
+def memory(what):
+    line, = (line for line in open("/proc/self/status") if line.startswith(what))
+    return 1024 * int(line.split()[1])
+vq.hf.from_pretrained(sys.argv[1], packed=True)
+open("/proc/self/clear_refs", "w").write("5")
+before = memory("VmRSS")
+model = vq.hf.from_pretrained(sys.argv[2], packed=True)
+print(memory("VmHWM") - before, sum(b.nbytes for b in model.buffers() if b.dtype == torch.uint8))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's peak memory")
+def test_packed_loading_takes_no_more_than_what_is_packed_and_kept(tmp_path):
+    small, large = tmp_path / "small", tmp_path / "large"
+    random_llama(small, hidden=64, blocks=1)
+    random_llama(large, hidden=1024, blocks=2)
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH, small, large], capture_output=True, text=True, env=OFFLINE
+    )
+    assert done.returncode == 0, done.stderr
+    peak, packed = map(int, done.stdout.split())
+    with vq.container.open_container(large / vq.hf.FILE) as container:
+        kept = sum(container.tensor_spans()[name].nbytes for name in container.kept_names)
+        streams = sum(entry.stream.nbytes for entry in container.layers)
+        largest = max(entry.geometry.weights for entry in container.layers)
+    assert packed == streams
+    assert peak <= packed + kept + largest, (peak, packed, kept, largest)
+
+
+def random_llama(folder, *, hidden, blocks):
+    """Write a folder of a compressed Llama of random bits, which no clustering has to make."""
+    sizes = dict(hidden_size=hidden, intermediate_size=3 * hidden, vocab_size=500)
+    config = transformers.LlamaConfig(
+        num_hidden_layers=blocks, num_attention_heads=hidden // 64, **sizes
+    )
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(config)
+    rng = np.random.default_rng(0)
+    layers, kept = [], {}
+    for name, tensor in model.state_dict().items():
+        if "_proj" not in name:
+            kept[name] = kept_of(torch.ones(tensor.shape))
+            continue
+        count = tensor.numel() // 8
+        layers.append(
+            Layer.ssvq(
+                name.removesuffix(".weight"),
+                codebook=rng.integers(0, 128, (16, 8)).astype(np.int8),
+                indices=rng.integers(0, 16, count),
+                signs=rng.random((count, 8), np.float32) < 0.5,
+                scale=np.ones(1, np.float32),
+                shape=tuple(tensor.shape),
+            )
+        )
+    folder.mkdir()
+    write_container(folder / vq.hf.FILE, layers, kept)
+    about = {"quant_method": vq.hf.METHOD, "layout": LAYOUT, "file": vq.hf.FILE, "recipe": {}}
+    document = json.loads(config.to_json_string(use_diff=False)) | {
+        "architectures": ["LlamaForCausalLM"],
+        "quantization_config": about,
+        "transformers_weights": vq.hf.FILE,
+    }
+    (folder / "config.json").write_text(json.dumps(document))
