@@ -374,7 +374,8 @@ class _Build:
                 f"layer {draft.name!r}: accumulator must fit int32; it has too many inputs for "
                 f"{read} operands"
             )
-        unit = np.broadcast_to(step_in * scale, (outputs,))
+        gain = _numpy(draft.real["gain"]) if "gain" in draft.real else np.ones(outputs)
+        unit = step_in * scale * gain
         beyond = 512 if form == BYTE else _BEYOND
         found = with_numbers(products, most, unit, bias, step, beyond=beyond)
         if isinstance(node, TokenNode):

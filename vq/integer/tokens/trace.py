@@ -551,18 +551,22 @@ class _Translation:
         return found, coefficient
 
     def _gained(self, value: Value, coefficient: Tensor) -> Draft:
-        """A norm that takes a gain for every channel in."""
+        """A norm or a linear that takes a gain for every channel in."""
         source = value.source
         gain = coefficient.reshape(-1, coefficient.shape[-1])
         whole = torch.equal(value.terms[0][1].reshape(-1), source.labels(self.batch).reshape(-1))
-        fits = source.op in ("rms_norm", "layer_norm") and whole and source.bias is None
+        fits = source.op in ("rms_norm", "layer_norm", "linear") and whole
         if not fits or bool((gain != gain[:1]).any()):
-            self._refuse("a product with a constant that is no gain of a norm")
+            self._refuse("a product with a constant that is no gain of a norm or a linear")
         key = "gain", id(source), _bytes(gain[0])
         if key not in self.known:
             made = self._push(source.op, source.op, source.inputs, source.shape, like=source)
-            made.weight = gain[0] if source.weight is None else gain[0] * source.weight
             made.real, made.at = dict(source.real), value.at
+            made.bias = None if source.bias is None else gain[0] * source.bias
+            if source.op == "linear":
+                made.weight, made.real["gain"] = source.weight, gain[0]
+            else:
+                made.weight = gain[0] if source.weight is None else gain[0] * source.weight
             made.name, source.name = source.name, made.name
             self.known[key] = made
         return self.known[key]

@@ -41,7 +41,7 @@ def vision() -> nn.Module:
 
 
 class Encoder(nn.Module):
-    """Norms behind sums, halves that turn together, padding, a mean of rows, unit vectors."""
+    """Norms behind sums, a gain, halves that turn together, padding, means, unit vectors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,6 +51,7 @@ class Encoder(nn.Module):
         self.q, self.k, self.v, self.o = (nn.Linear(8, 8) for _ in range(4))
         self.up, self.down = nn.Linear(8, 12), nn.Linear(12, 8)
         self.last = nn.LayerNorm(8)
+        self.gain = nn.Parameter(torch.linspace(-0.5, 1.5, 8))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         count = input_ids.shape[1]
@@ -64,7 +65,7 @@ class Encoder(nn.Module):
 
         mask = attention_mask[:, None, None].bool()
         y = F.scaled_dot_product_attention(turned(q), turned(k), v, attn_mask=mask)
-        x = x + self.o(y.transpose(1, 2).flatten(2))
+        x = x + self.o(y.transpose(1, 2).flatten(2)) * self.gain
         x = self.last(x + self.down(torch.tanh(self.up(x))))
         weights = attention_mask[..., None].float()
         return F.normalize((x * weights).sum(1) / weights.sum(1), dim=-1)

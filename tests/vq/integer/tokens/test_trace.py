@@ -129,7 +129,7 @@ class Odd(nn.Module):
     ("careless", "not attention that takes padding in"),
     ("permuted", "not channels or rows in another order"),
     ("rows", "not a part of the rows"),
-    ("gains", "not a product with a constant that is no gain of a norm"),
+    ("gains", "not a product with a constant that is no gain of a norm or a linear"),
     ("texts", "not rows of several texts in one"),
     ("power", "not a power of 3"),
     ("average", "not a mean over rows that takes padding in"),
