@@ -1,6 +1,7 @@
 """Micro-programs: the rounds through the multipliers that make up each operation."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from amaranth import Cat, Module, Signal, Value
 from amaranth.lib import enum
@@ -58,14 +59,14 @@ class Program:
         A row starts when the one before has left the lanes.
     """
 
-    first: tuple[Round, ...]
-    second: tuple[Round, ...] = ()
+    first: tuple[Any, ...]
+    second: tuple[Any, ...] = ()
     whole: bool = False
     drains: bool = False
 
 
 _NORM = Program((Round.ROW, Round.CHANNEL), whole=True)
-PROGRAMS = {
+PROGRAMS: dict[Any, Program] = {
     VectorOp.NARROW: Program((Round.FIXED,)),
     VectorOp.ADD: Program((Round.PAIR,)),
     VectorOp.PRODUCT: Program((Round.PRODUCT, Round.FIXED)),
