@@ -59,11 +59,6 @@ ELSEWHERE = {
         "rtl/decode/codebook rtl/decode/codes rtl/decode/decoder rtl/decode/gather "
         "rtl/decode/loader rtl/decode/parity rtl/decode/signs rtl/decode/weights rtl/decode/zeros"
     ),
-    "rtl/vector/test_unit": (
-        "rtl/vector/channels rtl/vector/lane rtl/vector/lanes rtl/vector/layer rtl/vector/operands "
-        "rtl/vector/reduce rtl/vector/rounds rtl/vector/row rtl/vector/sequence rtl/vector/table "
-        "rtl/vector/tally rtl/vector/walk"
-    ),
     "signbook/commands/test_simulate": "signbook/commands/measuring signbook/commands/options",
     "signbook/data/test_images": "signbook/data/factories",
     "signbook/data/test_texts": "signbook/data/files",

@@ -29,7 +29,7 @@ class ScalarUnit(wiring.Component):
     operation           numbers of a row                                    cycles   factor
     ==================  ==================================================  =======  ========
     ROWS                ``127 / most``                                      17       ``most``
-    norms               ``N / deviation``, ``total / deviation``            45 to 57
+    norms               ``N / deviation``, ``total / deviation``            45 to 54
     softmax             exponent of the greatest                            5
     softmax, afterwards ``1 / tally``                                       17       ``1 / tally``
     mean                ``1 / tally``                                       17
