@@ -205,18 +205,18 @@ def _by_transformers(model: Any, steps: _Steps, record: _Record) -> frozenset[in
         )
     own = getattr(model.generation_config, "eos_token_id", None)
     ends = steps.ends | frozenset([own] if isinstance(own, int) else own or ())
-    how = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=steps.count,
-        do_sample=steps.temperature > 0,
-        temperature=steps.temperature or 1.0,
-        top_k=0,
-        top_p=1.0,
-        repetition_penalty=1.0,
-        eos_token_id=sorted(ends) or None,
-        pad_token_id=min(ends, default=0),
-    )
     given = torch.tensor([steps.given], device=device_of(model))
     with silent_transformers(), torch.random.fork_rng():
+        how = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
+            max_new_tokens=steps.count,
+            do_sample=steps.temperature > 0,
+            temperature=steps.temperature or 1.0,
+            top_k=0,
+            top_p=1.0,
+            repetition_penalty=1.0,
+            eos_token_id=sorted(ends) or None,
+            pad_token_id=min(ends, default=0),
+        )
         torch.manual_seed(steps.seed)
         record.start = time.perf_counter()
         model.generate(

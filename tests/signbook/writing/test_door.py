@@ -1,5 +1,7 @@
 """Texts that language models write."""
 
+import logging
+
 import pytest
 import torch
 from torch import nn
@@ -59,6 +61,19 @@ def test_tokens_are_the_most_probable_ones(loaded):
     dense, _, words = loaded
     found = write(dense, words, "Once", tokens=10).tokens
     assert found == most_probable(dense, words.encode("Once"), 10)
+
+
+def test_transformers_logs_nothing(loaded):
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logging.Logger.warning_once.cache_clear()  # transformers says some things once
+    logging.getLogger("transformers").addHandler(handler)
+    try:
+        write(loaded[0], loaded[2], "Once", tokens=2)
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
+    assert messages == []
 
 
 def test_tokens_are_drawn_by_their_seed(loaded):
