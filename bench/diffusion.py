@@ -77,8 +77,8 @@ class Study:
 
     steps: int = 20
     calibration: int = 16
-    rounds: int = 8
-    seeds: int = 64
+    rounds: int = 6
+    seeds: int = 32
     batch: int = 16
     images: int = 512
 
