@@ -292,6 +292,6 @@ def test_the_example_runs_under_torchrun(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--master-port", str(free_port()), *example(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = run_group(command, env=environment, timeout=120)
+    done = run_group(command, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr
     require_trained(tmp_path, done.stdout)
