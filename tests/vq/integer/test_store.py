@@ -136,7 +136,7 @@ HOSTILE = {
     "dtype": (lambda k: k.update({GRAPH: Kept("I8", (2,), b"{}")}), "must be U8"),
     "float": (field("x", "shape", [2.0, 9, 7]), "must hold no number like"),
     "version": (edited(lambda f, n: f.update(version=2)), "must be 1, because no layer has groups"),
-    "other version": (edited(lambda f, n: f.update(version=4)), "must be 1 or 2, not '4'"),
+    "other version": (edited(lambda f, n: f.update(version=9)), "must be 1 or 2, not '9'"),
     "no version": (edited(lambda f, n: f.update(version=True)), "must be 1 or 2, not 'True'"),
     "choice": (edited(lambda f, n: f.update(choice="best")), "choice must be one of max"),
     "calibration": (edited(lambda f, n: f.update(calibration="")), "must be a sha256"),
