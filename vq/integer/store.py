@@ -5,8 +5,9 @@ like any other.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +32,11 @@ from vq.integer.groups import GROUP_SHIFT_MAX, partial_reach, to_groups
 
 __all__ = [
     "GRAPH", "PREFIX", "SCALES", "STEPS_VERSION", "TOKENS_VERSION", "array_of", "check_parameters",
-    "group_fields", "is_integer_tensor", "layer_of", "products_of", "read_integer", "reals_of",
-    "run", "store_integer", "version_of", "weight_of_layer",
+    "group_fields", "is_integer_tensor", "layer_of", "products_of", "read_by", "read_integer",
+    "reals_of", "run", "store_integer", "version_of", "weight_of_layer",
 ]  # fmt: skip
+
+_Model = TypeVar("_Model")
 
 PREFIX = INTEGER_PREFIX
 GRAPH = PREFIX + "graph"
@@ -85,12 +88,23 @@ def read_integer(container: Container) -> IntegerModel:
             "time steps; signbook simulate, estimate and eval --integer take those"
         )
     container.require_plain("an integer graph")
+    return read_by(container, _read)
+
+
+def read_by(container: Container, read: Callable[[Container], _Model]) -> _Model:
+    """What ``read`` makes of the graph in a container; its errors name the file.
+
+    Raises
+    ------
+    ContainerError
+        If there is none, or as ``read`` says.
+    """
     if GRAPH not in container.kept_names:
         raise ContainerError(
             f"{container.path}: must hold an integer graph, not none; run: signbook integer"
         )
     try:
-        return _read(container)
+        return read(container)
     except ContainerError as error:
         text, prefix = str(error), f"{container.path}: "
         raise (error if text.startswith(prefix) else ContainerError(prefix + text)) from None

@@ -21,6 +21,7 @@ from vq.integer.store import (
     group_fields,
     is_integer_tensor,
     layer_of,
+    read_by,
     reals_of,
     version_of,
     weight_of_layer,
@@ -64,15 +65,7 @@ def read_steps(container: Container) -> StepModel:
         If other parts remain at run time.
     """
     require_steps_only(container)
-    if GRAPH not in container.kept_names:
-        raise ContainerError(
-            f"{container.path}: must hold an integer graph, not none; run: signbook integer"
-        )
-    try:
-        return _read(container)
-    except ContainerError as error:
-        text, prefix = str(error), f"{container.path}: "
-        raise (error if text.startswith(prefix) else ContainerError(prefix + text)) from None
+    return read_by(container, _read)
 
 
 def _read(container: Container) -> StepModel:

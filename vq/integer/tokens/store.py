@@ -22,6 +22,7 @@ from vq.integer.store import (
     group_fields,
     is_integer_tensor,
     layer_of,
+    read_by,
     reals_of,
     version_of,
     weight_of_layer,
@@ -57,15 +58,7 @@ def read_tokens(container: Container) -> TokenModel:
         If parts of the model remain at run time.
     """
     container.require_plain("an integer graph")
-    if GRAPH not in container.kept_names:
-        raise ContainerError(
-            f"{container.path}: must hold an integer graph, not none; run: signbook integer"
-        )
-    try:
-        return _read(container)
-    except ContainerError as error:
-        text, prefix = str(error), f"{container.path}: "
-        raise (error if text.startswith(prefix) else ContainerError(prefix + text)) from None
+    return read_by(container, _read)
 
 
 def _read(container: Container) -> TokenModel:
