@@ -172,11 +172,11 @@ def cells_report(
     Returns
     -------
     dict
-        ``cells_um2`` by block, and ``total_um2``; ``cell_flip_flops`` by block; ``memories``, with
-        ``block`` and ``macros``, how many of a kind there are; ``longest_path_ns``, and
-        ``path_ns`` by block; ``int8_um2`` of the blocks of an accelerator with ``int8_only``;
-        ``decoder_share`` and ``group_scales_share`` as :func:`rtl.build.report.area_report` has
-        them, in areas of cells.
+        ``liberty``, the library's files; ``cells_um2`` by block, and ``total_um2``;
+        ``cell_flip_flops`` by block; ``memories``, with ``block`` and ``macros``, how many of a
+        kind there are; ``longest_path_ns``, and ``path_ns`` by block; ``int8_um2`` of the blocks of
+        an accelerator with ``int8_only``; ``decoder_um2_share`` and ``group_scales_um2_share``:
+        what :func:`rtl.build.report.area_report` says in look-up tables, in areas of cells.
 
     Raises
     ------
@@ -201,9 +201,6 @@ def cells_report(
     del areas["int8"][GROUP_SCALES]  # built in, but without work
     int8, full, scales = areas["int8"].total(), areas["full"].total(), areas["full"][GROUP_SCALES]
     return {
-        "schema": "signbook.synthesis/1",
-        "config": config.to_mapping(),
-        "tools": tool_versions(_YOSYS),
         "liberty": library.sources,
         "cells_um2": dict(areas["full"]),
         "total_um2": full,
@@ -215,8 +212,8 @@ def cells_report(
         "longest_path_ns": max(paths.values()),
         "path_ns": paths,
         "int8_um2": dict(areas["int8"]),
-        "decoder_share": (full - scales) / int8 - 1,
-        "group_scales_share": scales / int8,
+        "decoder_um2_share": (full - scales) / int8 - 1,
+        "group_scales_um2_share": scales / int8,
     }
 
 
@@ -242,6 +239,6 @@ def cells_table(report: dict[str, Any]) -> str:
     )
     lines.append(f"{'int8 alone':<14}{sum(report['int8_um2'].values()):>12.0f}")
     for name in ("decoder", "group scales"):
-        share = report[f"{name.replace(' ', '_')}_share"]
+        share = report[f"{name.replace(' ', '_')}_um2_share"]
         lines.append(f"{name} add {share:.1%} to the cells of int8 alone")
     return "\n".join(lines)

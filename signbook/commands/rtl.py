@@ -1,6 +1,7 @@
 """``signbook rtl``: the hardware as Verilog."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ from signbook.commands.accelerator import read_settings
 from signbook.commands.options import Accelerator, Json, Rom, Settings
 from signbook.commands.printing import print_line, save_json
 from vq.errors import ConfigError
+from vq.progress import bar
 
 if TYPE_CHECKING:
     from rtl import AcceleratorConfig
@@ -39,8 +41,8 @@ def run(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="With --report: map to the standard cells of this Liberty file, not to an ECP5: "
-            "areas by block, memories, the longest path. Repeatable: a library of several files.",
+            help="With --report: also map to the standard cells of this Liberty file: areas by "
+            "block, memories, the longest path. Repeatable: a library of several files.",
         ),
     ] = None,
     json: Json = None,
@@ -53,7 +55,6 @@ def run(
     from rtl.build.emit import SUFFIXES
     from rtl.build.liberty import read_liberty
     from signbook.files import output_folder
-    from vq.progress import bar
 
     if weights_only and report:
         raise ConfigError("--report must stand without --weights-only: it reports on accelerators")
@@ -70,27 +71,32 @@ def run(
         library = read_liberty(liberty) if liberty else None
         with bar("generating Verilog", None):
             written = write_verilog(config, file)
-        if not (report and isinstance(config, AcceleratorConfig)):
-            print_line(str(written))
-            return
-        with bar("synthesis", None) as advance:
-            found, text = _reported(config, library, lambda step: advance(note=step))
-        save_json(json, found)
-    print_line(str(written))
-    typer.echo(text)
+        print_line(str(written))
+        if report and isinstance(config, AcceleratorConfig):
+            found: dict[str, Any] = {}
+            for work, table in _parts(config, library):
+                found |= _reported(work, table)
+            save_json(json, found)
+
+
+def _parts(
+    config: "AcceleratorConfig", library: "Liberty | None"
+) -> Iterator[tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any]], str]]]:
+    """Work and table of each part of a report; what takes longest comes last."""
+    from rtl.build.cells import cells_report, cells_table
+    from rtl.build.report import CORE, area_report, area_table, clock_report, clock_table
+
+    if library is not None:
+        yield partial(cells_report, config, library), cells_table
+    yield partial(area_report, config), area_table
+    yield partial(clock_report, config, core=CORE), clock_table
 
 
 def _reported(
-    config: "AcceleratorConfig", library: "Liberty | None", show: Callable[[str], None]
-) -> tuple[dict[str, Any], str]:
-    """Document and text of a report."""
-    if library is not None:
-        from rtl.build.cells import cells_report, cells_table
-
-        cells = cells_report(config, library, progress=show)
-        return cells, cells_table(cells)
-    from rtl.build.report import CORE, area_report, area_table, clock_report, clock_table
-
-    area = area_report(config, progress=show)
-    clock = clock_report(config, core=CORE, progress=show)
-    return area | clock, f"{area_table(area)}\n{clock_table(clock)}"
+    work: Callable[..., dict[str, Any]], table: Callable[[dict[str, Any]], str]
+) -> dict[str, Any]:
+    """A part of a report, printed as soon as it is known: the next may take hours."""
+    with bar("synthesis", None) as advance:
+        figures = work(progress=lambda step: advance(note=step))
+    typer.echo(table(figures))
+    return figures

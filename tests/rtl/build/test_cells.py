@@ -110,8 +110,8 @@ def test_every_block_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found == {"block": "buffers", "macros": 2, "words": 4, "bits": 8,
                      "read_ports": 1, "write_ports": 1}  # fmt: skip
     rest = sum(modules.values()) - 1
-    assert report["decoder_share"] == pytest.approx(0.0)
-    assert report["group_scales_share"] == pytest.approx(1 / rest)
+    assert report["decoder_um2_share"] == pytest.approx(0.0)
+    assert report["group_scales_um2_share"] == pytest.approx(1 / rest)
     table = cells_table(report).splitlines()
     assert table[-4].split()[:2] == ["total", f"{report['total_um2']:.0f}"]
     assert next(line for line in table if line.startswith("buffers")).split()[-2:] == ["64", "2"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rtl.build.cells import Mapped
+from rtl.build.synthesis import Cells
 from signbook.commands import rtl as command
 from tests.rtl.build.libraries import library
 from tests.signbook.runner import refused, run
@@ -68,17 +69,33 @@ def test_rtl_codebooks_that_do_not_fit(tmp_path, rom):
     assert not (tmp_path / "rtl").exists()
 
 
-def test_rtl_reports_standard_cells(small, tmp_path, monkeypatch):
-    (tmp_path / "cells.lib").write_text(library())
+@pytest.fixture
+def synthesis(monkeypatch):
+    """Stand-ins for the tools, which take hours on an accelerator."""
     monkeypatch.setattr("rtl.build.cells.map_cells", lambda *_: Mapped(80.0, 9, 4, 0.5, ()))
-    monkeypatch.setattr("rtl.build.cells.tool_versions", lambda _: "yosys 0")
-    options = ("--report", "--liberty", tmp_path / "cells.lib", "--json", tmp_path / "report.json")
+    monkeypatch.setattr("rtl.build.report.cells_of", lambda *_: Cells(lut4=10, ff=3))
+    monkeypatch.setattr("rtl.build.report.clock_of", lambda *_: 62.5)
+
+
+@pytest.mark.usefixtures("synthesis")
+@pytest.mark.parametrize("cells", [False, True])
+def test_rtl_reports_standard_cells_beside_those_of_an_fpga(small, tmp_path, cells):
+    (tmp_path / "cells.lib").write_text(library())
+    options = ["--report", "--json", tmp_path / "report.json"]
+    options += ["--liberty", tmp_path / "cells.lib"] if cells else []
     done = run("rtl", "--out", tmp_path / "rtl", "--accelerator", small, *options)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["schema"] == "signbook.synthesis/1" and report["longest_path_ns"] == 0.5
-    assert report["cells_um2"]["decoder"] == 80.0 and list(report["liberty"]) == ["cells.lib"]
-    assert "total" in done.stdout and "decoder add 0.0% to the cells of int8 alone" in done.stdout
+    assert report["schema"] == "signbook.synthesis/1"
+    assert report["blocks"]["decoder"]["lut4"] == 10 and report["clock_mhz"]["core"] == 62.5
+    assert "add 0.0% to the look-up tables of int8 alone" in done.stdout
+    assert done.stdout.rstrip().endswith("clock of core_int8: 62.5 MHz")
+    assert ("decoder add 0.0% to the cells of int8 alone" in done.stdout) is cells
+    if cells:
+        assert report["cells_um2"]["decoder"] == 80.0 and report["longest_path_ns"] == 0.5
+        assert list(report["liberty"]) == ["cells.lib"]
+    else:
+        assert not {"cells_um2", "longest_path_ns", "liberty"} & set(report)
 
 
 def test_rtl_refuses_damaged_libraries(small, tmp_path):
