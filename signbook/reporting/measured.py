@@ -56,6 +56,7 @@ def measured_section(number_: int, document: Measurement, file: str) -> Section:
         _stalls(document, drawn),
         _bytes(document),
         _energy(document),
+        _split(document),
         _rest(document),
         _remaining(document),
     ]
@@ -252,6 +253,39 @@ def _spent(run: Run) -> dict[str, float]:
     if run.energy_by is not None:
         return dict(run.energy_by.model_dump())
     return {"all": run.energy_pj or 0.0}
+
+
+def _split(document: Measurement) -> Part | None:
+    """Energy of the memory beside that of each part of the logic."""
+    runs = {name: run for name, run in document.runs.items() if run.logic_by is not None}
+    if not runs:
+        return None
+    split = {name: _spent_by(run) for name, run in runs.items()}
+    causes = list(dict.fromkeys(cause for parts in split.values() for cause in parts))
+    sums = {name: sum(parts.values()) for name, parts in split.items()}
+    rows = [
+        [cause, *(f"{number(parts.get(cause))} ({share(parts.get(cause, 0), sums[name])})"
+                  for name, parts in split.items())]
+        for cause in causes
+    ]  # fmt: skip
+    total = len(rows)
+    rows.append(["all", *map(number, sums.values())])
+    per = [number(per_one(sums[name], run.macs)) for name, run in runs.items()]
+    memory = "" if "memory" in causes else " An ideal memory knows no energy."
+    return Part(
+        "Where energy goes",
+        plots.split_bars(split, label="energy, pJ"),
+        Table(["pJ", *runs], [*rows, ["per multiplication", *per]], total=total),
+        "Of the logic, operations of the data path are counted, each at a published energy of a "
+        "45 nm process. Control, clock trees, wires and leakage are left out, so that its sum is a "
+        f"lower bound.{memory}",
+        wide=len(runs) > _BESIDE,
+    )
+
+
+def _spent_by(run: Run) -> dict[str, float]:
+    memory = {} if run.energy_pj is None else {"memory": run.energy_pj}
+    return memory | (run.logic_by.model_dump() if run.logic_by else {})
 
 
 def _rest(document: Measurement) -> Part | None:

@@ -128,8 +128,8 @@ def test_all_of_it(network, sweep, file):
     text = render_report(documents)
     page = require_self_contained(text)
     for title in ("Side by side", "Totals", "Roofline", "Where cycles go", "What is read",
-                  "What the memory spends", "Speed-up surface", "Pareto front",
-                  "Not measured"):  # fmt: skip
+                  "What the memory spends", "Where energy goes", "Speed-up surface",
+                  "Pareto front", "Not measured"):  # fmt: skip
         assert title in page.text, title
     for run in network["runs"].values():
         assert f"{run['cycles']:,}" in page.text
@@ -137,6 +137,11 @@ def test_all_of_it(network, sweep, file):
             assert f"{cycles:,}" in page.text and cause in page.text
         assert f"{run['bytes_by']['weights']:,}" in page.text
         assert f"{run['energy_pj']:,.0f}" in page.text
+        spent = run["energy_pj"] + run["logic_pj"]
+        assert f"{run['logic_by']['array']:,.0f} ({run['logic_by']['array'] / spent:.1%}" in (
+            page.text.replace("\u00a0%", "%")
+        )
+        assert f"{spent:,.0f}" in page.text
     for row in sweep["rows"]:
         if row["status"] == "done":
             assert f"{row['speedup']:.2f}x" in page.text
@@ -162,6 +167,21 @@ def test_the_engine_is_named_beside_its_numbers(network, file):
     assert 'class="engine model"' in first and 'class="engine rtl"' not in first
     assert "Numbers by cycle model" in first and "Numbers by RTL" not in first
     assert 'class="engine rtl"' in second and "Numbers by cycle model" not in second
+
+
+def test_energy_of_an_ideal_memory_is_that_of_logic(file, network):
+    """Of documents that know none of it, as older ones do, there is no such part."""
+    text = require_self_contained(render_report([("file.json", as_measurement(file))])).text
+    assert "Where energy goes" in text and "An ideal memory knows no energy" in text
+    assert f"{file['runs']['int8']['logic_pj']:,.0f}" in text
+    runs = {
+        name: {key: value for key, value in run.items() if not key.startswith("logic_")}
+        for name, run in network["runs"].items()
+    }
+    older = require_self_contained(
+        render_report([("net.json", as_measurement(network | {"runs": runs}))])
+    )
+    assert "Where energy goes" not in older.text and "What the memory spends" in older.text
 
 
 def test_an_order_of_its_own_is_a_fact(file):
