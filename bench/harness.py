@@ -191,6 +191,13 @@ class Bench:
             mean = np.mean(found, axis=0)
             first[f"{metric} image_se"] = float(mean.std(ddof=1) / math.sqrt(len(mean)))
 
+    def median(self, work: str, arm: str, metric: str, name: str) -> float:
+        """Add ``name``, the median of a metric over the seeds: a mean would follow outliers."""
+        keys = [key for key in self._used if (key.work, key.arm) == (work, arm)]
+        found = statistics.median(self._used[key][metric] for key in keys)
+        self._used[keys[0]] = self._used[keys[0]] | {name: found}
+        return found
+
     def _keep(
         self,
         key: _Key,

@@ -26,6 +26,7 @@ __all__ = [
     "clock_table",
     "decoder_area",
     "pieces",
+    "registered_decoder",
 ]
 
 #: The block that neither codebooks nor int8 need.
@@ -154,7 +155,7 @@ def clock_report(
     """
     say = progress or (lambda _: None)
     say("clock of the decoder")
-    clocks = {"decoder": clock_of(*_registered(config.streamer))}
+    clocks = {"decoder": clock_of(*registered_decoder(config.streamer))}
     if core is not None:
         for name, one in (("core", core), ("core_int8", replace(core, int8_only=1))):
             say(f"clock of the whole accelerator ({name})")
@@ -212,8 +213,8 @@ def _hollow(module: str) -> str:
     return "\n".join(["(* blackbox *)", header, *ports, "endmodule"])
 
 
-def _registered(config: StreamerConfig) -> tuple[str, str]:
-    """The decoder with a register at every port, so that only paths within it count."""
+def registered_decoder(config: StreamerConfig) -> tuple[str, str]:
+    """Verilog and name of a decoder with a register at every port: only its own paths count."""
     inner = WeightReader(config)
     m = Module()
     m.submodules.weights = inner

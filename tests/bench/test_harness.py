@@ -65,6 +65,16 @@ def test_finished_work_is_kept_for_its_budget_and_setting(bench):
     assert bench("--fresh").measure("w", "a", 0, run, setting="rate 1")["score"] == 6
 
 
+def test_a_median_stands_beside_the_mean(bench):
+    some = bench()
+    for seed, score in enumerate((1.0, 9.0, 2.0)):
+        some.measure("w", "a", seed, lambda score=score: {"score": score})
+    some.measure("w", "b", 0, lambda: {"score": 7.0})
+    assert some.median("w", "a", "score", "middle") == 2
+    rows = {(r["arm"], r["metric"]): (r["mean"], r["seeds"]) for r in some.finish()["rows"]}
+    assert rows == {("a", "score"): (4, 3), ("a", "middle"): (2, 1), ("b", "score"): (7, 1)}
+
+
 def test_processes_share_the_work(bench):
     first, second = bench(), bench()
     assert first.measure("w", "a", 0, lambda: {"score": 1})["score"] == 1

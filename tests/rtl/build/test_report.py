@@ -1,5 +1,6 @@
 """Synthesis report: real cells of a small block, every module counted once, results kept."""
 
+import json
 import re
 from pathlib import Path
 
@@ -87,6 +88,22 @@ def test_cells_of_a_small_block(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cells_of(source, "gearbox") == cells
     with pytest.raises(AssertionError, match="a tool ran"):
         cells_of(source + "\n", "gearbox")
+
+
+def test_placements_are_told_apart_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The placer gets the seed; the clock is that of the slowest domain."""
+    ran: list[list[str]] = []
+
+    def run(command: list[str], folder: Path) -> None:
+        ran.append(command)
+        if "--seed" in command:
+            mhz = 50.0 + int(command[command.index("--seed") + 1])
+            fmax = {"clk": {"achieved": mhz}, "other": {"achieved": 99.0}}
+            (folder / "clock.json").write_text(json.dumps({"fmax": fmax}))
+
+    monkeypatch.setattr("rtl.build.synthesis.run_synthesis", run)
+    assert [clock_of("module t; endmodule", "t", seed=seed) for seed in (1, 3, 1)] == [51, 53, 51]
+    assert len(ran) == 4  # yosys and nextpnr for each of two seeds
 
 
 def test_failing_tool(cache: Path) -> None:
