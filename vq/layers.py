@@ -127,9 +127,9 @@ def weight_of(matrix: Tensor, shape: tuple[int, ...], op: str, axis: str) -> Ten
     """Undo :func:`matrix_of` for a weight of ``shape``, ``[O, C, *taps]`` (outputs first)."""
     if op == "linear_t":
         return matrix.T
-    if axis == "kernel":
-        return matrix.reshape(shape)
     outputs, channels, *taps = shape
+    if axis == "kernel" or channels == 1:  # the same values, and strides that are nobody else's
+        return matrix.reshape(shape)
     return matrix.reshape(outputs, *taps, channels).movedim(-1, 1)
 
 

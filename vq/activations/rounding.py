@@ -1,6 +1,5 @@
 """Rounding of what linears read, as a part of the model: by token, or on one grid for all."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vq.activations.tokens import check_rounding, round_tokens
-from vq.formats.integers import round_through
+from vq.formats.integers import applied, reuse
 from vq.formats.remaining import Remaining
 
 __all__ = ["SHARES", "Rounding", "on_scale", "searched_scale"]
@@ -81,13 +80,43 @@ def on_scale(x: Tensor, scale: Tensor, bits: int, zero: Tensor | None = None) ->
     One more of them lies below 0 than above; with a ``zero``, so many as that says. Gradients are
     those of LSQ (arXiv 1902.08153), of the scale, too.
     """
-    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-    codes = round_through(x.float() / scale, -math.inf, math.inf)
-    if zero is None:
-        codes = codes.clamp(low, high)
-    else:
-        codes = codes.clamp(-zero.float(), high - low - zero.float())
-    return (codes * scale).to(x.dtype)
+    below: float | Tensor = 1 << (bits - 1) if zero is None else zero.float()
+    found: Tensor = applied(_OnScale, x.float(), scale, -below, (1 << bits) - 1 - below)
+    return found.to(x.dtype)
+
+
+class _OnScale(torch.autograd.Function):
+    """``clamp(round(x / scale), low, high) * scale``.
+
+    All of it happens in the one tensor that is made, and gradients need no more than ``x``: this
+    runs before every layer, and operations by themselves took a fifth of a small network's time.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, scale: Tensor, low: Any, high: Any) -> Tensor:
+        codes = reuse(reuse(x / scale, "round"), "clamp", low, high)
+        return reuse(codes, "mul", scale)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, scale, *ctx.ends = inputs
+        ctx.save_for_backward(x, scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale = ctx.saved_tensors
+        values = x / scale
+        rounded = values.round()
+        codes = rounded.clamp(*ctx.ends)
+        # 1 within the grid, 0 beyond: in numbers, as booleans take a processor ten times as long.
+        within = 1 - rounded.sub_(codes).abs_().sign_()
+        of_scale = None
+        if ctx.needs_input_grad[1]:
+            moved = codes.sub_(values.mul_(within)) * grads[0]
+            of_scale = moved.sum_to_size(scale.shape)
+        return within * grads[0], of_scale, None, None
 
 
 @torch.no_grad()

@@ -99,7 +99,10 @@ class ScalarWeight(Compressed):
     def forward(self, weight: Tensor) -> Tensor:
         g = self.geometry
         integers, scale = self.integers(weight)
-        return weight_of(integers * spread(scale, g), g.shape, g.op, g.axis).to(self.dtype)
+        found = weight_of(integers * spread(scale, g), g.shape, g.op, g.axis).to(self.dtype)
+        # As a decoder gives it: convolutions take the layout of their weight for one of images,
+        # and add up in another order there.
+        return found.contiguous()
 
     def to_layer(self, name: str, *originals: Tensor) -> Layer:
         integers, scale = self.integers(originals[0].detach())

@@ -26,6 +26,20 @@ def test_gradients_pass_within_a_shared_grid():
     assert x.grad.tolist() == [0, 1, 0]
 
 
+def test_transforms_of_torch_func_see_the_same_gradients():
+    x, scale = torch.randn(3, 5), torch.tensor([0.5])
+
+    def rounded(row):
+        return on_scale(row, scale, 3)
+
+    each = torch.func.vmap(torch.func.grad(lambda row: rounded(row).square().sum()))(x)
+    x.requires_grad_()
+    rounded(x).square().sum().backward()
+    assert torch.equal(each, x.grad) and each.any()
+    slopes = torch.func.jacrev(rounded)(torch.tensor([-9.0, 0.2, 9.0]))
+    assert torch.equal(slopes, torch.diag(torch.tensor([0.0, 1.0, 0.0])))
+
+
 def test_a_searched_scale_is_the_best_of_those_tried():
     torch.manual_seed(0)
     samples = [torch.randn(64, 8), 3 * torch.randn(64, 8)]

@@ -118,6 +118,7 @@ def test_scales_learn_by_the_gradient_of_lsq(symmetric):
         float((upstream * slope).sum() * hook.scale[2]), 1e-4
     )
     assert gain.grad[[0, 1, 3]].abs().sum() == 0
+    assert torch.equal(x.grad, torch.where(inside, upstream, 0))
     torch.testing.assert_close(x.grad, torch.where(inside, upstream, 0.0))
     gain.data[2] = 1.25
     before = hook.apply(x).detach()
