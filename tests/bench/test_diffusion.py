@@ -30,9 +30,12 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(study, "MODELS", builds)
     monkeypatch.setattr(study, "mnist_judge", lambda: own)
     monkeypatch.setattr(study, "load_pictures", lambda name, part: pictures)
-    monkeypatch.setattr(study, "alone", lambda function, *given: function(*given))
     monkeypatch.setattr(study, "Study", lambda *given: TINY)
+    monkeypatch.setattr(study, "RUNS", 1)
     monkeypatch.chdir(tmp_path)
+    yield
+    study._goal.cache_clear()
+    study._real.cache_clear()
 
 
 def test_works_and_arms_are_those_of_the_contract():
@@ -60,13 +63,36 @@ def test_every_arm_adds_its_part_to_the_one_before():
 
 def test_a_whole_measurement(small, monkeypatch, tmp_path):
     words = ["diffusion", "--quick", "--json", "found.json"]
-    words += ["--works", "ddpm-mnist@w4a8", "unet-mnist@w3a6", "--arms", "a", "e2", "g", "ssvq"]
+    words += ["--works", "ddpm-mnist@w4a8", "unet-mnist@w3a6", "unet-mnist@fp32"]
+    words += ["--arms", "a", "e2", "g", "ssvq", "tables"]
     monkeypatch.setattr("sys.argv", words)
     study.main()
     rows = json.loads((tmp_path / "found.json").read_text())["rows"]
     found = {(row["work"], row["arm"], row["metric"]): row["mean"] for row in rows}
+    of_tables = {metric: value for (_, arm, metric), value in found.items() if arm == "tables"}
+    assert of_tables["greatest_difference"] == 0
+    # time: two of 12 inputs; label: none; two projections of 12 inputs to 8; in each of 3 steps
+    saved = of_tables["macs_without"] - of_tables["macs_with"]
+    assert saved == 3 * (8 * 12 + 12 * 12 + 2 * 12 * 8)
+    assert len(of_tables) == 5
     metrics = {"sqnr_db", "frechet_to_original", "frechet_to_real", "eps_mse", "seconds"}
-    assert {metric for _, _, metric in found} == metrics
-    assert len(found) == 2 * 4 * len(metrics)
+    by_arm = {key[:2]: {m for w, a, m in found if (w, a) == key[:2]} for key in found}
+    integers = {"integer_sqnr_db", "integer_loss_db"}
+    assert by_arm.pop(("ddpm-mnist@w4a8", "g")) == metrics | integers
+    by_arm.pop(("unet-mnist@fp32", "tables"))
+    assert len(by_arm) == 7 and all(told == metrics for told in by_arm.values())
+    assert 0 < abs(found["ddpm-mnist@w4a8", "g", "integer_loss_db"]) < 20
     bits = {(row["work"], row["arm"]): row["bits_per_weight"] for row in rows}
     assert bits["unet-mnist@w3a6", "g"] < bits["ddpm-mnist@w4a8", "g"]
+
+
+def test_the_error_of_noise_is_that_of_the_steps_where_the_arm_comes_by(small):
+    goal = study._goal(TINY, "ddpm-mnist", 0)
+    other = model()
+    with torch.no_grad():
+        other.out.bias += 0.5
+    with study._compared(other, goal.original) as errors, torch.no_grad():
+        TINY.drawn(other, goal.parts[0])
+    assert len(errors) == TINY.steps
+    assert torch.stack(errors).mean().item() == pytest.approx(0.25, 1e-4)
+    assert not other._forward_hooks
