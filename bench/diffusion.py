@@ -17,7 +17,7 @@ squared error of the predicted noise where the arm itself comes by (64 images). 
 calibration, of all pools and of the noise that is judged on. Seconds are the processor's, of
 quantising.
 
-Of d and g with 8-bit activations, 32 of the images are drawn by the integer graph as well, which
+Of d and g with 8-bit activations, 16 of the images are drawn by the integer graph as well, which
 rounds what layers give, too: ``integer_sqnr_db``, and by how much that is below the same images of
 the software, ``integer_loss_db``.
 
@@ -69,7 +69,7 @@ OTHERS = 100_000
 #: Images that are drawn at a time.
 WIDTH = 64
 #: Arms that the integer graph draws of, and how many images.
-INTEGER, INTEGER_IMAGES = "dg", 32
+INTEGER, INTEGER_IMAGES = "dg", 16
 #: Runs that the least time is of.
 RUNS = 5
 

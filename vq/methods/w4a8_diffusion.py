@@ -261,7 +261,8 @@ def w4a8_diffusion_(
         met = serial(sampler, original, start)
         tables = None
         if scheme.tables:
-            tables = tabulate_(model, sampler.steps, met[0], classes=scheme.classes)
+            one = tuple(part[:1] for part in met[0])  # as the original gives it for one image
+            tables = tabulate_(model, sampler.steps, one, classes=scheme.classes)
         mixed = Recipe(_mixed(model, selection.layers, scheme, met, seed))
         chosen = select(model, mixed)
         check_storable(model, chosen)
