@@ -8,7 +8,9 @@ import ctypes
 import functools
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,9 +25,11 @@ from vq.native import compiled
 __all__ = [
     "ISAS",
     "Kernels",
+    "Operand",
     "instruction_set",
     "instruction_sets",
     "kernels",
+    "kernels_for",
     "packed",
     "served_by",
 ]
@@ -56,6 +60,27 @@ _MOST_BITS, _MOST_SIGNS = 8, 32
 _AT, _NUM = ctypes.c_void_p, ctypes.c_int64
 
 
+class Operand(NamedTuple):
+    """A layer as kernels take it; all tensors are contiguous, on the CPU.
+
+    Attributes
+    ----------
+    tiling : Tiling
+    tiles : [tiling.nbytes] uint8
+    book : [k, d] int8; [0, 1] of scalars
+    scale : [0], [1] or [O] float32; with groups [blocks, groups of an output, 16] float16
+    zeros : uint8 shaped like ``scale``, optional
+    bias : [O] float32, optional
+    """
+
+    tiling: Tiling
+    tiles: Tensor
+    book: Tensor
+    scale: Tensor
+    zeros: Tensor | None
+    bias: Tensor | None
+
+
 class Kernels:
     """The library of an instruction set.
 
@@ -67,47 +92,43 @@ class Kernels:
     def __init__(self, isa: str, library: ctypes.CDLL) -> None:
         self.isa = isa
         self._linear = library.signbook_linear
-        self._linear.argtypes = [*[_AT] * 4, _NUM, *[_AT] * 4, _NUM, _NUM, _AT, _NUM]
+        self._linear.argtypes = [_AT, _NUM, _AT, _NUM, _NUM, _NUM]
         self._rows = library.signbook_rows
         self._rows.argtypes = [*[_AT] * 4, _NUM, _AT, _NUM]
         self._tuned = library.signbook_tuned
         self._tuned.argtypes = [_AT]
 
-    def linear(
-        self,
-        t: Tiling,
-        tiles: Tensor,
-        book: Tensor,
-        scale: Tensor,
-        zeros: Tensor | None,
-        bias: Tensor | None,
-        x: Tensor,
-        activations: str,
-    ) -> Tensor:
-        """Multiply ``x`` [M, I] float32 by a layer: [M, O] float32. All are contiguous on the CPU.
+    def linear(self, layers: Sequence[Operand], x: Tensor, activations: str) -> list[Tensor]:
+        """Multiply ``x`` [..., I] by layers: [..., O] float32 of each, all of one call.
+
+        What they read is rounded once.
 
         Parameters
         ----------
-        t : Tiling
-        tiles : [t.nbytes] uint8
-        book : [k, d] int8; [0, 1] of scalars
-        scale : [0], [1] or [O] float32; with groups [blocks, groups of an output, 16] float16
-        zeros : uint8 shaped like ``scale``, optional
-        bias : [O] float32, optional
+        layers : sequence of Operand
+            All with I inputs.
+        x : float32, contiguous, on the CPU
         activations : "int8", "int16" or "exact"
         """
-        y = torch.empty(x.shape[0], t.outputs)
-        groups = scale.data_ptr() if t.group else None
+        found, places = [], []
+        for own in layers:
+            t, grouped = own.tiling, own.tiling.group
+            y = torch.empty(*x.shape[:-1], t.outputs)
+            found.append(y)
+            places += [
+                _shape(t)[1], own.tiles.data_ptr(), own.book.data_ptr(),
+                0 if grouped else own.scale.data_ptr(), 0 if grouped else own.scale.numel(),
+                own.scale.data_ptr() if grouped else 0,
+                0 if own.zeros is None else own.zeros.data_ptr(),
+                0 if own.bias is None else own.bias.data_ptr(), y.data_ptr(),
+            ]  # fmt: skip
         failed = self._linear(
-            _shape(t), tiles.data_ptr(), book.data_ptr(),
-            None if t.group else scale.data_ptr(), 0 if t.group else scale.numel(),
-            groups, None if zeros is None else zeros.data_ptr(),
-            None if bias is None else bias.data_ptr(),
-            x.data_ptr(), x.shape[0], _DIGITS[activations], y.data_ptr(), torch.get_num_threads(),
+            (_NUM * len(places))(*places), len(found), x.data_ptr(), x.numel() // x.shape[-1],
+            _DIGITS[activations], torch.get_num_threads(),
         )  # fmt: skip
         if failed:
             raise MemoryError("there is no memory for the rounded activations of one call")
-        return y
+        return found
 
     def rows(self, t: Tiling, tiles: Tensor, book: Tensor, chosen: Tensor) -> Tensor:
         """Integers of some outputs, [n, I] int8; of scalars with groups their codes.
@@ -116,7 +137,7 @@ class Kernels:
         """
         out = torch.empty(len(chosen), t.inputs, dtype=torch.int8)
         failed = self._rows(
-            _shape(t), tiles.data_ptr(), book.data_ptr(), chosen.data_ptr(), len(chosen),
+            _shape(t)[0], tiles.data_ptr(), book.data_ptr(), chosen.data_ptr(), len(chosen),
             out.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         if failed:
@@ -125,12 +146,14 @@ class Kernels:
 
     def is_tuned(self, t: Tiling) -> bool:
         """Whether a layer has a path of its own, not only the portable one."""
-        return bool(self._tuned(_shape(t)))
+        return bool(self._tuned(_shape(t)[0]))
 
 
 @functools.cache
-def _shape(t: Tiling) -> ctypes.Array[ctypes.c_int64]:
-    return (_NUM * (len(t) + 1))(*t, FORMS.index(t.form))
+def _shape(t: Tiling) -> tuple[ctypes.Array[ctypes.c_int64], int]:
+    """A layer's numbers for C, and where they lie."""
+    numbers = (_NUM * (len(t) + 1))(*t, FORMS.index(t.form))
+    return numbers, ctypes.addressof(numbers)
 
 
 def kernels() -> Kernels | None:
@@ -206,10 +229,15 @@ def instruction_set() -> str:
     return "torch" if found is None else found.isa
 
 
+def kernels_for(t: Tiling) -> Kernels | None:
+    """The library that multiplies by a layer on the CPU, None if there is none that does."""
+    return kernels() if t.bits <= _MOST_BITS else None
+
+
 def served_by(t: Tiling) -> str:
     """What multiplies a layer on this machine's CPU: an instruction set, "portable" or "torch"."""
-    found = kernels()
-    if found is None or t.bits > _MOST_BITS:
+    found = kernels_for(t)
+    if found is None:
         return "torch"
     return found.isa if found.is_tuned(t) else "portable"
 
@@ -229,7 +257,7 @@ def packed(g: Geometry, stream: NDArray[np.uint8]) -> Tensor:
     codec.require_clean(g, stream)
     tiles = torch.empty(t.nbytes, dtype=torch.uint8)
     highest = library.signbook_pack(
-        _shape(t), _AT(stream.ctypes.data), _NUM(g.tile), _AT(tiles.data_ptr()),
+        _shape(t)[0], _AT(stream.ctypes.data), _NUM(g.tile), _AT(tiles.data_ptr()),
         _NUM(torch.get_num_threads()),
     )  # fmt: skip
     if g.k and highest >= g.k:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vq.errors import ConfigError
 from vq.inference import gpu
-from vq.inference.kernels import kernels, served_by
+from vq.inference.kernels import Operand, kernels_for
 from vq.inference.reference import ACTIVATIONS, DIGIT, HIGHEST
 from vq.inference.tiles import ROWS, Tiling, from_tiles
 
@@ -29,8 +29,38 @@ _LIBRARY.define(
 )
 _LIBRARY.define(f"packed_rows(Tensor rows, {_LAYER}, int[] tiling) -> Tensor")
 
-packed_linear = torch.ops.signbook.packed_linear
 packed_rows = torch.ops.signbook.packed_rows
+
+
+def packed_linear(
+    x: Tensor,
+    tiles: Tensor,
+    codebook: Tensor,
+    scale: Tensor,
+    zeros: Tensor | None,
+    bias: Tensor | None,
+    tiling: Sequence[int],
+    activations: str,
+) -> Tensor:
+    """Call the operator, or, where nothing but Python would see the difference, what it calls.
+
+    Torch takes longer to find an operator in Python than kernels to multiply by a small layer.
+    """
+    direct = x.is_cpu and not is_watched(x)
+    run = _linear if direct else torch.ops.signbook.packed_linear
+    found: Tensor = run(x, tiles, codebook, scale, zeros, bias, tiling, activations)
+    return found
+
+
+def is_watched(x: Tensor) -> bool:
+    """Whether something must see operators called: a compiler, a mode, a transform, a subclass."""
+    return (
+        torch.compiler.is_compiling()
+        or type(x) is not Tensor
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
 
 
 def _linear(
@@ -62,15 +92,18 @@ def _linear(
     """
     t = Tiling(*tiling)
     _check(x, tiles, t, activations)
-    flat = x.reshape(-1, t.inputs).float().contiguous()
+    plain = x.float().contiguous()
     own = None if bias is None else bias.float().contiguous()
-    library = kernels() if x.device.type == "cpu" and served_by(t) != "torch" else None
+    library = kernels_for(t) if x.is_cpu else None
     if library is not None:
-        y = library.linear(t, tiles, codebook, scale, zeros, own, flat, activations)
+        layer = Operand(t, tiles, codebook, scale, zeros, own)
+        (y,) = library.linear([layer], plain, activations)
     else:
         _has_programs(t, tiles)
+        flat = plain.reshape(-1, t.inputs)
         y = _slow_linear(flat, t, tiles, codebook, scale, zeros, own, activations)
-    return y.reshape(*x.shape[:-1], t.outputs).to(x.dtype)
+        y = y.reshape(*x.shape[:-1], t.outputs)
+    return y.to(x.dtype)
 
 
 def _check(x: Tensor, tiles: Tensor, t: Tiling, activations: str) -> None:
@@ -212,7 +245,7 @@ def _integers(t: Tiling, tiles: Tensor, codebook: Tensor, chosen: Tensor) -> Ten
     """Integers of some outputs, [n, I] int8 on the device of ``tiles``; with groups their codes."""
     if _has_programs(t, tiles):
         return gpu.rows(t, tiles, codebook, None, None, chosen)
-    library = kernels() if served_by(t) != "torch" else None
+    library = kernels_for(t)
     if library is not None:
         found = library.rows(t, tiles.cpu(), codebook.cpu(), chosen.cpu().contiguous())
         return found.to(tiles.device)

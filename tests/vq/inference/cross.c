@@ -6,9 +6,19 @@
 
 typedef int64_t num;
 
-int signbook_linear(const num *, const uint8_t *, const int8_t *, const float *, num,
-                    const uint16_t *, const uint8_t *, const float *, const float *, num, num,
-                    float *, num);
+struct operand {
+    const num *shape;
+    const uint8_t *tiles;
+    const int8_t *book;
+    const float *scale;
+    num scales;
+    const uint16_t *groups;
+    const uint8_t *zeros;
+    const float *bias;
+    float *y;
+};
+
+int signbook_linear(const struct operand *, num, const float *, num, num, num);
 int signbook_rows(const num *, const uint8_t *, const int8_t *, const num *, num, int8_t *, num);
 int signbook_tuned(const num *);
 /* Only the portable unit has these. */
@@ -43,9 +53,9 @@ int main(int argc, char **argv) {
         num is_tuned = signbook_tuned(shape);
         fwrite(&is_tuned, 8, 1, out);
         float *y = malloc(4 * tokens * outputs);
-        if (signbook_linear(shape, tiles, book, scale, scale ? scales / 4 : 0, groups, zeros, bias,
-                            x, tokens, digits, y, threads))
-            return 4;
+        struct operand layer = {shape, tiles, book, scale, scale ? scales / 4 : 0, groups, zeros,
+                                bias, y};
+        if (signbook_linear(&layer, 1, x, tokens, digits, threads)) return 4;
         fwrite(y, 4, tokens * outputs, out);
         num *chosen = malloc(8 * outputs);
         for (num i = 0; i < outputs; i++) chosen[i] = outputs - 1 - i;

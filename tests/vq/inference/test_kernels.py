@@ -8,12 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.vq.container.samples import coded, samples
+from tests.vq.container.samples import coded, grouped, int8, samples
 from tests.vq.inference.layers import FORMS, inputs_of, same_bits, wanted, weight_of
 from vq.errors import ConfigError, ContainerError, SimulationError
 from vq.inference import kernels as module
 from vq.inference.kernels import (
     ISAS,
+    Operand,
     instruction_set,
     instruction_sets,
     kernels,
@@ -35,11 +36,14 @@ def product(sample, x, bias, activations):
     weight = weight_of(sample)
     library = kernels()
     assert library is not None
-    return library.linear(
-        Tiling.of(sample.layer.geometry), weight.tiles, weight.codebook, weight.scale,
-        weight.zeros, None if bias is None else torch.from_numpy(bias), torch.from_numpy(x),
-        activations,
-    ).numpy()  # fmt: skip
+    layer = operand(weight, None if bias is None else torch.from_numpy(bias))
+    (y,) = library.linear([layer], torch.from_numpy(x), activations)
+    return y.numpy()
+
+
+def operand(weight, bias=None):
+    parts = weight.tiles, weight.codebook, weight.scale, weight.zeros
+    return Operand(Tiling.of(weight.geometry), *parts, bias)
 
 
 @pytest.mark.parametrize("activations", ["int8", "int16"])
@@ -76,6 +80,19 @@ def test_sums_past_32_bits(isa):
     for activations in ("int8", "int16"):
         y = product(sample, x, None, activations)
         assert same_bits(y, wanted(sample, x, None, activations))
+
+
+@pytest.mark.parametrize("activations", ["int8", "int16", "exact"])
+def test_several_layers_in_one_call_are_as_each_alone(isa, activations):
+    samples = [coded(shape=(n, 90), d=d, k=16) for n, d in ((40, 8), (17, 8), (33, 4))]
+    samples += [coded(shape=(70, 90), d=8, k=16, axis="out"), int8(shape=(20, 90))]
+    samples += [grouped(method="int4", shape=(37, 90), group=width) for width in (32, 90)]
+    layers = [operand(weight_of(sample)) for sample in samples]
+    for tokens in (1, 2, 5):
+        x = torch.from_numpy(inputs_of(samples[0], tokens))
+        together = kernels().linear(layers, x, activations)
+        for layer, y in zip(layers, together, strict=True):
+            assert torch.equal(y, kernels().linear([layer], x, activations)[0])
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -94,7 +94,7 @@ def test_without_kernels_the_bits_are_the_same(sample, tokens, activations):
     x = inputs_of(sample, tokens)
     g, weight = sample.layer.geometry, weight_of(sample, activations)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(operator, "kernels", lambda: None)
+        patch.setattr(operator, "kernels_for", lambda t: None)
         y = weight.multiply(torch.from_numpy(x), None).numpy()
         rows = weight.rows(torch.arange(g.O)).numpy()
     matrix = weight.forward()
@@ -141,6 +141,6 @@ def test_a_gpu_without_programs_is_slow_but_right(weight, monkeypatch):
     for activations in ("int8", "int16"):
         y = packed_linear(x, *arguments(weight), None, weight.tiling, activations)
         with monkeypatch.context() as patch:
-            patch.setattr(operator, "kernels", lambda: None)
+            patch.setattr(operator, "kernels_for", lambda t: None)
             found = operator._gpu_linear(x, *arguments(weight), None, weight.tiling, activations)
         assert torch.equal(found, y)

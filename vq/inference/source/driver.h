@@ -207,80 +207,152 @@ static void *part_of(uint8_t **free_bytes, num bytes) {
     return part;
 }
 
-/* See linear in kernels.py; 0, or -1 where there is no memory. */
-int signbook_linear(
-    const num *shape, const uint8_t *tiles, const int8_t *book, const float *scale, num scales,
-    const uint16_t *groups, const uint8_t *zeros, const float *bias, const float *x, num tokens,
-    num digits, float *y, num threads
-) {
-    struct call c = {.layer = layer_of(shape, tiles, book), .tokens = tokens, .y = y};
+/* A layer that a call multiplies by, as linear in kernels.py passes it. */
+struct operand {
+    const num *shape;
+    const uint8_t *tiles;
+    const int8_t *book;
+    const float *scale;
+    num scales;
+    const uint16_t *groups;
+    const uint8_t *zeros;
+    const float *bias;
+    float *y;
+};
+
+static struct call call_of(const struct operand *o, num tokens, num digits) {
+    struct call c = {.layer = layer_of(o->shape, o->tiles, o->book), .tokens = tokens, .y = o->y};
     struct layer *l = &c.layer;
-    l->scale = scale, l->scales = scales, l->groups = groups, l->zeros = zeros, l->bias = bias;
-    struct piece *pieces = pieces_of(l, &c.count);
-    c.pieces = pieces;
+    l->scale = o->scale, l->scales = o->scales, l->groups = o->groups, l->zeros = o->zeros;
+    l->bias = o->bias;
+    c.pieces = pieces_of(l, &c.count);
+    c.digits = digits ? digits : 1;
     /* Lines of the cache, an odd number: rows of a power of two would all want the same few. */
     c.stride = 64 * (up(l->row_tiles * l->given * 4, 64) | 1);
-    c.digits = digits ? digits : 1;
-    num rows = tokens * c.digits, lanes = ROWS * (l->out ? l->d : 1);
-    num padded = up(l->out ? l->inputs : l->columns * l->d, 64) * 64;
-    num values = (digits ? 1 : 4) * rows * c.stride, flat = (digits ? 1 : 4) * c.digits * padded;
-    num sums = rows * c.count * 4, steps = tokens * 4;
-    uint8_t *held = aligned_alloc(64, 64 * (up(values, 64) + up(flat, 64) + up(sums, 64)
-                                            + up(steps, 64) + up(TABLES, 64)));
-    int failed = held == NULL || pieces == NULL;
-    if (!failed) {
-        uint8_t *at = held;
-        void *own = part_of(&at, values), *q = part_of(&at, flat);
-        int32_t *given = part_of(&at, sums);
-        float *step = part_of(&at, steps);
-        uint8_t *tables = part_of(&at, TABLES);
-        memset(own, 0, values);
-        memset(q, 0, flat);
-        prepare(l, tables);
-        for (num m = 0; m < tokens; m++) {
-            if (!digits) {
-                memcpy(q, x + m * l->inputs, l->inputs * sizeof(float));
-                arrange_floats(l, q, (float *)own + m * c.stride);
-                continue;
-            }
-            step[m] = rounded(x + m * l->inputs, l->inputs, padded, digits, q);
-            for (num r = m * digits; r < (m + 1) * digits; r++) {
-                int8_t *row = (int8_t *)own + r * c.stride;
-                arrange(l, (int8_t *)q + (r % digits) * padded, row);
-                for (num i = 0; i < c.count; i++) {
-                    const int8_t *first = row + pieces[i].first * l->given * 4;
-                    int32_t sum = 0;
-                    for (num v = 0; v < pieces[i].tiles * l->given * 4; v++) sum += first[v];
-                    given[r * c.count + i] = sum;
-                }
-            }
-        }
-        c.x = digits ? own : NULL, c.floats = digits ? NULL : own;
-        c.given = given, c.steps = step, c.tables = tables;
-        num cells = DECODED * LANES, floats = digits ? 0 : cells;
-        num bytes = 64 * (up(cells, 64) + up(4 * floats, 64) + up(4 * rows * lanes, 64)
-                          + up(8 * rows * lanes, 64) + up(4 * tokens * lanes, 64));
-        threads = lower(threads, l->blocks);
-        (void)threads;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-        {
-            uint8_t *space = aligned_alloc(64, bytes), *next = space;
-            struct room room = {
-                part_of(&next, cells), part_of(&next, 4 * floats), part_of(&next, 4 * rows * lanes),
-                part_of(&next, 8 * rows * lanes), part_of(&next, 4 * tokens * lanes),
-            };
-            if (space == NULL) {
-#pragma omp atomic write
-                failed = 1;
-            }
-#pragma omp for schedule(static)
-            for (num block = 0; block < l->blocks; block++)
-                if (space) block_of(&c, &room, block);
-            free(space);
+    return c;
+}
+
+/* Whether two layers are given the same inputs in the same places. */
+static int alike(const struct layer *a, const struct layer *b) {
+    return a->given == b->given && a->width == b->width && a->row_tiles == b->row_tiles;
+}
+
+/* Bytes of a row of x, and of what is added up of it. */
+static num row_bytes(const struct call *c, num digits) { return c->stride * (digits ? 1 : 4); }
+static num given_bytes(const struct call *c) {
+    return up(c->tokens * c->digits * c->count * 4, 64) * 64;
+}
+
+/* Bring token m, rounded to digits q [digits, padded] or as it is, to where a layer reads it. */
+static void bring(struct call *c, num digits, num m, const uint8_t *q, num padded) {
+    if (!digits) {
+        arrange_floats(&c->layer, (const float *)q, (float *)c->floats + m * c->stride);
+        return;
+    }
+    for (num r = m * digits; r < (m + 1) * digits; r++) {
+        int8_t *row = (int8_t *)c->x + r * c->stride;
+        arrange(&c->layer, (const int8_t *)q + r % digits * padded, row);
+        for (num i = 0; i < c->count; i++) {
+            const int8_t *first = row + c->pieces[i].first * c->layer.given * 4;
+            int32_t sum = 0;
+            for (num v = 0; v < c->pieces[i].tiles * c->layer.given * 4; v++) sum += first[v];
+            ((int32_t *)c->given)[r * c->count + i] = sum;
         }
     }
+}
+
+/* Multiply by all blocks of n layers; 0, or -1 where there is no memory. */
+static int run_blocks(const struct call *calls, num n, num threads) {
+    num lanes = 0, blocks = 0, work = 0;
+    for (num i = 0; i < n; i++) {
+        const struct layer *l = &calls[i].layer;
+        num own = ROWS * (l->out ? l->d : 1);
+        lanes = own > lanes ? own : lanes;
+        blocks += l->blocks;
+        work += l->outputs * l->inputs * calls->tokens * calls->digits;
+    }
+    num rows = calls->tokens * calls->digits, cells = DECODED * LANES;
+    num floats = calls->floats ? cells : 0;
+    num bytes = 64 * (up(cells, 64) + up(4 * floats, 64) + up(4 * rows * lanes, 64)
+                      + up(8 * rows * lanes, 64) + up(4 * calls->tokens * lanes, 64));
+    int failed = 0;
+    threads = lower(lower(threads, blocks), 1 + work / WORK);
+    (void)threads;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        uint8_t *space = aligned_alloc(64, bytes), *next = space;
+        struct room room = {
+            part_of(&next, cells), part_of(&next, 4 * floats), part_of(&next, 4 * rows * lanes),
+            part_of(&next, 8 * rows * lanes), part_of(&next, 4 * calls->tokens * lanes),
+        };
+        if (space == NULL) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(static)
+        for (num block = 0; block < blocks; block++) {
+            const struct call *c = calls;
+            num own = block;
+            while (own >= c->layer.blocks) own -= c++->layer.blocks;
+            if (space) block_of(c, &room, own);
+        }
+        free(space);
+    }
+    return failed ? -1 : 0;
+}
+
+/* Multiply tokens x [tokens, inputs] by n layers, see linear in kernels.py; 0, or -1 where there is
+   no memory. */
+int signbook_linear(const struct operand *operands, num n, const float *x, num tokens, num digits,
+                    num threads) {
+    if (!tokens) return 0;
+    struct call *calls = calloc(n, sizeof(struct call));
+    int failed = calls == NULL;
+    num bytes = up(tokens * 4, 64) * 64, padded = 0, inputs = 0;
+    for (num i = 0; i < n && !failed; i++) {
+        struct call *c = calls + i;
+        *c = call_of(operands + i, tokens, digits);
+        failed = c->pieces == NULL;
+        bytes += tokens * c->digits * row_bytes(c, digits) + given_bytes(c) + up(TABLES, 64) * 64;
+        num own = up(c->layer.out ? c->layer.inputs : c->layer.columns * c->layer.d, 64) * 64;
+        padded = own > padded ? own : padded;
+        inputs = c->layer.inputs;
+    }
+    num flat = (digits ? digits : 4) * padded;
+    uint8_t *held = failed ? NULL : aligned_alloc(64, bytes + flat), *at = held;
+    failed |= held == NULL;
+    if (!failed) {
+        uint8_t *q = part_of(&at, flat);
+        float *steps = part_of(&at, tokens * 4);
+        for (num i = 0; i < n; i++) {
+            struct call *c = calls + i;
+            num own = tokens * c->digits * row_bytes(c, digits);
+            uint8_t *tables = part_of(&at, TABLES);
+            prepare(&c->layer, tables);
+            c->tables = tables, c->steps = steps;
+            if (i && alike(&c->layer, &c[-1].layer)) {
+                c->x = c[-1].x, c->floats = c[-1].floats, c->given = c[-1].given;
+                continue;
+            }
+            void *values = part_of(&at, own);
+            memset(values, 0, own);
+            c->given = part_of(&at, given_bytes(c));
+            if (digits) c->x = values;
+            else c->floats = values;
+        }
+        memset(q, 0, flat);
+        for (num m = 0; m < tokens; m++) {
+            if (digits) steps[m] = rounded(x + m * inputs, inputs, padded, digits, (int8_t *)q);
+            else memcpy(q, x + m * inputs, inputs * sizeof(float));
+            for (num i = 0; i < n; i++)
+                if (!i || calls[i].given != calls[i - 1].given)
+                    bring(calls + i, digits, m, q, padded);
+        }
+        failed = run_blocks(calls, n, threads) != 0;
+    }
     free(held);
-    free(pieces);
+    for (num i = 0; i < n && calls; i++) free((void *)calls[i].pieces);
+    free(calls);
     return failed ? -1 : 0;
 }
 

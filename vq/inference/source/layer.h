@@ -16,6 +16,8 @@ typedef int64_t num;
 #define PIECE 32768
 /* Vectors of 64 decoded weights that a product reads from the cache: 16 KiB. */
 #define DECODED 256
+/* Products of a weight and an input for which one more thread is worth waking. */
+#define WORK (1 << 17)
 
 enum { PLANES, BYTES, NIBBLES4, NIBBLES8, INT8, INT4 };
 
