@@ -6,8 +6,6 @@
 
 #define OFFSET 0
 #define DIRECT 2
-/* Of every coordinate of a codeword, a register: the magnitude by index, twice. */
-#define TABLES (64 * 32)
 #define AHEAD 4096
 
 typedef __m256i half;
@@ -26,21 +24,33 @@ INLINE half dot(half sum, half magnitudes, half x) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
+#include "codewords.h"
+
 INLINE half dot_any(half sum, half t, half x) {
     half w = _mm256_xor_si256(t, _mm256_set1_epi8((char)128));
     return dot(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
 }
 
-/* Sums of rows by one half of each tile. */
+/* What one half of each tile is for: sums of rows, or, of no rows, the place where it is kept. */
 struct sink {
     half sums[4];
     const int8_t *x;
     num stride;
+    uint8_t *out;
 };
+
+INLINE void keep(struct sink *s, num vector, half t) {
+    _mm256_storeu_si256((half *)(s->out + LANES * vector), t);
+}
 
 /* Add a coordinate: `signs` holds the sign in the highest bit of each byte, and no zero byte. */
 INLINE void emit(const int rows, struct sink *s, num vector, const int chain, half magnitudes,
                  half signs) {
+    if (rows == 0) {
+        half w = _mm256_sign_epi8(magnitudes, signs);
+        keep(s, vector, _mm256_xor_si256(w, _mm256_set1_epi8((char)128)));
+        return;
+    }
     for (int r = 0; r < rows; r++) {
         half *sum = s->sums + chain % (4 / rows) * rows + r;
         half x = _mm256_sign_epi8(four(s->x + r * s->stride + 4 * vector), signs);
@@ -94,29 +104,67 @@ INLINE void run_int8(const int rows, const uint8_t *p, num n, struct sink *s) {
     }
 }
 
-/* Codes are no larger than 15: the sums of two tiles fit 16 bits, too. */
-INLINE void run_int4(const int rows, const uint8_t *p, num n, struct sink *s) {
-    const half low = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
-    for (num t = 0; t < n; t += 2, p += 64) {
-        _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
-        half codes = load(p), first = _mm256_and_si256(codes, low);
-        half second = _mm256_and_si256(_mm256_srli_epi16(codes, 4), low);
-        for (int r = 0; r < rows; r++) {
-            const int8_t *x = s->x + r * s->stride + 4 * t;
-            half pairs = _mm256_add_epi16(_mm256_maddubs_epi16(first, four(x)),
-                                          _mm256_maddubs_epi16(second, four(x + 4)));
-            s->sums[r] = _mm256_add_epi32(s->sums[r], _mm256_madd_epi16(pairs, one));
-        }
+/* Codes of two tiles, no larger than 15: their sums fit 16 bits, too. */
+INLINE void emit_codes(const int rows, struct sink *s, num vector, half first, half second) {
+    const half offset = _mm256_set1_epi8((char)128), one = _mm256_set1_epi16(1);
+    if (rows == 0) {
+        keep(s, vector, _mm256_or_si256(first, offset));
+        keep(s, vector + 1, _mm256_or_si256(second, offset));
+        return;
+    }
+    for (int r = 0; r < rows; r++) {
+        const int8_t *x = s->x + r * s->stride + 4 * vector;
+        half pairs = _mm256_add_epi16(_mm256_maddubs_epi16(first, four(x)),
+                                      _mm256_maddubs_epi16(second, four(x + 4)));
+        s->sums[r] = _mm256_add_epi32(s->sums[r], _mm256_madd_epi16(pairs, one));
     }
 }
 
-static int tuned(const struct layer *l) { return l->form != PLANES && l->form != BYTES; }
+INLINE void run_int4(const int rows, const uint8_t *p, num n, struct sink *s) {
+    const half low = _mm256_set1_epi8(15);
+    for (num t = 0; t < n; t += 2, p += 64) {
+        _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
+        half codes = load(p), first = _mm256_and_si256(codes, low);
+        emit_codes(rows, s, t, first, _mm256_and_si256(_mm256_srli_epi16(codes, 4), low));
+    }
+}
+
+/* Codes of scalars in planes; `p` is where the planes of this half begin. */
+INLINE void run_codes(const int rows, const struct layer *l, const uint8_t *p, num n,
+                      struct sink *s) {
+    num t = 0;
+    for (; t + 2 <= n; t += 2, p += 2 * l->tile_bytes)
+        emit_codes(rows, s, t, codes_of_planes(l->bits, p),
+                   codes_of_planes(l->bits, p + l->tile_bytes));
+    half last = t < n ? codes_of_planes(l->bits, p) : _mm256_setzero_si256();
+    if (t == n) return;
+    if (rows == 0) keep(s, t, _mm256_or_si256(last, _mm256_set1_epi8((char)128)));
+    for (int r = 0; r < rows; r++)
+        s->sums[r] = dot(s->sums[r], last, four(s->x + r * s->stride + 4 * t));
+}
+
+static int tuned(const struct layer *l) {
+    return l->bits <= 8 && (!l->k || has_dwords(l) || l->form == NIBBLES4 || l->form == NIBBLES8);
+}
 
 static void prepare(const struct layer *l, uint8_t *tables) {
+    if (has_dwords(l)) prepare_dwords(l, tables);
     if (l->form != NIBBLES4 && l->form != NIBBLES8) return;
-    for (num e = 0; e < l->d; e++)
+    for (num e = 0; e < l->d; e++) /* of every coordinate, the magnitude by index, twice */
         for (num i = 0; i < 32; i++)
             tables[32 * e + i] = i % 16 < l->k ? (uint8_t)l->book[i % 16 * l->d + e] : 0;
+}
+
+/* One half of all tiles. */
+INLINE void run_half(const int rows, const int side, const struct layer *l, const uint8_t *tables,
+                     const uint8_t *p, num n, struct sink *s) {
+    switch (l->form) {
+    case NIBBLES4: run_nibbles4(rows, (const half *)tables, p + 32 * side, n, s); return;
+    case NIBBLES8: run_nibbles8(rows, (const half *)tables, p + 32 * side, n, s); return;
+    case INT8: run_int8(rows, p + 32 * side, n, s); return;
+    case INT4: run_int4(rows, p + 32 * side, n, s); return;
+    default: run_codes(rows, l, p + 4 * side, n, s); return;
+    }
 }
 
 INLINE void run(const int rows, const struct layer *l, const uint8_t *tables, const uint8_t *p,
@@ -124,13 +172,7 @@ INLINE void run(const int rows, const struct layer *l, const uint8_t *tables, co
     for (int side = 0; side < 2; side++) {
         struct sink s = {.x = x, .stride = stride};
         for (int i = 0; i < 4; i++) s.sums[i] = _mm256_setzero_si256();
-        const uint8_t *own = p + 32 * side;
-        switch (l->form) {
-        case NIBBLES4: run_nibbles4(rows, (const half *)tables, own, n, &s); break;
-        case NIBBLES8: run_nibbles8(rows, (const half *)tables, own, n, &s); break;
-        case INT8: run_int8(rows, own, n, &s); break;
-        case INT4: run_int4(rows, own, n, &s); break;
-        }
+        run_half(rows, side, l, tables, p, n, &s);
         for (int r = 0; r < rows; r++) {
             half sum = s.sums[r];
             for (int c = 1; c < 4 / rows; c++) sum = _mm256_add_epi32(sum, s.sums[c * rows + r]);
@@ -150,14 +192,23 @@ SUMS(2)
 static int multiply(const struct layer *l, const uint8_t *tables, const uint8_t *p, num n,
                     const int8_t *x, num stride, num rows, int32_t *sums) {
     if (!tuned(l)) return 0;
+    if (has_dwords(l)) { /* two rows would need more registers than there are */
+        if (rows == 1) sums_dwords(l, tables, p, n, x, sums);
+        return rows == 1;
+    }
     (rows == 2 ? sums_2 : sums_1)(l, tables, p, n, x, stride, sums);
     return 1;
 }
 
 static void unpack(const struct layer *l, const uint8_t *tables, const uint8_t *p, num n,
                    uint8_t *out) {
-    (void)tables;
-    unpack_any(l, p, n, out);
+    if (has_dwords(l)) unpack_dwords(l, tables, p, n, out);
+    else if (!tuned(l)) unpack_any(l, p, n, out);
+    else
+        for (int side = 0; side < 2; side++) {
+            struct sink s = {.out = out + 32 * side};
+            run_half(0, side, l, tables, p, n, &s);
+        }
 }
 
 /* Some rows by vectors that are decoded already. */
