@@ -17,7 +17,9 @@ from vq.errors import ConfigError
 from vq.formats.model import compressed_layers, is_compressed, require_alone
 from vq.formats.wrappers import bare, listed
 from vq.inference.kernels import served_by
+from vq.inference.operator import is_watched
 from vq.inference.reference import ACTIVATIONS
+from vq.inference.siblings import Siblings
 from vq.inference.tiles import Tiling
 from vq.inference.weight import PackedWeight
 from vq.layers import op_of, plain_weight
@@ -51,7 +53,13 @@ class _Packed:
 
 
 class _Linear(_Packed):
+    siblings: Siblings | None = None
+
     def forward(self: Any, x: Tensor) -> Tensor:
+        if self.siblings is not None and not is_watched(x):
+            shared = self.siblings.multiply(self, x)
+            if shared is not None:
+                return shared  # type: ignore[no-any-return]
         return self.packed.multiply(x, self.bias)  # type: ignore[no-any-return]
 
 
@@ -124,6 +132,7 @@ def use_packed(modules: Mapping[str, nn.Module], weights: Mapping[str, PackedWei
     One warning lists the layers that are decoded at every call.
     """
     slow, unserved = [], []
+    parents: dict[tuple[str, int], list[Any]] = {}
     for name, module in modules.items():
         if is_compressed(module):
             module.__class__ = type(module).__bases__[0]  # torch made the other for this module
@@ -132,10 +141,17 @@ def use_packed(modules: Mapping[str, nn.Module], weights: Mapping[str, PackedWei
         way = _way(module)
         module.__class__ = _class(way, type(module))
         module.add_module(_NAME, weights[name])
+        if way is _Linear:
+            place = name.rpartition(".")[0], weights[name].geometry.I
+            parents.setdefault(place, []).append(module)
         if way is _Packed:
             slow.append(name)
         elif served_by(Tiling.of(weights[name].geometry)) == "torch":
             unserved.append(name)
+    for linears in parents.values():
+        shared = Siblings() if len(linears) > 1 else None
+        for linear in linears:
+            linear.siblings = shared
     for names, why in (
         (slow, "are no linears, embeddings or convolutions of one tap"),
         (unserved, "are of a format that no kernel serves"),

@@ -13,7 +13,7 @@ from vq.container import Container, ContainerError, Geometry, Layer
 from vq.container.order import from_stream, to_stream
 from vq.errors import ConfigError
 from vq.formats.decoded import decoded
-from vq.inference.kernels import packed
+from vq.inference.kernels import Operand, packed
 from vq.inference.operator import packed_linear, packed_rows
 from vq.inference.tiles import ROWS, Tiling, unpack
 from vq.layers import weight_of
@@ -63,8 +63,7 @@ class PackedWeight(nn.Module):
         self.geometry = geometry
         self.dtype = dtype
         self.activations = activations
-        t = Tiling.of(geometry)
-        self.tiling = list(t)
+        self.tiling = t = Tiling.of(geometry)
         self.register_buffer("tiles", packed(geometry, stream))
         none = torch.empty(0, 1, dtype=torch.int8)
         self.register_buffer("codebook", none if codebook is None else codebook)
@@ -148,15 +147,20 @@ class PackedWeight(nn.Module):
                 "under torch.no_grad(), or train one that is loaded without packed=True"
             )
         found: Tensor = packed_linear(
-            x, self.tiles, self.codebook, self.scale, self.zeros, bias, self.tiling,
+            x, self.tiles, self.codebook, self.scale, self.zeros, bias, list(self.tiling),
             self.activations,
         )  # fmt: skip
         return found
 
+    def operand(self, bias: Tensor | None) -> Operand:
+        """The layer as kernels take it."""
+        own = None if bias is None else bias.float().contiguous()
+        return Operand(self.tiling, self.tiles, self.codebook, self.scale, self.zeros, own)
+
     def rows(self, chosen: Tensor) -> Tensor:
         """Rows of the matrix [O, I], decoded: [..., I] for integers [...]."""
         found: Tensor = packed_rows(
-            chosen, self.tiles, self.codebook, self.scale, self.zeros, self.tiling
+            chosen, self.tiles, self.codebook, self.scale, self.zeros, list(self.tiling)
         )
         return found.to(self.dtype)
 
