@@ -104,8 +104,9 @@ def write(
 ) -> Written:
     """Let a causal language model continue a text.
 
-    A model of transformers keeps keys and values of earlier tokens; any other, which must give
-    logits [1, T, V] for tokens [1, T], reads the whole text again for every token.
+    A model of transformers keeps keys and values of earlier tokens, as does one that has a
+    ``new_cache()`` and takes it as ``cache``. Any other reads the whole text again for every token.
+    All but those of transformers must give logits [1, T, V] for tokens [1, T].
 
     Parameters
     ----------
@@ -142,7 +143,7 @@ def write(
         )
     record = _Record(Stream(words.decode, given, show))
     steps = _Steps(given, room, temperature, seed, words.ends)
-    run = _by_transformers if hasattr(model, "can_generate") else _by_whole_texts
+    run = _by_transformers if hasattr(model, "can_generate") else _by_steps
     ends = run(model, steps, record)
     record.stream.end()
     last = "context" if room < tokens else "tokens"
@@ -225,23 +226,25 @@ def _by_transformers(model: Any, steps: _Steps, record: _Record) -> frozenset[in
     return ends
 
 
-def _by_whole_texts(model: nn.Module, steps: _Steps, record: _Record) -> frozenset[int]:
+def _by_steps(model: Any, steps: _Steps, record: _Record) -> frozenset[int]:
     generator = torch.Generator().manual_seed(steps.seed)
     text = torch.tensor([steps.given], device=device_of(model))
+    cache = model.new_cache() if hasattr(model, "new_cache") else None
     record.start = time.perf_counter()
     while len(record.tokens) < steps.count:
-        token = _chosen(_last_logits(model, text), steps.temperature, generator)
+        token = _chosen(_last_logits(model, text, cache), steps.temperature, generator)
         record.take(token)
         if token in steps.ends:
             break
-        text = torch.cat([text, text.new_tensor([[token]])], dim=1)
+        new = text.new_tensor([[token]])
+        text = new if cache is not None else torch.cat([text, new], dim=1)
     return steps.ends
 
 
-def _last_logits(model: nn.Module, text: Tensor) -> Tensor:
-    """Logits [V] of what comes behind a text [1, T], on the CPU."""
+def _last_logits(model: nn.Module, text: Tensor, cache: object) -> Tensor:
+    """Logits [V] of what comes behind what is in the cache and a text [1, T], on the CPU."""
     try:
-        logits = logits_of(model(text))
+        logits = logits_of(model(text) if cache is None else model(text, cache=cache))
     except SignbookError:
         raise
     except Exception as error:  # a model is the user's code

@@ -12,7 +12,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention, silu
 from signbook.zoo.checkpoints import load_weights, read_state
 from vq.errors import ConfigError
 
-__all__ = ["Llama", "LlamaConfig", "generate", "load_stories260k", "stories260k"]
+__all__ = ["Cache", "Llama", "LlamaConfig", "generate", "load_stories260k", "stories260k"]
 
 _HEADER_INTS = 7
 _ROPE_THETA = 10_000.0
@@ -44,6 +44,26 @@ class LlamaConfig:
     bos_token_id: int = 1
 
 
+class Cache:
+    """Keys and values of the tokens that a model has read, for those that follow."""
+
+    def __init__(self) -> None:
+        self._held: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def count(self) -> int:
+        """Tokens read."""
+        return next((k.shape[2] for k, _ in self._held.values()), 0)
+
+    def extend(self, layer: nn.Module, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a layer's keys and values, both [B, heads, T, size]; all that there are of it."""
+        if layer in self._held:
+            before = self._held[layer]
+            k, v = torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
+        self._held[layer] = k, v
+        return k, v
+
+
 class _RMSNorm(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -63,15 +83,20 @@ class _Attention(nn.Module):
         self.wv = nn.Linear(config.dim, config.kv_heads * self.size, bias=False)
         self.wo = nn.Linear(config.heads * self.size, config.dim, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None = None) -> Tensor:
         count, tokens, _ = x.shape
         q, k, v = (
             projected.view(count, tokens, -1, self.size).transpose(1, 2)  # [B, heads, T, size]
             for projected in (self.wq(x), self.wk(x), self.wv(x))
         )
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+        seen = None
+        if cache is not None:
+            k, v = cache.extend(self, k, v)
+            seen = torch.ones(tokens, k.shape[2], dtype=torch.bool, device=x.device)
+            seen = seen.tril(k.shape[2] - tokens)
         k, v = (part.repeat_interleave(self.repeats, dim=1) for part in (k, v))
-        mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None)
         out: Tensor = self.wo(mixed.transpose(1, 2).reshape(count, tokens, -1))
         return out
 
@@ -96,8 +121,8 @@ class _Block(nn.Module):
         self.ffn_norm = _RMSNorm(config.dim)
         self.ffn = _MLP(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.attn(self.attn_norm(x), cos, sin)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None = None) -> Tensor:
+        x = x + self.attn(self.attn_norm(x), cos, sin, cache)
         out: Tensor = x + self.ffn(self.ffn_norm(x))
         return out
 
@@ -106,6 +131,7 @@ class Llama(nn.Module):
     """Causal language model: tokens [B, T] give logits [B, T, vocabulary].
 
     Positions count from 0; ``position_ids`` [1, T], if given, may be others, below 0 among them.
+    With a cache of :meth:`new_cache`, tokens follow those that it was given before.
     The embedding is also the output layer; it is stored once, as ``embed.weight``.
 
     Raises
@@ -130,17 +156,24 @@ class Llama(nn.Module):
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.02)
 
-    def forward(self, tokens: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        count = tokens.shape[1]
+    def new_cache(self) -> Cache:
+        """Nothing read yet."""
+        return Cache()
+
+    def forward(
+        self, tokens: Tensor, position_ids: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        first = 0 if cache is None else cache.count
+        count = first + tokens.shape[1]
         if count > self.config.context:
             raise ConfigError(f"tokens must be at most {self.config.context}, not {count}")
         x = self.embed(tokens)
-        cos, sin = self.cos[:count], self.sin[:count]
+        cos, sin = self.cos[first:count], self.sin[first:count]
         if position_ids is not None:
             far = position_ids[:, None].abs()  # for all heads
             cos, sin = self.cos[far], self.sin[far] * position_ids[:, None, :, None].sign()
         for block in self.blocks:
-            x = block(x, cos, sin)
+            x = block(x, cos, sin, cache)
         return linear(self.norm(x), self.embed.weight)
 
     def state_from(self, path: Path) -> dict[str, Tensor]:
@@ -233,7 +266,7 @@ def load_stories260k(path: str | Path) -> Llama:
 def generate(model: Llama, tokens: list[int], count: int) -> list[int]:
     """Continue ``tokens`` by up to ``count`` of the most probable ones; stop at a new text.
 
-    Takes time that grows with the cube of the length (no cache): meant for checks, not for use.
+    Reads the whole text again for each token: meant for checks, not for use.
     """
     sequence = list(tokens)
     for _ in range(count):

@@ -120,6 +120,21 @@ def test_models_that_are_not_of_transformers(loaded):
     assert write(model, LETTERS, "ABC").stopped == "context"
 
 
+def test_models_without_a_cache_read_the_whole_text_again():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.lengths = small_llama(), []
+
+        def forward(self, tokens):
+            self.lengths.append(tokens.shape[1])
+            return self.inner(tokens)
+
+    model = Plain()
+    assert write(model, LETTERS, "ABC", tokens=6).tokens == most_probable(model.inner, [1, 2, 3], 6)
+    assert model.lengths == [3, 4, 5, 6, 7, 8]
+
+
 def test_documents(loaded):
     document = write(small_llama(), LETTERS, "ABC", tokens=1).document()
     assert document["schema"] == "signbook.generate/1"

@@ -37,3 +37,16 @@ def test_llama_refuses_more_than_its_context():
     model = Llama(LlamaConfig(layers=1, context=8))
     with pytest.raises(ConfigError, match="tokens must be at most 8, not 9"):
         model(torch.zeros(1, 9, dtype=torch.int64))
+
+
+def test_llama_reads_on_from_a_cache():
+    torch.manual_seed(0)
+    model = Llama(LlamaConfig(layers=2, context=12)).eval()
+    tokens = torch.randint(3, 512, (2, 12))
+    cache = model.new_cache()
+    with torch.no_grad():
+        parts = [model(tokens[:, a:b], cache=cache) for a, b in ((0, 5), (5, 6), (6, 9), (9, 12))]
+        assert torch.allclose(torch.cat(parts, dim=1), model(tokens), atol=1e-5)
+    assert cache.count == 12
+    with pytest.raises(ConfigError, match="tokens must be at most 12, not 13"):
+        model(tokens[:, :1], cache=cache)
