@@ -9,5 +9,6 @@ gearbox  words of one width to words of another
 channel  regions of memory to bursts, beats to a buffer
 dma      several channels on one read port
 write    beats to a region of memory
+pieces   regions at regular distances
 =======  ==============================================
 """

@@ -6,14 +6,19 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from rtl.config import StreamerConfig
-from vq.container import GRANULE_BYTES
+from vq.container import GRANULE_BYTES, PAGE_BYTES
 
-__all__ = ["BURST", "REGION", "ReadChannel", "beat_layout"]
+__all__ = ["REGION", "ReadChannel", "beat_layout", "burst_layout"]
 
-#: A region of memory, in granules of 64 bytes; at least one granule.
+#: A region of memory, in granules of 64 bytes; at least one granule. A DMA that is told so takes
+#: smaller units for granules.
 REGION = data.StructLayout({"granules": 32, "address": 58})
-#: A part of a region that one AXI burst reads, in the same units.
-BURST = data.StructLayout({"granules": 7, "address": 58})
+
+
+def burst_layout(config: StreamerConfig, unit_bytes: int) -> data.StructLayout:
+    """A part of a region that one AXI burst reads, in the same units."""
+    most = PAGE_BYTES if unit_bytes == GRANULE_BYTES else config.burst_bytes
+    return data.StructLayout({"granules": (most // unit_bytes).bit_length(), "address": 58})
 
 
 def beat_layout(config: StreamerConfig) -> data.StructLayout:
@@ -32,12 +37,14 @@ class ReadChannel(wiring.Component):
     config : StreamerConfig
     fifo_bytes : int, optional
         Buffer, at least ``config.burst_bytes``; ``config.fifo_bytes`` if left out.
+    unit_bytes : int
+        Of what regions call a granule: whole beats.
 
     Members
     -------
     region : In(stream.Signature(REGION))
         What to read. A region of zero granules is dropped.
-    burst : Out(stream.Signature(BURST))
+    burst : Out(stream.Signature(burst_layout(config, unit_bytes)))
         What to ask the memory for.
     arrived : In(1)
         ``beat`` came from the memory. Only for bursts of this channel: there is no check for
@@ -48,13 +55,18 @@ class ReadChannel(wiring.Component):
         All beats, in order.
     """
 
-    def __init__(self, config: StreamerConfig, fifo_bytes: int | None = None) -> None:
-        self._config = config
+    def __init__(
+        self,
+        config: StreamerConfig,
+        fifo_bytes: int | None = None,
+        unit_bytes: int = GRANULE_BYTES,
+    ) -> None:
+        self._config, self._unit_bytes = config, unit_bytes
         self._fifo_beats = (fifo_bytes or config.fifo_bytes) // config.bus_bytes
         super().__init__(
             {
                 "region": In(stream.Signature(REGION)),
-                "burst": Out(stream.Signature(BURST)),
+                "burst": Out(stream.Signature(burst_layout(config, unit_bytes))),
                 "arrived": In(1),
                 "beat": In(beat_layout(config)),
                 "beats": Out(stream.Signature(beat_layout(config))),
@@ -63,20 +75,21 @@ class ReadChannel(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         config = self._config
-        burst_granules = config.burst_bytes // GRANULE_BYTES
+        burst_granules = config.burst_bytes // self._unit_bytes
+        unit_beats = self._unit_bytes // config.bus_bytes
         m = Module()
         # The buffered FIFO keeps one entry in its output register, beside the memory.
         m.submodules.fifo = fifo = SyncFIFOBuffered(
             width=beat_layout(config).size, depth=self._fifo_beats + 1
         )
-        beat_shift = (config.granule_beats - 1).bit_length()
+        beat_shift = (unit_beats - 1).bit_length()
         address = Signal(58)
         remaining = Signal(32)
         free_beats = Signal(range(self._fifo_beats + 1), init=self._fifo_beats)
 
         to_boundary = burst_granules - (address & (burst_granules - 1))
         granules = Mux(remaining < to_boundary, remaining, to_boundary)
-        burst_beats = Signal(range(burst_granules * config.granule_beats + 1))
+        burst_beats = Signal(range(burst_granules * unit_beats + 1))
         issued = self.burst.valid & self.burst.ready
         m.d.comb += [
             burst_beats.eq(self.burst.p.granules << beat_shift),

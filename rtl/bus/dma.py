@@ -28,6 +28,8 @@ class ReadDMA(wiring.Component):
     config : StreamerConfig
     fifo_bytes : sequence of int
         Buffer of each channel, at least ``config.burst_bytes``; two channels or more.
+    unit_bytes : int
+        Of what regions call a granule: whole beats.
 
     Members
     -------
@@ -39,8 +41,13 @@ class ReadDMA(wiring.Component):
         ``error`` marks a slave or decode error, ``last`` the end of a burst.
     """
 
-    def __init__(self, config: StreamerConfig, fifo_bytes: Sequence[int]) -> None:
-        self._config = config
+    def __init__(
+        self,
+        config: StreamerConfig,
+        fifo_bytes: Sequence[int],
+        unit_bytes: int = GRANULE_BYTES,
+    ) -> None:
+        self._config, self._unit_bytes = config, unit_bytes
         self._fifo_bytes = tuple(fifo_bytes)
         channels = len(self._fifo_bytes)
         memory = ReadSignature(address_bits=config.address_bits, data_bits=config.bus_bits)
@@ -55,15 +62,15 @@ class ReadDMA(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         config = self._config
         m = Module()
-        channels = [ReadChannel(config, size) for size in self._fifo_bytes]
+        channels = [ReadChannel(config, size, self._unit_bytes) for size in self._fifo_bytes]
         # Whose burst each outstanding one is; data return in the order of the requests.
         owner = range(len(channels))
         m.submodules.owners = owners = StreamQueue(
             (len(channels) - 1).bit_length(), config.outstanding_bursts
         )
         axi = self.m_axi
-        granule_shift = (GRANULE_BYTES - 1).bit_length()
-        beat_shift = (config.granule_beats - 1).bit_length()
+        granule_shift = (self._unit_bytes - 1).bit_length()
+        beat_shift = (self._unit_bytes // config.bus_bytes - 1).bit_length()
         free = Signal()
         issue = Signal()
         chosen = Signal.like(channels[0].burst.payload)

@@ -82,6 +82,8 @@ class WriteDMA(wiring.Component):
     address_bits, data_bits : int
     burst_bytes : int
         Longest burst, a power of two of 64 to 4096 bytes and at most 256 beats.
+    unit_bytes : int
+        Of what regions call a granule: whole beats.
 
     Members
     -------
@@ -97,9 +99,17 @@ class WriteDMA(wiring.Component):
         One was transferred in this cycle.
     """
 
-    def __init__(self, *, address_bits: int, data_bits: int, burst_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        address_bits: int,
+        data_bits: int,
+        burst_bytes: int,
+        unit_bytes: int = GRANULE_BYTES,
+    ) -> None:
         self._address_bits, self._data_bits = address_bits, data_bits
-        self._burst_granules = burst_bytes // GRANULE_BYTES
+        self._unit_bytes = unit_bytes
+        self._burst_granules = burst_bytes // unit_bytes
         self._signature = WriteSignature(address_bits=address_bits, data_bits=data_bits)
         super().__init__(
             {
@@ -116,7 +126,7 @@ class WriteDMA(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         axi, region = self.m_axi, self.region.payload
-        granule_beats = 8 * GRANULE_BYTES // self._data_bits
+        granule_beats = 8 * self._unit_bytes // self._data_bits
         beat_shift = (granule_beats - 1).bit_length()
 
         done = Signal(32)  # granules of the region that are announced
@@ -160,7 +170,7 @@ class WriteDMA(wiring.Component):
         with m.If(opens):
             m.d.sync += [
                 axi.awvalid.eq(1),
-                axi.awaddr.eq(address << (GRANULE_BYTES - 1).bit_length()),
+                axi.awaddr.eq(address << (self._unit_bytes - 1).bit_length()),
                 axi.awlen.eq((granules << beat_shift) - 1),
                 beats_left.eq(granules << beat_shift),
                 done.eq(done + granules),

@@ -20,5 +20,7 @@ tally     sums of what rows have been mapped to
 words     words of memory to beats, and back
 sequence  which beat goes to the lanes, and when
 unit      these joined
+job       where rows lie and go
+engine    the unit with memory on all sides
 ========  =======================================================
 """

@@ -29,9 +29,13 @@ def tag_layout(config: VectorConfig) -> data.StructLayout:
             "row_ends": 1,
             "first_row": 1,
             "second": 1,  # pass
-            "round": 2,
         }
     )
+
+
+def _stage_layout(config: VectorConfig) -> data.StructLayout:
+    """The same inside, with the number of the round; that of a beat that enters is 0."""
+    return data.StructLayout({**tag_layout(config).members, "round": 2})
 
 
 def results_layout(config: VectorConfig) -> data.ArrayLayout:
@@ -106,13 +110,13 @@ class Lanes(wiring.Component):
         m = Module()
         config, layer = self._config, self.layer
         names = ("read", "found", "operand", "product", "sum", "result")
-        stages = [Signal(tag_layout(config), name=f"{name}_tag") for name in names]
+        stages = [Signal(_stage_layout(config), name=f"{name}_tag") for name in names]
         read, found, *_, summed, result = stages
         ends = [Signal(name=f"ends_{name}") for name in names[2:]]  # the last round of its beat
         kind, last = choose_round(m, layer.op, found.second, found.round)
 
         # Into the first register: a beat from the row buffer, or one that returns.
-        entering = Signal(tag_layout(config))
+        entering = Signal(_stage_layout(config))
         returns = result.valid & ~ends[-1]
         m.d.comb += [
             entering.eq(Mux(returns, result, read)),
@@ -136,14 +140,14 @@ class Lanes(wiring.Component):
             self.kept.eq(leaves & keeps),
             self.advance.eq(free & given),
             self.other.ready.eq(free & wants),
-            self.ended.eq(result),
+            self.ended.as_value().eq(result.as_value()),
             self.ended.valid.eq(leaves & self.advance),
         ]
         numbers = [Signal(ROW_NUMBERS, name=f"numbers_{name}") for name in names[:2]]
         offsets = [Signal(signed(SUM_BITS), name=f"offset_{name}") for name in names[2:4]]
         with m.If(self.advance):
             m.d.sync += [
-                stages[0].eq(self.issued),
+                stages[0].as_value().eq(self.issued.as_value()),
                 stages[1].eq(entering),
                 *(after.eq(before) for before, after in pairwise(stages[1:])),
                 ends[0].eq(last),

@@ -51,8 +51,9 @@ def _square(value: Value) -> Value:
     """Each product of two bits once, for half the adders of a multiplication."""
     rows = []
     for i in range(len(value)):
-        others = value[i + 1 :] & value[i].replicate(len(value) - i - 1)
-        rows.append(Cat(value[i], Const(0, 1), others) << 2 * i)
+        above = len(value) - i - 1
+        others = [value[i + 1 :] & value[i].replicate(above)] if above else []
+        rows.append(Cat(value[i], Const(0, 1), *others) << 2 * i)
     return tree(rows, lambda a, b: a + b)
 
 

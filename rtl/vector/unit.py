@@ -48,6 +48,8 @@ class VectorUnit(wiring.Component):
     outputs : Out(stream.Signature(values_layout(config)))
     factors : Out(stream.Signature(FACTOR))
         Of ROWS and SHARES: one for each row, in order.
+    idle : Out(1)
+        No beat is in the lanes, no number in the scalar stage.
     """
 
     def __init__(self, config: VectorConfig) -> None:
@@ -61,6 +63,7 @@ class VectorUnit(wiring.Component):
                 "numbers": In(values),
                 "outputs": Out(values),
                 "factors": Out(stream.Signature(FACTOR)),
+                "idle": Out(1),
             }
         )
 
@@ -68,7 +71,7 @@ class VectorUnit(wiring.Component):
         m = Module()
         config, layer = self._config, self.layer.payload
         m.submodules.sequencer = sequencer = Sequencer(config)
-        m.submodules.row = row = RowBuffer(config)
+        m.submodules.ring = row = RowBuffer(config)
         m.submodules.reducer = reducer = Reducer(config)
         m.submodules.scalar = scalar = ScalarUnit(config)
         m.submodules.table = table = Table(config)
@@ -99,6 +102,7 @@ class VectorUnit(wiring.Component):
             sequencer.advance.eq(lanes.advance),
             sequencer.idle.eq(lanes.idle),
             sequencer.settled.eq(scalar.idle & ~scalar.factors.valid),
+            self.idle.eq(lanes.idle & scalar.idle),
         ]
         # Numbers that a layer begins with.
         m.d.comb += [
