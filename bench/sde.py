@@ -1,28 +1,29 @@
 """LSI and SDE beside rounding, clipping and compensation, at equal bits, data and epochs.
 
 Works are named by model, bits and group: ``stories260k@w2g32``, ``stories260k@w3g32``,
-``minilm@w2g128``, ``smollm2@w2g64``; at ``smollm2@w4a4``, groups are of 64, and the inputs of all
-linears in blocks are rounded to 4 bits, token by token, in calibration and in the scores. All
-linears in blocks are quantised, by every arm in groups with zeros, so that all files have the same
-bytes. ``rtn`` rounds to nearest. ``lwc`` learns to clip; ``lsi`` moves singular values, too;
-``sde@16`` a band of width 16 around them, ``sde@random`` as many entries anywhere; ``full`` all
-weights, without singular vectors; ``+cl1`` and ``+cl2`` add the losses behind one and two further
-blocks. ``omniquant`` learns to clip, and scales between layers; ``omniquant+sde+cl`` has the band
-of width 16 and the loss behind one further block, too. ``duquant`` spreads outliers of activations
-by rotations, and learns to clip; ``prefixquant`` keeps outlier tokens in front, and all weights and
-their clipping learn; where activations are rounded, by token and on static scales, each in its own
-way; ``+sde+cl`` as above, in place of all weights. What they leave beside the weights is told as
-``runtime_bits``, bits per weight, and ``runtime_macs``, multiplications for a token in those of the
-weights; it is in no other figure. These train each block for 10 epochs.
+``minilm@w2g128``, ``smollm2@w2g64``; at ``stories260k@w4a4`` and ``smollm2@w4a4``, groups are of 32
+and 64, and the inputs of all linears in blocks are rounded to 4 bits, token by token, in
+calibration and in the scores. All linears in blocks are quantised, by every arm in groups with
+zeros, so that all files have the same bytes. ``rtn`` rounds to nearest. ``lwc`` learns to clip;
+``lsi`` moves singular values, too; ``sde@16`` a band of width 16 around them, ``sde@random`` as
+many entries anywhere; ``full`` all weights, without singular vectors; ``+cl1`` and ``+cl2`` add the
+losses behind one and two further blocks. ``omniquant`` learns to clip, and scales between layers;
+``omniquant+sde+cl`` has the band of width 16 and the loss behind one further block, too.
+``duquant`` spreads outliers of activations by rotations, and learns to clip; ``prefixquant`` keeps
+outlier tokens in front, and all weights and their clipping learn; where activations are rounded, by
+token and on static scales, each in its own way; ``+sde+cl`` as above, in place of all weights. What
+they leave beside the weights is told as ``runtime_bits``, bits per weight, and ``runtime_macs``,
+multiplications for a token in those of the weights; it is in no other figure. These train each
+block for 10 epochs (MiniLM, SmolLM2: 4).
 ``gptq``, ``gptaq-r`` and ``exa@0.5`` compensate, with searched clipping; they do not train.
 
 Learning rates are chosen by ``block_loss`` on another draw of the calibration, after training on a
 third one: of clipping with ``lwc``, of scales between layers with ``omniquant``, of moves by every
 arm that has them, but ``+cl`` has that of the arm without, ``+sde+cl`` that of ``sde@16``, and
-``prefixquant`` that of ``full``. SmolLM2 takes those of stories260k@w2g32.
+``prefixquant`` that of ``full``. All works but stories260k@w3g32 take those of stories260k@w2g32.
 
 A seed draws the calibration, the same for all arms: 32 rows of 256 tokens of stories or of
-WikiText-2's "calibrate" part (SmolLM2), two to a step, or at least 16,384 tokens of sentences
+WikiText-2's "calibrate" part (SmolLM2), two to a step, or some 8,192 tokens of sentences
 (MiniLM). The last eighth judges blocks, and does not teach. Judged by nats per token on 120
 stories, by perplexity on 16 rows of 512 tokens of WikiText-2's "judge" part, or by 1 - cosine of
 the embeddings of 512 sentences to those of fp32. ``second`` is the same metric on another text,
@@ -85,15 +86,16 @@ ARMS = (
 #: Enough of them for a model of 135 million weights.
 LARGE = ("rtn", "lwc", "lsi", "sde@16", "gptaq-r")
 ROUNDED = (
-    *("rtn", "omniquant", "omniquant+sde+cl", "gptaq-r"),
+    *("rtn", "gptaq-r", "omniquant", "omniquant+sde+cl"),
     *("duquant", "duquant+sde+cl", "prefixquant", "prefixquant+sde+cl"),
 )
+LARGE_ROUNDED = ("rtn", "gptaq-r", "duquant", "duquant+sde+cl")
 UNTRAINED = ("rtn", "gptq", "gptaq-r", "exa@0.5")
 #: Methods that round activations as a part of the model.
 OWN_ROUNDING = ("duquant", "prefixquant")
 KINDS = {2: vq.Int2, 3: vq.Int3, 4: vq.Int4}
 ROWS, ROW_TOKENS, STEP_ROWS = 32, 256, 2
-EPOCHS, QUICK_EPOCHS = 10, 3
+EPOCHS, FEW_EPOCHS, QUICK_EPOCHS = 10, 4, 3
 WIDTH = 16
 #: Seeds of the calibrations by which rates are chosen: to learn from, and to judge by.
 CHOICE, OTHERS = 1000, 1001
@@ -108,8 +110,9 @@ class Work:
     group: int
     arms: tuple[str, ...] = ARMS
     seeds: int = 3
+    epochs: int = EPOCHS
     activation_bits: int | None = None
-    rates_of: str = ""
+    rates_of: str = "stories260k@w2g32"
 
     @property
     def name(self) -> str:
@@ -122,10 +125,11 @@ WORKS = {
     work.name: work
     for work in (
         Work("stories260k", 2, 32),
-        Work("stories260k", 3, 32),
-        Work("minilm", 2, 128),
-        Work("smollm2", 2, 64, LARGE, 2, rates_of="stories260k@w2g32"),
-        Work("smollm2", 4, 64, ROUNDED, 2, activation_bits=4, rates_of="stories260k@w2g32"),
+        Work("stories260k", 3, 32, rates_of="stories260k@w3g32"),
+        Work("stories260k", 4, 32, ROUNDED, activation_bits=4),
+        Work("minilm", 2, 128, epochs=FEW_EPOCHS),
+        Work("smollm2", 2, 64, LARGE, 2, FEW_EPOCHS),
+        Work("smollm2", 4, 64, LARGE_ROUNDED, 2, FEW_EPOCHS, 4),
     )
 }
 QUICK = "stories260k@w2g32"
@@ -186,11 +190,15 @@ def minilm(quick: bool) -> Subject:
     lines = sentences_of(plays.split("\n\n"), 512)
     second = Embedding([tokenize(known, lines[i : i + 32]) for i in range(0, len(lines), 32)])
 
+    def calibration(seed: int) -> list[Any]:
+        batches = found.calibration(seed)
+        return batches[: len(batches) // 2]
+
     def score(model: nn.Module) -> dict[str, float]:
         other = evaluate(model, second, reference=found.model, progress=False).metrics
         return {"embedding_error": found.score(model), "second": 1 - other["embedding_cosine"]}
 
-    return Subject(found.model, found.layers, found.calibration, score)
+    return Subject(found.model, found.layers, calibration, score)
 
 
 MODELS: dict[str, Callable[[bool], Subject]] = {
@@ -231,7 +239,7 @@ def job_of(work: Work, arm: str, subject: Subject, seed: int, rates: Rates, quic
     if work.activation_bits is not None and not arm.startswith(OWN_ROUNDING):
         names = [layer.name for layer in select(model, recipe).layers]
         rounding = ActivationQuantizer(model, names, work.activation_bits)
-    epochs = QUICK_EPOCHS if quick else EPOCHS
+    epochs = QUICK_EPOCHS if quick else work.epochs
     return Job(model, recipe, data, seed, epochs, rounding, work.activation_bits, rates)
 
 
@@ -262,7 +270,7 @@ def rates_for(bench: Bench, work: Work, arm: str) -> Rates:
     """Rates that are chosen for an arm, one part after the other."""
     if bench.quick or arm in UNTRAINED:
         return Rates()
-    at, found = WORKS.get(work.rates_of, work), Rates()
+    at, found = WORKS[work.rates_of], Rates()
 
     def choose(arm: str, part: str) -> Rates:
         def loss(rate: float) -> float:

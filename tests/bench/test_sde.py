@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -64,7 +65,6 @@ def test_arms_are_equal_in_bits_and_tell_what_they_did(small, monkeypatch, tmp_p
 @pytest.mark.filterwarnings("ignore:no tokens are put in front")
 def test_activations_are_rounded_in_calibration_and_scores(small, monkeypatch):
     seen = []
-    subject = study.MODELS["stories260k"]
 
     def scored(quick):
         def score(model):
@@ -76,9 +76,8 @@ def test_activations_are_rounded_in_calibration_and_scores(small, monkeypatch):
 
         return study.Subject(network(), "*", data, score)
 
-    assert subject
-    monkeypatch.setitem(study.MODELS, "smollm2", scored)
-    work = study.WORKS["smollm2@w4a4"]
+    monkeypatch.setitem(study.MODELS, "stories260k", scored)
+    work = study.WORKS["stories260k@w4a4"]
     for arm in work.arms:
         found = study.measured(work, arm, 0, study.Rates(), True)
         assert found["bits_per_weight"] > 4
@@ -163,11 +162,10 @@ def test_rates_are_chosen_part_by_part_with_the_arms_that_have_them(monkeypatch,
 
 
 def test_rates_are_judged_on_what_was_not_learnt_from(small, monkeypatch):
-    monkeypatch.setattr(study, "EPOCHS", 1)
     drawn = []
     subject = study.Subject(network(), "*", lambda seed: drawn.append(seed) or data(seed), None)
     monkeypatch.setitem(study.MODELS, "stories260k", lambda quick: subject)
-    work = study.WORKS[study.QUICK]
+    work = replace(study.WORKS[study.QUICK], epochs=1)
     plain, wide = (study.loss_of_choice(work, "lwc", study.Rates(clip=c)) for c in (1e-9, 1.0))
     assert drawn == 2 * [study.CHOICE, study.OTHERS] and 0 < plain != wide
 
@@ -181,7 +179,7 @@ def test_pieces_are_planned(monkeypatch, tmp_path):
         return [(work.name, arm, seed) for work, arm, seed in study.planned(bench)]
 
     whole = plan()
-    assert len(whole) == len(set(whole)) == 3 * 3 * 18 + 2 * 5 + 2 * 8
+    assert len(whole) == len(set(whole)) == 3 * 3 * 18 + 3 * 8 + 2 * 5 + 2 * 4
     assert {seed for work, _, seed in whole if work == "smollm2@w2g64"} == {0, 1}
     assert plan("--quick") == [(study.QUICK, arm, 0) for arm in study.ARMS]
     assert plan("--works", "smollm2@w2g64", "--arms", "full", "lsi", "--seeds", "1") == [
