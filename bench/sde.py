@@ -17,10 +17,10 @@ multiplications for a token in those of the weights; it is in no other figure. T
 block for 10 epochs (MiniLM, SmolLM2: 4).
 ``gptq``, ``gptaq-r`` and ``exa@0.5`` compensate, with searched clipping; they do not train.
 
-Learning rates are chosen by ``block_loss`` on another draw of the calibration, after training on a
-third one: of clipping with ``lwc``, of scales between layers with ``omniquant``, of moves by every
-arm that has them, but ``+cl`` has that of the arm without, ``+sde+cl`` that of ``sde@16``, and
-``prefixquant`` that of ``full``. All works but stories260k@w3g32 take those of stories260k@w2g32.
+Learning rates are chosen on stories260k@w2g32, for all works, by ``block_loss`` on another draw of
+the calibration, after training on a third one: of clipping with ``lwc``, of scales between layers
+with ``omniquant``, of moves by every arm that has them, but ``+cl`` has that of the arm without,
+``+sde+cl`` that of ``sde@16``, and ``prefixquant`` that of ``full``.
 
 A seed draws the calibration, the same for all arms: 32 rows of 256 tokens of stories or of
 WikiText-2's "calibrate" part (SmolLM2), two to a step, or some 8,192 tokens of sentences
@@ -103,7 +103,7 @@ CHOICE, OTHERS = 1000, 1001
 
 @dataclass(frozen=True)
 class Work:
-    """What is compared on one model at one number of bits, and which other work chooses rates."""
+    """What is compared on one model at one number of bits."""
 
     subject: str
     bits: int
@@ -112,7 +112,6 @@ class Work:
     seeds: int = 3
     epochs: int = EPOCHS
     activation_bits: int | None = None
-    rates_of: str = "stories260k@w2g32"
 
     @property
     def name(self) -> str:
@@ -125,14 +124,15 @@ WORKS = {
     work.name: work
     for work in (
         Work("stories260k", 2, 32),
-        Work("stories260k", 3, 32, rates_of="stories260k@w3g32"),
+        Work("stories260k", 3, 32),
         Work("stories260k", 4, 32, ROUNDED, activation_bits=4),
         Work("minilm", 2, 128, epochs=FEW_EPOCHS),
         Work("smollm2", 2, 64, LARGE, 2, FEW_EPOCHS),
         Work("smollm2", 4, 64, LARGE_ROUNDED, 2, FEW_EPOCHS, 4),
     )
 }
-QUICK = "stories260k@w2g32"
+#: The only one with ``--quick``; it also chooses rates for all.
+SMALL = "stories260k@w2g32"
 
 
 @dataclass(frozen=True)
@@ -257,8 +257,9 @@ def measured(work: Work, arm: str, seed: int, rates: Rates, quick: bool) -> dict
     return subject.score(job.model) | facts
 
 
-def loss_of_choice(work: Work, arm: str, rates: Rates) -> float:
+def loss_of_choice(arm: str, rates: Rates) -> float:
     """Mean loss of blocks on a calibration that the arm has not seen."""
+    work = WORKS[SMALL]
     subject = MODELS[work.subject](False)
     job = job_of(work, arm, subject, CHOICE, rates, False)
     quantised(job, arm)
@@ -266,17 +267,17 @@ def loss_of_choice(work: Work, arm: str, rates: Rates) -> float:
     return sum(losses) / len(losses)
 
 
-def rates_for(bench: Bench, work: Work, arm: str) -> Rates:
+def rates_for(bench: Bench, arm: str) -> Rates:
     """Rates that are chosen for an arm, one part after the other."""
+    found = Rates()
     if bench.quick or arm in UNTRAINED:
-        return Rates()
-    at, found = WORKS[work.rates_of], Rates()
+        return found
 
     def choose(arm: str, part: str) -> Rates:
         def loss(rate: float) -> float:
-            return alone(loss_of_choice, at, arm, replace(found, **{part: rate}))
+            return alone(loss_of_choice, arm, replace(found, **{part: rate}))
 
-        return replace(found, **{part: bench.choose(at.name, arm, loss)})
+        return replace(found, **{part: bench.choose(SMALL, arm, loss)})
 
     found = choose("lwc", "clip")
     if (mover := mover_of(arm)) is not None:
@@ -387,7 +388,7 @@ def _outputs(model: nn.Module, names: list[str], batch: Any) -> Iterator[Tensor]
 
 def planned(bench: Bench) -> Iterator[tuple[Work, str, int]]:
     """Works, arms and seeds to measure: all arms of a seed before the next one."""
-    for name in [QUICK] if bench.quick else bench.works:
+    for name in [SMALL] if bench.quick else bench.works:
         work = WORKS[name]
         for seed in bench.seeds[: 1 if bench.quick else work.seeds]:
             for arm in bench.arms:
@@ -399,7 +400,7 @@ def main() -> None:
     """Measure every row and print the table."""
     bench = Bench("sde", __doc__, seeds=3, works=tuple(WORKS), arms=ARMS)
     for work, arm, seed in planned(bench):
-        rates = rates_for(bench, work, arm)
+        rates = rates_for(bench, arm)
         run = partial(alone, measured, work, arm, seed, rates, bench.quick)
         setting = f"rates {rates.clip:g} {rates.move:g} {rates.scales:g}"
         bench.measure(work.name, arm, seed, run, setting="" if arm in UNTRAINED else setting)

@@ -48,7 +48,7 @@ def test_arms_are_equal_in_bits_and_tell_what_they_did(small, monkeypatch, tmp_p
     monkeypatch.setattr("sys.argv", ["sde", "--quick", "--json", "found.json", "--arms", *ARMS])
     study.main()
     rows = json.loads((tmp_path / "found.json").read_text())["rows"]
-    assert {row["work"] for row in rows} == {study.QUICK}
+    assert {row["work"] for row in rows} == {study.SMALL}
     assert len({row["bits_per_weight"] for row in rows}) == 1
     found = {(row["arm"], row["metric"]): row["mean"] for row in rows}
     for arm in ARMS:
@@ -139,25 +139,25 @@ def test_rates_are_chosen_part_by_part_with_the_arms_that_have_them(monkeypatch,
     monkeypatch.setattr(study, "alone", lambda function, *given: function(*given))
     best, asked = {"lwc": 1e-2, "omniquant": 1e-3, "full": 1e-1, "sde@16": 3e-2, "lsi": 1e-2}, []
 
-    def loss(work, arm, rates):
+    def loss(arm, rates):
         part = {"lwc": "clip", "omniquant": "scales"}.get(arm, "move")
-        asked.append((work.name, arm, rates))
+        asked.append((arm, rates))
         return abs(math.log(getattr(rates, part) / best[arm]))
 
     monkeypatch.setattr(study, "loss_of_choice", loss)
     bench = Bench("sde", "What.", seeds=3, works=tuple(study.WORKS), arms=study.ARMS)
-    work, rates = study.WORKS["smollm2@w2g64"], partial(study.rates_for, bench)
-    assert rates(work, "rtn") == rates(work, "exa@0.5") == study.Rates() and not asked
-    assert rates(work, "lwc") == study.Rates(clip=1e-2)
-    assert {(name, arm) for name, arm, _ in asked} == {("stories260k@w2g32", "lwc")}
-    assert rates(work, "duquant") == study.Rates(clip=1e-2)
-    assert rates(work, "lsi") == study.Rates(1e-2, move=1e-2)
-    assert rates(work, "sde@16+cl2") == rates(work, "sde@16") == study.Rates(1e-2, move=3e-2)
-    assert rates(work, "prefixquant") == rates(work, "full") == study.Rates(1e-2, move=1e-1)
-    assert rates(work, "omniquant+sde+cl") == study.Rates(1e-2, 3e-2, 1e-3)
-    assert all(given.clip == 1e-2 for _, arm, given in asked if arm != "lwc")
+    rates = partial(study.rates_for, bench)
+    assert rates("rtn") == rates("exa@0.5") == study.Rates() and not asked
+    assert rates("lwc") == study.Rates(clip=1e-2)
+    assert {arm for arm, _ in asked} == {"lwc"}
+    assert rates("duquant") == study.Rates(clip=1e-2)
+    assert rates("lsi") == study.Rates(1e-2, move=1e-2)
+    assert rates("sde@16+cl2") == rates("sde@16") == study.Rates(1e-2, move=3e-2)
+    assert rates("prefixquant") == rates("full") == study.Rates(1e-2, move=1e-1)
+    assert rates("omniquant+sde+cl") == study.Rates(1e-2, 3e-2, 1e-3)
+    assert all(given.clip == 1e-2 for arm, given in asked if arm != "lwc")
     known = len(asked)
-    assert rates(work, "prefixquant+sde+cl") == study.Rates(1e-2, move=3e-2)
+    assert rates("prefixquant+sde+cl") == study.Rates(1e-2, move=3e-2)
     assert len(asked) == known
 
 
@@ -165,8 +165,8 @@ def test_rates_are_judged_on_what_was_not_learnt_from(small, monkeypatch):
     drawn = []
     subject = study.Subject(network(), "*", lambda seed: drawn.append(seed) or data(seed), None)
     monkeypatch.setitem(study.MODELS, "stories260k", lambda quick: subject)
-    work = replace(study.WORKS[study.QUICK], epochs=1)
-    plain, wide = (study.loss_of_choice(work, "lwc", study.Rates(clip=c)) for c in (1e-9, 1.0))
+    monkeypatch.setitem(study.WORKS, study.SMALL, replace(study.WORKS[study.SMALL], epochs=1))
+    plain, wide = (study.loss_of_choice("lwc", study.Rates(clip=c)) for c in (1e-9, 1.0))
     assert drawn == 2 * [study.CHOICE, study.OTHERS] and 0 < plain != wide
 
 
@@ -181,7 +181,7 @@ def test_pieces_are_planned(monkeypatch, tmp_path):
     whole = plan()
     assert len(whole) == len(set(whole)) == 3 * 3 * 18 + 3 * 8 + 2 * 5 + 2 * 4
     assert {seed for work, _, seed in whole if work == "smollm2@w2g64"} == {0, 1}
-    assert plan("--quick") == [(study.QUICK, arm, 0) for arm in study.ARMS]
+    assert plan("--quick") == [(study.SMALL, arm, 0) for arm in study.ARMS]
     assert plan("--works", "smollm2@w2g64", "--arms", "full", "lsi", "--seeds", "1") == [
         ("smollm2@w2g64", "lsi", 0)
     ]

@@ -161,24 +161,24 @@ class Fitter:
         """
         part = self.part(stage)
         before = after = self.error(stage, goal)
-        start = _copy(part)
+        start = _copy(part, groups)
         try:
             with learning(part, self._plan.rates) if groups is None else nullcontext():
                 if own := self._own(stage, groups):
                     if begin is not None:
                         begin()
                         if not self.error(stage, goal) < before:
-                            part.load_state_dict(start)
+                            _restore(part, start)
                     with frozen_but(self._model, own), torch.enable_grad():
                         self._train(stage, part, own, goal, groups)
             if own:
                 after = self.error(stage, goal)
         except BaseException:
-            part.load_state_dict(start)
+            _restore(part, start)
             raise
         if not after < before:
             after = before
-            part.load_state_dict(start)
+            _restore(part, start)
         return BlockResult(stage.name, before, after)
 
     def use(self, stage: Stage, state: Mapping[str, Any]) -> None:
@@ -249,12 +249,13 @@ class Fitter:
     ) -> None:
         plan, count = self._plan, len(self._taught)
         total = plan.epochs * count
-        if groups is None:
-            groups = parameter_groups(part, plan.rates, fixed_signs=plan.fixed_signs)
-        if not groups:
+        learn = groups
+        if learn is None:
+            learn = parameter_groups(part, plan.rates, fixed_signs=plan.fixed_signs)
+        if not learn:
             return
-        optimizer = CosineAdam(list(groups), total)
-        best = None if plan.patience is None else _Best(part, plan.patience)
+        optimizer = CosineAdam(list(learn), total)
+        best = None if plan.patience is None else _Best(part, groups, plan.patience)
         rules = Rules(part, [Clamping(), *plan.rules], total, plan.rates)
         # Of its own for every stage, so that a resumed run needs no state of it.
         draw = torch.Generator().manual_seed(zlib.crc32(f"{plan.seed} {stage.name}".encode()))
@@ -312,15 +313,18 @@ def held_out_of(count: int, share: float) -> tuple[list[int], list[int]]:
 class _Best:
     """The state of the smallest error so far."""
 
-    def __init__(self, part: nn.Module, patience: int) -> None:
-        self._part, self._patience = part, patience
+    def __init__(
+        self, part: nn.Module, groups: Sequence[dict[str, Any]] | None, patience: int
+    ) -> None:
+        self._part, self._groups, self._patience = part, groups, patience
         self._state: dict[str, Any] = {}
         self._error, self._waited = math.inf, 0
 
     def goes_on(self, error: float) -> bool:
         """Whether an error, that of the present state, is a reason to go on."""
         if error < self._error:
-            self._state, self._error, self._waited = _copy(self._part), error, 0
+            state = _copy(self._part, self._groups)
+            self._state, self._error, self._waited = state, error, 0
         else:
             self._waited += 1
         return self._waited < self._patience
@@ -328,8 +332,17 @@ class _Best:
     def restore(self) -> None:
         """Take that state, if there is one."""
         if self._state:
-            self._part.load_state_dict(self._state)
+            _restore(self._part, self._state)
 
 
-def _copy(part: nn.Module) -> dict[str, Any]:
-    return {name: value.clone() for name, value in part.state_dict().items()}
+def _copy(part: nn.Module, groups: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """All of a part's state, or of the parameters in groups, if nothing else learns."""
+    state = part.state_dict(keep_vars=True)
+    if groups is not None:
+        learn = {id(parameter) for group in groups for parameter in group["params"]}
+        state = {name: value for name, value in state.items() if id(value) in learn}
+    return {name: value.detach().clone() for name, value in state.items()}
+
+
+def _restore(part: nn.Module, state: Mapping[str, Any]) -> None:
+    part.load_state_dict(state, strict=False)
