@@ -55,6 +55,7 @@ import torch
 from torch import Tensor, nn
 
 from rescomp import ActivationQuantizer
+from signbook.data.carried import carries
 from signbook.loading import check_activations, load_model
 from signbook.meters import meter_for
 from signbook.naming import resolve_data, resolve_model
@@ -222,7 +223,8 @@ def evaluate_named(
     With ``activation_bits``, the inputs of the model's linear layers are rounded, those of the file
     alone if there is one; never those of what it is compared with. If ``packed``, the container's
     layers run from their packed weights, with ``activations`` as :func:`vq.pack_` takes them.
-    ``rom`` is the array file of a codebook that the container only names.
+    ``rom`` is the array file of a codebook that the container only names. Data that take a
+    ``tokenizer`` and are not given one are read by the one that the container carries.
 
     Raises
     ------
@@ -246,15 +248,16 @@ def evaluate_named(
         )
     check_activations(packed, activations)
     choose_device(device)
+    own = {"tokenizer": str(file)} if file is not None and carries(file) else {}
     if integer and file is not None:
         subject: nn.Module = load_integer(file, rom)
     else:
         subject = load_model(model, weights, file, rom=rom, packed=packed, activations=activations)
         _round_activations(subject, activation_bits, file)
     if file is None or not (reference or weights is not None):
-        return evaluate(subject, resolve_data(data), device=device)
+        return evaluate(subject, resolve_data(data, own), device=device)
     compared = resolve_model(model, weights)
-    return evaluate(subject, resolve_data(data), reference=compared, device=device)
+    return evaluate(subject, resolve_data(data, own), reference=compared, device=device)
 
 
 def _round_activations(model: nn.Module, bits: int | None, file: Path | None) -> None:

@@ -7,8 +7,9 @@ Numbers, ``true``, ``false`` and ``none`` are read as such, everything else is t
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -115,8 +116,14 @@ def resolve_model(
     return model.eval() if weights is None else load_weights(model, weights)
 
 
-def resolve_data(name: str) -> Task:
+def resolve_data(name: str, defaults: Mapping[str, Any] | None = None) -> Task:
     """Build the task (data and what to do with it) that ``name`` says.
+
+    Parameters
+    ----------
+    name : str
+    defaults : mapping of str, optional
+        Options that the factory is given if it takes them and the name does not give them.
 
     Raises
     ------
@@ -127,7 +134,7 @@ def resolve_data(name: str) -> Task:
         raise ConfigError(
             f"data must be named py:package.module:factory, not {name!r}{did_you_mean(name, _DATA)}"
         )
-    task = _call(name, "data", _DATA)
+    task = _call(name, "data", _DATA, defaults or {})
     if not isinstance(task, Task):
         raise ConfigError(
             f"{name}: must give a task (see signbook.tasks), not {type(task).__name__}"
@@ -135,7 +142,9 @@ def resolve_data(name: str) -> Task:
     return task
 
 
-def _call(name: str, kind: str, known: tuple[str, ...]) -> Any:
+def _call(
+    name: str, kind: str, known: tuple[str, ...], defaults: Mapping[str, Any] = MappingProxyType({})
+) -> Any:
     """Import and call the factory of a ``py:`` name."""
     path, _, query = name.removeprefix("py:").partition("?")
     module_name, _, attribute = path.partition(":")
@@ -150,7 +159,7 @@ def _call(name: str, kind: str, known: tuple[str, ...]) -> Any:
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         near = did_you_mean(attribute, public)
         raise ConfigError(f"{name}: {module_name} must have a factory {attribute!r}{near}")
-    options = _options(name, query, factory)
+    options = _taken(defaults, factory) | _options(name, query, factory)
     try:
         return factory(**options)
     except SignbookError:
@@ -206,6 +215,15 @@ def _options(name: str, query: str, factory: Callable[..., Any]) -> dict[str, An
     except ValueError:  # a factory in C says nothing about its options
         pass
     return found
+
+
+def _taken(defaults: Mapping[str, Any], factory: Callable[..., Any]) -> dict[str, Any]:
+    """Those options that a factory takes by name."""
+    try:
+        taken = inspect.signature(factory).parameters if defaults else {}
+    except ValueError:  # a factory in C says nothing about its options
+        return {}
+    return {key: value for key, value in defaults.items() if key in taken}
 
 
 def _value(text: str) -> Any:

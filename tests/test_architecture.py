@@ -73,12 +73,12 @@ ARROWS = {
     "hwsim/sweep": "hwsim/measure hwsim/workloads hwsim/memory rtl vq/container vq/recipe",
     "hwsim": "hwsim",
     "signbook/zoo": "signbook/data/images vq/hf vq/native",
-    "signbook/data": "signbook/zoo",
+    "signbook/data": "signbook/zoo vq/container",
     "signbook/diffusion": "signbook/zoo signbook/data signbook/naming vq/calibration",
     "signbook/packed": "signbook/naming vq",
     "signbook/plots": "",
     "signbook/writing": "signbook/data signbook/meters signbook/zoo vq/inference vq/calibration "
-    "vq/recipe",
+    "vq/recipe vq/integer vq/container",
     "signbook/reporting": "signbook/plots hwsim vq/text",
     "signbook": "signbook vq rescomp rtl hwsim",
 }

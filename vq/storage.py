@@ -34,7 +34,6 @@ from vq.inference.modules import (
     use_packed,
     with_tied,
 )
-from vq.integer.store import is_integer_tensor
 from vq.progress import bar, track
 from vq.recipe.plain import check_values
 
@@ -145,10 +144,8 @@ def load(
     require_plain(model, "vq.load")
     place = None if device is None else choose_device(device)
     with open_container(path, rom=rom) as container:
-        stays = (name for name in container.kept_names if container.is_own(name))
-        own = (name for name in stays if not is_integer_tensor(name))
         state = {}
-        for name in own:
+        for name in filter(container.is_own, container.kept_names):
             state[name] = tensor_of(container.kept(name))
             container.forget(name)
         if packed:

@@ -13,6 +13,7 @@ from signbook.commands.options import (
     Out,
     Recipe,
     Seed,
+    Tokenizer,
     Weights,
 )
 from signbook.commands.printing import print_compressed, save_json, warnings_in_short
@@ -31,6 +32,7 @@ def run(
     data: Annotated[str | None, typer.Option(help="Calibration data, named like a model.")] = None,
     importance: Importance = None,
     norms: Norms = True,
+    tokenizer: Tokenizer = None,
     seed: Seed = SEED,
     json: Json = None,
 ) -> dict[str, Any]:
@@ -39,6 +41,8 @@ def run(
     from torch import nn
 
     import vq
+    from signbook.data.carried import carry
+    from signbook.data.words import words_for
     from signbook.files import FILE_NAME, output_folder, refuse_inputs
     from signbook.naming import resolve_data, resolve_model
     from signbook.objectives import objective_of
@@ -49,6 +53,7 @@ def run(
         refuse_inputs(outputs, rules.files)
         torch.manual_seed(seed)
         network = resolve_model(model, weights)
+        words = words_for(model, tokenizer)
         objective = None if data is None else objective_of(resolve_data(data))
         result = vq.compress_(
             network,
@@ -60,6 +65,8 @@ def run(
             seed=seed,
         )
         file = vq.save(network, out / FILE_NAME)
+        if words is not None:
+            file = carry(out / FILE_NAME, words)
     document = {
         "schema": "signbook.compress/1",
         "file": str(out / FILE_NAME),

@@ -18,6 +18,7 @@ from signbook.commands.options import (
     Out,
     Recipe,
     Seed,
+    Tokenizer,
     Weights,
 )
 from signbook.commands.printing import (
@@ -88,6 +89,7 @@ def run(
     ] = _TRAINING.accumulate,
     importance: Importance = None,
     norms: Norms = True,
+    tokenizer: Tokenizer = None,
     seed: Seed = SEED,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder.")
@@ -105,6 +107,8 @@ def run(
     import torch
 
     import vq
+    from signbook.data.carried import carry
+    from signbook.data.words import words_for
     from signbook.evaluation import choose_device
     from signbook.files import FILE_NAME, output_folder, refuse_inputs, write_json
     from signbook.naming import resolve_data, resolve_model
@@ -135,6 +139,7 @@ def run(
             if epochs:
                 objective.require_length()
             network = resolve_model(model, weights).to(place)
+            words = words_for(model, tokenizer)
             original = None
             if teacher or blockwise or method is not None:
                 original = resolve_model(model, weights).to(place)
@@ -196,6 +201,8 @@ def run(
         if not is_main():
             return {}
         file = vq.save(network, out / FILE_NAME)
+        if words is not None:
+            file = carry(out / FILE_NAME, words)
         document = {
             "schema": "signbook.finetune/1",
             "file": str(out / FILE_NAME),

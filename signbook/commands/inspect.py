@@ -52,7 +52,8 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     ``ratio_whole_model_fp32`` the whole file with all tensors of the model in fp32 (those of an
     integer graph, or that remain at run time, count as bytes of the file only), ``ratio_int8`` the
     compressed layers with the same layers as int8 in this container, scales and padding counted.
-    ``runtime`` lists what remains at run time, if anything does.
+    ``runtime`` lists what remains at run time, if anything does; ``tokenizer`` says which one the
+    file carries, if any.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         If the file is damaged.
     """
     from vq.container import account, open_container
-    from vq.integer import is_integer_tensor
+    from vq.container.tokenizer import tokenizer_facts
     from vq.progress import bar
 
     with open_container(path) as container:
@@ -68,11 +69,10 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         with bar("checking the file", steps) as advance:
             container.verify(complete=False, progress=advance)  # no weight is told
         geometries = [entry.geometry for entry in container.layers]
-        named = [name for name in container.kept_names if container.is_own(name)]
-        own = [name for name in named if not is_integer_tensor(name)]
+        own = [name for name in container.kept_names if container.is_own(name)]
         kept = sum(math.prod(container.kept(name).shape) for name in own)
         file_bytes = container.file_bytes
-        remains = container.runtime_facts()
+        remains = container.runtime_facts() | tokenizer_facts(container)
     accounts = account(geometries)
     weights = sum(g.weights for g in geometries)
     compressed_bytes = sum(a.total_bytes for a in accounts)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from signbook.commands.defaults import Defaults
-from signbook.commands.options import Book, Json, Model
+from signbook.commands.options import Book, Json, Model, Tokenizer
 from signbook.commands.printing import print_table, save_json
 from vq.errors import ConfigError
 
@@ -54,10 +54,13 @@ def run(
         str,
         typer.Option(help="Of a transformer: what linears read, in int8, rows or int16."),
     ] = Defaults("vq.integer.tokens.build", "add_tokens").operands,
+    tokenizer: Tokenizer = None,
     rom: Book = None,
     json: Json = None,
 ) -> dict[str, Any]:
     """Store a compressed model's integer graph in its file: int8 activations, int32 sums."""
+    from signbook.data.carried import carries, carry
+    from signbook.data.words import words_for
     from signbook.files import check_outputs
     from signbook.naming import resolve_data, resolve_model
     from vq.calibration.batches import each
@@ -93,22 +96,26 @@ def run(
     if sampler is not None or guidance is not None:
         raise ConfigError("--sampler and --guidance must come with --steps")
     assert data is not None
-    inputs = list(islice(each(resolve_data(data).batches), batches))
+    own_words = {"tokenizer": str(file)} if carries(file) else {}
+    inputs = list(islice(each(resolve_data(data, own_words).batches), batches))
     from vq.integer.tokens.arithmetic import BYTE
     from vq.integer.tokens.build import add_tokens, is_transformer
 
     if is_transformer(architecture):
+        words = words_for(model, tokenizer) if tokenizer or not own_words else None
         tokens = add_tokens(
             file, architecture, inputs, out=out, choice=choice, context=context,
             operands=operands, rom=roms_of(rom),
         )  # fmt: skip
+        if words is not None:
+            carry(out or file, words)
         document = _tokens_document(out or file, tokens)
         save_json(json, document)
         rows = [{**row, "step": f"{row['step']:.4g}"} for row in document["nodes"]]
         print_table(str(out or file), ("name", "op", "form", "shape", "macs", "step"), rows)
         return document
-    if context is not None or operands != BYTE:
-        raise ConfigError("--context and --operands must come with a transformer")
+    if context is not None or operands != BYTE or tokenizer is not None:
+        raise ConfigError("--context, --operands and --tokenizer must come with a transformer")
     integer = add_integer(file, architecture, inputs, out=out, choice=choice, rom=roms_of(rom))
     document = _document(out or file, integer)
     save_json(json, document)

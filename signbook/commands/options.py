@@ -33,6 +33,7 @@ __all__ = [
     "Rom",
     "Seed",
     "Settings",
+    "Tokenizer",
     "Weights",
 ]
 
@@ -49,6 +50,13 @@ MEMORY_HELP = (
 
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 File = Annotated[Path, typer.Argument(help="A *.vq.safetensors file.")]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        help="What the file is to carry: stories260k, smollm2, minilm, a folder or id of "
+        "transformers, a file that carries one, or none; by default the model's, if it has one."
+    ),
+]
 Weights = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Weights: safetensors, or a torch file.")
 ]

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from signbook.commands.options import SEED, Json, Model, Recipe, Seed, Weights
+from signbook.commands.options import SEED, Json, Model, Recipe, Seed, Tokenizer, Weights
 from signbook.commands.printing import print_table, print_totals, save_json, warnings_in_short
 
 __all__ = ["run"]
@@ -17,11 +17,14 @@ def run(
     model: Model,
     recipe: Recipe,
     weights: Weights = None,
+    tokenizer: Tokenizer = None,
     seed: Seed = SEED,
     json: Json = None,
 ) -> dict[str, Any]:
     """Predict a compression: exact bytes, what is skipped and why, about how long and how large."""
     import vq
+    from signbook.data.carried import stored
+    from signbook.data.words import words_for
     from signbook.files import check_outputs, refuse_inputs
     from signbook.naming import resolve_model
 
@@ -30,8 +33,10 @@ def run(
     with warnings_in_short() as warned:
         network, rules = resolve_model(model, weights), vq.Recipe.from_yaml(recipe)
         refuse_inputs([("--json", json)], rules.files)
+        words = words_for(model, tokenizer)
+        carried = 0 if words is None else len(stored(words))
         predict, begun = vq.plan, _age()  # compress will start as this command did
-        planned = predict(network, rules, seed=seed)
+        planned = predict(network, rules, seed=seed, tokenizer_bytes=carried)
     document = _document(planned, begun) | {"warnings": warned}
     save_json(json, document)
     print_table(f"{model} by {recipe}", _COLUMNS, document["layers"])

@@ -12,7 +12,18 @@ from signbook.commands.diffused import STEPS, diffused_of
 from signbook.commands.job import Door, Job
 from signbook.commands.layout import Layout
 from signbook.commands.learned import learned_of
-from signbook.commands.options import DEVICE, SEED, Device, Json, Model, Norms, Out, Seed, Weights
+from signbook.commands.options import (
+    DEVICE,
+    SEED,
+    Device,
+    Json,
+    Model,
+    Norms,
+    Out,
+    Seed,
+    Tokenizer,
+    Weights,
+)
 from signbook.commands.printing import print_rows, save_json, text, warnings_in_short
 from signbook.commands.stopping import resumable
 from signbook.commands.torchrun import first_alone
@@ -207,6 +218,7 @@ def run(
     offload: Annotated[
         bool, typer.Option("--offload", help="Keep hidden states on the CPU between blocks.")
     ] = False,
+    tokenizer: Tokenizer = None,
     seed: Seed = SEED,
     resume: Annotated[
         bool, typer.Option("--resume", help="Take finished blocks from the folder.")
@@ -222,6 +234,8 @@ def run(
 
     import rescomp
     import vq
+    from signbook.data.carried import carry
+    from signbook.data.words import words_for
     from signbook.evaluation import choose_device
     from signbook.files import FILE_NAME, output_folder, write_json
     from signbook.naming import resolve_data, resolve_model
@@ -279,6 +293,7 @@ def run(
         torch.manual_seed(seed)
         with together():
             network = resolve_model(model, weights).to(choose_device(device))
+            words = words_for(model, tokenizer)
             if rotate:
                 _rotate(network, seed)
             rules = layout.recipe_for(network)
@@ -298,6 +313,8 @@ def run(
         if not is_main():
             return {}
         file = vq.save(network, out / FILE_NAME)
+        if words is not None:
+            file = carry(out / FILE_NAME, words)
         document = {
             "schema": "signbook.quantize/1",
             "file": str(out / FILE_NAME),

@@ -17,10 +17,11 @@ from signbook.data.texts import (
     detokenized,
     load_stories,
     load_wikitext2,
+    masked_batches,
     sentences_of,
     token_batches,
 )
-from signbook.data.words import STORIES, words_of
+from signbook.data.words import MINILM, STORIES, words_of
 from signbook.tasks import Classification, Denoising, Embedding, LanguageModelling, TextProtocol
 from vq.errors import ConfigError
 
@@ -239,14 +240,17 @@ def tinystories(
     """Stories, one per row. The first 120 are the validation set, 32,262 predicted tokens.
 
     ``skip=120&limit=none`` is everything else, for training. ``tokenizer`` is "stories260k",
-    "smollm2" or what transformers can load: a folder or an id.
+    "smollm2", a file that carries one, or what transformers can load: a folder or an id.
     """
     stories = load_stories()[skip : None if limit is None else skip + limit]
-    encode = words_of(tokenizer).encode
+    words = words_of(tokenizer)
     return LanguageModelling(
-        token_batches([encode(s) for s in stories], batch=batch, length=length),
+        token_batches([words.encode(s) for s in stories], batch=batch, length=length),
         TextProtocol(
-            f"TinyStories validation, {len(stories)} stories from {skip}", tokenizer, length, None
+            f"TinyStories validation, {len(stories)} stories from {skip}",
+            words.name or tokenizer,
+            length,
+            None,
         ),
     )
 
@@ -264,10 +268,11 @@ def wikitext2(
     """WikiText-2 validation text in rows of ``length`` tokens, each predicted from its own row.
 
     The first token of a row is not scored. ``limit`` counts rows; ``tokenizer`` is "stories260k",
-    "smollm2" or what transformers can load: a folder or an id. ``detokenize`` undoes the text's
-    spacing, as models of ordinary texts need it. ``part`` is "all", or one of three that share no
-    row: "judge" is the last third, "choose" the twelfth before it, for choosing settings,
-    "calibrate" all before. A ``seed`` draws the rows at random, whole ones only.
+    "smollm2", a file that carries one, or what transformers can load: a folder or an id.
+    ``detokenize`` undoes the text's spacing, as models of ordinary texts need it. ``part`` is
+    "all", or one of three that share no row: "judge" is the last third, "choose" the twelfth
+    before it, for choosing settings, "calibrate" all before. A ``seed`` draws the rows at random,
+    whole ones only.
     """
     text = load_wikitext2()
     return _rows_of(
@@ -307,7 +312,8 @@ def _rows_of(
     for option, value, least in (("length", length, 2), ("limit", limit, 1), ("seed", seed, 0)):
         if value is not None and (type(value) is not int or value < least):
             raise ConfigError(f"{option} must be a whole number of {least} or more, not {value!r}")
-    tokens = words_of(tokenizer).encode(text)
+    words = words_of(tokenizer)
+    tokens = words.encode(text)
     first, end = (len(tokens) * twelfths // 12 for twelfths in _PARTS[part])
     rows = [tokens[i : min(i + length, end)] for i in range(first, end, length)]
     if seed is not None:
@@ -325,20 +331,18 @@ def _rows_of(
         name += f", part {part!r}"
     return LanguageModelling(
         token_batches(rows, batch=batch, length=length),
-        TextProtocol(f"{name}, {len(rows)} rows", tokenizer, length, length),
+        TextProtocol(f"{name}, {len(rows)} rows", words.name or tokenizer, length, length),
     )
 
 
 def wikitext2_sentences(
-    *, limit: int | None = 512, batch: int = 32, length: int = 128, tokenizer: str | None = None
+    *, limit: int | None = 512, batch: int = 32, length: int = 128, tokenizer: str = MINILM
 ) -> Embedding:
     """Sentences of WikiText-2 as inputs of a sentence encoder.
 
-    ``tokenizer`` is a folder; without it, that of the installed MiniLM.
+    ``tokenizer`` is "minilm", that of the installed MiniLM, a file that carries one, or what
+    transformers can load.
     """
-    from signbook.zoo.minilm import minilm_tokenizer, tokenize
-
-    known = minilm_tokenizer(tokenizer)
-    sentences = sentences_of(load_wikitext2(), limit)
-    rows = range(0, len(sentences), batch)
-    return Embedding([tokenize(known, sentences[i : i + batch], length) for i in rows])
+    words = words_of(tokenizer)
+    rows = [words.encode(sentence) for sentence in sentences_of(load_wikitext2(), limit)]
+    return Embedding(masked_batches(rows, words.encode(""), batch=batch, length=length))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ __all__ = [
     "detokenized",
     "load_stories",
     "load_wikitext2",
+    "masked_batches",
     "sentences_of",
     "token_batches",
 ]
@@ -113,3 +115,42 @@ def token_batches(
             scored[i, 1 : len(row)] = True
         batches.append((tokens, scored))
     return batches
+
+
+def masked_batches(
+    rows: Sequence[Sequence[int]], frame: Sequence[int], *, batch: int, length: int
+) -> list[dict[str, Tensor]]:
+    """Pad rows of tokens at the right, as inputs of an encoder.
+
+    Parameters
+    ----------
+    rows : sequence of token lists
+    frame : sequence of int
+        Tokens of an empty text: what ends a row remains where it is cut.
+    batch : int
+        Rows in a batch.
+    length : int
+        Tokens that a row may have.
+
+    Returns
+    -------
+    list of {"input_ids": [B, T] int64, "attention_mask": [B, T] int64}
+    """
+    found = []
+    for start in range(0, len(rows), batch):
+        chosen = [_cut(row, frame, length) for row in rows[start : start + batch]]
+        longest = max(map(len, chosen))
+        filled = [[*row, *[0] * (longest - len(row))] for row in chosen]
+        masks = [[1] * len(row) + [0] * (longest - len(row)) for row in chosen]
+        found.append({"input_ids": torch.tensor(filled), "attention_mask": torch.tensor(masks)})
+    return found
+
+
+def _cut(row: Sequence[int], frame: Sequence[int], length: int) -> list[int]:
+    if len(row) <= length:
+        return list(row)
+    begin = sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(row, frame, strict=False))
+    )
+    end = frame[begin:]
+    return [*row[: length - len(end)], *end]

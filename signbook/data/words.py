@@ -1,43 +1,26 @@
-"""Tokenizers by name: from text to tokens and back."""
+"""Tokenizers by name."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from signbook.data.carried import carried_by, is_container
 from signbook.data.files import data_file
+from signbook.data.tokenizing import Words, of_scores, of_transformers
 from signbook.extras import require
 from vq.errors import ConfigError
 
-__all__ = ["SMOLLM2", "STORIES", "Words", "tokenizer_of", "words_of"]
+__all__ = [
+    "MINILM", "NONE", "SMOLLM2", "STORIES", "tokenizer_of", "words_for", "words_in", "words_of",
+]  # fmt: skip
 
-STORIES, SMOLLM2 = "stories260k", "smollm2"
+STORIES, SMOLLM2, MINILM = "stories260k", "smollm2", "minilm"
+#: What names no tokenizer: a file is to carry none.
+NONE = "none"
 #: Models that bring no tokenizer by their own names.
 _OF_MODELS = {
     "py:signbook.zoo.llama:stories260k": STORIES,
     "py:signbook.zoo.smollm2:smollm2": SMOLLM2,
+    "py:signbook.zoo.minilm:minilm": MINILM,
 }
-
-
-@dataclass(frozen=True)
-class Words:
-    """A tokenizer.
-
-    Attributes
-    ----------
-    encode : callable
-        Tokens of a text, the first of which starts a text where the tokenizer has such.
-    decode : callable
-        Text of tokens, without those that only start or end one.
-    ends : frozenset of int
-        Tokens behind which a text is over.
-    unknown : int or None
-        The token of whatever there is none for, if it is that alone.
-    """
-
-    encode: Callable[[str], list[int]]
-    decode: Callable[[Sequence[int]], str]
-    ends: frozenset[int] = frozenset()
-    unknown: int | None = None
 
 
 def tokenizer_of(model: str) -> str:
@@ -55,49 +38,84 @@ def tokenizer_of(model: str) -> str:
     if found is None:
         raise ConfigError(
             f"{model}: must have a tokenizer, and its name tells none; give --tokenizer "
-            f"{STORIES}, {SMOLLM2}, or a folder or id of transformers"
+            f"{STORIES}, {SMOLLM2}, {MINILM}, a folder or id of transformers, or a file that "
+            "carries one"
         )
     return found
 
 
 def words_of(name: str) -> Words:
-    """The tokenizer of a name: "stories260k", "smollm2", or what transformers can load.
+    """The tokenizer of a name.
+
+    That is "stories260k", "smollm2", "minilm", a ``*.vq.safetensors`` file that carries one, or
+    what transformers can load: a folder or an id.
 
     Raises
     ------
     ConfigError
         If it cannot be had.
+    ContainerError
+        If the file is damaged.
     """
+    if is_container(name):
+        if (found := carried_by(name)) is None:
+            raise ConfigError(
+                f"{name}: must carry a tokenizer, not none; name one, such as {STORIES}, or make "
+                "the file again with --tokenizer"
+            )
+        return found
     if name == STORIES:
         from signbook.zoo.tokenizer import load_tokenizer
 
-        own = load_tokenizer(data_file("stories260K/tok512.bin"))
-        return Words(own.encode, own.decode, frozenset((1, 2)), 0)
-    known = _of_transformers(name)
+        return of_scores(load_tokenizer(data_file("stories260K/tok512.bin")), name)
+    return of_transformers(_of_transformers(name), name)
 
-    def encode(text: str) -> list[int]:
-        found: list[int] = known(text, verbose=False)["input_ids"]
-        return found
 
-    def decode(tokens: Sequence[int]) -> str:
-        text: str = known.decode(
-            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
+def words_for(model: str, wanted: str | None) -> Words | None:
+    """The tokenizer that a file of a model is to carry: the ``wanted`` one, else the model's.
 
-    ends = frozenset([] if known.eos_token_id is None else [known.eos_token_id])
-    others = (known.bos_token_id, known.eos_token_id, known.pad_token_id)
-    return Words(encode, decode, ends, None if known.unk_token_id in others else known.unk_token_id)
+    None if "none" is wanted, or the model has none that a file could hold.
+
+    Raises
+    ------
+    ConfigError, ContainerError
+        If the wanted one cannot be had.
+    """
+    if wanted is not None:
+        return None if wanted == NONE else words_of(wanted)
+    try:
+        found = words_of(tokenizer_of(model))
+    except ConfigError:
+        return None
+    return found if found.content is not None else None
+
+
+def words_in(file: Any, model: str, wanted: str | None) -> Words:
+    """The tokenizer that texts of a file's model are to be read by.
+
+    That is the ``wanted`` one, else that which the ``file``, if there is one, carries, else the
+    model's.
+
+    Raises
+    ------
+    ConfigError, ContainerError
+        If it cannot be had.
+    """
+    carried = carried_by(file) if file is not None and wanted is None else None
+    return carried or words_of(wanted or tokenizer_of(model))
 
 
 def _of_transformers(name: str) -> Any:
-    """A tokenizer of transformers: SmolLM2's, that of a GGUF, or another."""
+    """A tokenizer of transformers: SmolLM2's, MiniLM's, that of a GGUF, or another."""
     from signbook.zoo.gguf import gguf_in, gguf_tokenizer
     from signbook.zoo.hub import quiet_transformers
+    from signbook.zoo.minilm import minilm_tokenizer
     from signbook.zoo.smollm2 import smollm2_tokenizer
 
     if name == SMOLLM2:
         return smollm2_tokenizer()
+    if name == MINILM:
+        return minilm_tokenizer()
     if file := gguf_in(name):
         return gguf_tokenizer(file)
     transformers = require("transformers", extra="lm", purpose=f"tokenizer {name!r}")

@@ -14,7 +14,6 @@ from signbook.packed.gptq import Gptq
 from vq.container import Container, Geometry, open_container
 from vq.container.rom import roms_of
 from vq.errors import ConfigError, ContainerError, bulleted
-from vq.integer.store import is_integer_tensor
 
 __all__ = ["FORMATS", "export_packed"]
 
@@ -67,7 +66,7 @@ def export_packed(
         container.require_plain(f"--to {to}")
         layers = [entry.geometry for entry in container.layers]
         weights = {g.name: _dense(container, g) for g in layers}
-        kept = [_kept(container, n) for n in container.kept_names if not is_integer_tensor(n)]
+        kept = [_kept(container, n) for n in container.kept_names if container.is_own(n)]
         shapes = {tensor.name: tensor.shape for tensor in (*weights.values(), *kept)}
         if len(shapes) < len(weights) + len(kept):
             raise ContainerError(f"{file}: a tensor must be kept or coded, not both")

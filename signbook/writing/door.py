@@ -6,17 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from signbook.data.words import Words
+from signbook.data.tokenizing import Words
 from signbook.meters.logits import logits_of
 from signbook.meters.meter import require
+from signbook.writing.graph import IntegerWriter
 from signbook.writing.stream import Stream
 from signbook.writing.traffic import bytes_per_token
 from signbook.zoo.hub import silent_transformers
 from vq.calibration.batches import device_of
 from vq.errors import ConfigError, SignbookError
+from vq.integer.tokens.writing import continued, greatest
 from vq.recipe.footprint import resident_bytes
 
 __all__ = ["SCHEMA", "Written", "prompt_tokens", "write"]
@@ -93,7 +97,7 @@ def prompt_tokens(words: Words, prompt: str) -> list[int]:
 
 @torch.no_grad()
 def write(
-    model: nn.Module,
+    model: nn.Module | IntegerWriter,
     words: Words,
     prompt: str,
     *,
@@ -104,14 +108,15 @@ def write(
 ) -> Written:
     """Let a causal language model continue a text.
 
-    A model of transformers keeps keys and values of earlier tokens, as does one that has a
-    ``new_cache()`` and takes it as ``cache``. Any other reads the whole text again for every token.
-    All but those of transformers must give logits [1, T, V] for tokens [1, T].
+    A model of transformers and an integer graph keep keys and values of earlier tokens, as does a
+    model that has a ``new_cache()`` and takes it as ``cache``. Any other reads the whole text again
+    for every token. All modules but those of transformers must give logits [1, T, V] for tokens
+    [1, T].
 
     Parameters
     ----------
-    model : module
-        In evaluation mode, on the device that it is to run on.
+    model : module or IntegerWriter
+        A module in evaluation mode, on the device that it is to run on.
     words : Words
         Its tokenizer.
     prompt : str
@@ -143,8 +148,11 @@ def write(
         )
     record = _Record(Stream(words.decode, given, show))
     steps = _Steps(given, room, temperature, seed, words.ends)
-    run = _by_transformers if hasattr(model, "can_generate") else _by_steps
-    ends = run(model, steps, record)
+    if isinstance(model, IntegerWriter):
+        ends = _by_graph(model, steps, record)
+    else:
+        run = _by_transformers if hasattr(model, "can_generate") else _by_steps
+        ends = run(model, steps, record)
     record.stream.end()
     last = "context" if room < tokens else "tokens"
     return Written(
@@ -156,7 +164,7 @@ def write(
         record.times[0] - record.start,
         record.times[-1] - record.times[0],
         resident_bytes(),
-        bytes_per_token(model),
+        model.bytes_per_token if isinstance(model, IntegerWriter) else bytes_per_token(model),
     )
 
 
@@ -241,6 +249,23 @@ def _by_steps(model: Any, steps: _Steps, record: _Record) -> frozenset[int]:
     return steps.ends
 
 
+def _by_graph(writer: IntegerWriter, steps: _Steps, record: _Record) -> frozenset[int]:
+    model = writer.model
+    generator = torch.Generator().manual_seed(steps.seed)
+
+    def drawn(codes: NDArray[np.int64]) -> int:
+        logits = torch.from_numpy(model.dequantize(codes))
+        return _chosen(logits, steps.temperature, generator)
+
+    record.start = time.perf_counter()
+    choose = drawn if steps.temperature else greatest
+    for token in continued(model, steps.given, steps.count, choose):
+        record.take(token)
+        if token in steps.ends:
+            break
+    return steps.ends
+
+
 def _last_logits(model: nn.Module, text: Tensor, cache: object) -> Tensor:
     """Logits [V] of what comes behind what is in the cache and a text [1, T], on the CPU."""
     try:
@@ -263,7 +288,7 @@ def _chosen(logits: Tensor, temperature: float, generator: torch.Generator) -> i
     return int(torch.multinomial(shares, 1, generator=generator))
 
 
-def _check_vocabulary(model: nn.Module, given: Sequence[int]) -> None:
+def _check_vocabulary(model: nn.Module | IntegerWriter, given: Sequence[int]) -> None:
     known = _of_configuration(model, _VOCABULARY)
     if known is not None and max(given) >= known:
         raise ConfigError(
@@ -272,7 +297,7 @@ def _check_vocabulary(model: nn.Module, given: Sequence[int]) -> None:
         )
 
 
-def _of_configuration(model: nn.Module, names: Sequence[str]) -> int | None:
+def _of_configuration(model: nn.Module | IntegerWriter, names: Sequence[str]) -> int | None:
     """A whole number above 0 that the model's configuration has by one of the names."""
     config: Any = getattr(model, "config", None)
     if hasattr(config, "get_text_config"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vq.errors import ConfigError
 
-__all__ = ["Tokenizer", "load_tokenizer"]
+__all__ = ["Tokenizer", "check_pieces", "load_tokenizer"]
 
 BOS = 1
 _FIRST_BYTE = 3
@@ -31,7 +31,7 @@ class Tokenizer:
 
     def __init__(self, pieces: Sequence[bytes], scores: Sequence[float]) -> None:
         self.pieces = tuple(pieces)
-        self._scores = tuple(scores)
+        self.scores = tuple(scores)
         self._ids = {piece: i for i, piece in reversed(list(enumerate(pieces)))}
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class Tokenizer:
             assert a is not None and b is not None
             union = self._ids.get(self.pieces[a] + self.pieces[b])
             if union is not None:
-                heapq.heappush(heap, (-self._scores[union], left, union, a, b))
+                heapq.heappush(heap, (-self.scores[union], left, union, a, b))
 
         for position in range(len(ids)):
             propose(position)
@@ -126,7 +126,14 @@ def load_tokenizer(path: str | Path, vocabulary: int = 512) -> Tokenizer:
         ) from error
     if position != len(raw):
         raise ConfigError(f"{file}: must hold {vocabulary} tokens, not more")
-    bytes_expected = [b"<0x%02X>" % value for value in range(256)]
-    if pieces[_FIRST_BYTE : _FIRST_BYTE + 256] != bytes_expected:
-        raise ConfigError(f"{file}: tokens 3 to 258 must be the single bytes")
+    if problem := check_pieces(pieces):
+        raise ConfigError(f"{file}: {problem}")
     return Tokenizer(pieces, scores)
+
+
+def check_pieces(pieces: Sequence[bytes]) -> str | None:
+    """What keeps pieces from being those of a :class:`Tokenizer`, if anything does."""
+    single = [b"<0x%02X>" % value for value in range(256)]
+    if list(pieces[_FIRST_BYTE : _FIRST_BYTE + 256]) != single:
+        return "tokens 3 to 258 must be the single bytes"
+    return None

@@ -23,6 +23,9 @@ def net(width: int = 4, act: str = "relu", bias: bool = True):
 def data():
     return Classification([(torch.rand(3, 2), torch.zeros(3, dtype=torch.int64))])
 
+def text(tokenizer="own"):
+    return Classification([tokenizer])
+
 def leaves():
     raise SystemExit(3)
 
@@ -58,6 +61,10 @@ def test_own_model_with_options(own):
 
 def test_own_data(own):
     assert isinstance(resolve_data(own + "data"), Classification)
+    for given, found in (("text", ["file"]), ("text?tokenizer=x", ["x"])):
+        assert resolve_data(own + given, {"tokenizer": "file", "other": 1}).batches == found
+    assert resolve_data(own + "text").batches == ["own"]
+    assert isinstance(resolve_data(own + "data", {"tokenizer": "file"}), Classification)
 
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])

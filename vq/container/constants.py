@@ -21,6 +21,7 @@ __all__ = [
     "SCALE_MAX",
     "SUBVECTOR_MAX",
     "TILE_OUTPUTS",
+    "TOKENIZER",
 ]
 
 #: Of files whose weights are all there is to a model.
@@ -41,6 +42,8 @@ TILE_OUTPUTS = 16
 INTEGER_PREFIX = "_integer."
 #: What the names of the tensors begin with that remain at run time; a model's own must not.
 RUNTIME_PREFIX = "_runtime."
+#: Name of the kept tensor that says how text becomes a model's tokens; a model's own has another.
+TOKENIZER = "_tokenizer"
 #: Widest index, in bits.
 INDEX_BITS_MAX = 16
 #: Longest sub-vector, in weights.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vq.container import codec, order
-from vq.container.constants import RUNTIME_LAYOUT, SCALE_MAX
+from vq.container.constants import INTEGER_PREFIX, RUNTIME_LAYOUT, SCALE_MAX, TOKENIZER
 from vq.container.geometry import Geometry
 from vq.container.header import Header, is_pad, parse_header
 from vq.container.metadata import Metadata, parse_metadata
@@ -400,7 +400,12 @@ class Container:
         return {"runtime": rows} if rows else {}
 
     def is_own(self, name: str) -> bool:
-        """Whether a kept tensor is one of the model's state, as far as this layout says."""
+        """Whether a kept tensor is one of the model's state.
+
+        Those of an integer graph, of what remains at run time, and the tokenizer are not.
+        """
+        if name == TOKENIZER or name.startswith(INTEGER_PREFIX):
+            return False
         return self.layout != RUNTIME_LAYOUT or not is_runtime_tensor(name)
 
     def require_plain(self, what: str) -> None:

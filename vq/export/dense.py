@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from vq.container import Container, ContainerError, atomic_file, open_container
 from vq.container.constants import DTYPE_BYTES
 from vq.errors import ConfigError
-from vq.integer.store import is_integer_tensor
 from vq.progress import track
 
 __all__ = ["DTYPES", "export_dense"]
@@ -94,7 +93,7 @@ def _dense_tensors(container: Container, tag: str) -> dict[str, tuple[str, tuple
             raise ContainerError(
                 f"{container.path}: tensor {name!r} must be kept or coded, not both"
             )
-        if not is_integer_tensor(name):
+        if container.is_own(name):
             kept = container.kept(name)
             rows[name] = kept.dtype, kept.shape
     return rows

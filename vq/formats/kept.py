@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vq.container import Kept
-from vq.container.constants import INTEGER_PREFIX, RUNTIME_PREFIX
+from vq.container.constants import INTEGER_PREFIX, RUNTIME_PREFIX, TOKENIZER
 from vq.errors import ConfigError, bulleted
 from vq.formats.wrappers import listed
 
@@ -68,6 +68,10 @@ def require_names(names: Iterable[str]) -> None:
                 f"model must not hold {listed(taken)}: names that begin with {prefix} are "
                 f"those of {whose}; rename the module"
             )
+    if TOKENIZER in given:
+        raise ConfigError(
+            f"model must not hold {TOKENIZER!r}, which is a file's tokenizer; rename the tensor"
+        )
 
 
 def require_kept(tensors: Mapping[str, object]) -> None:

@@ -24,7 +24,6 @@ from vq.formats.wrappers import listed
 from vq.inference.decode import decode_weight
 from vq.inference.modules import stored_weights, use_packed, with_tied
 from vq.inference.weight import PackedWeight
-from vq.integer.store import is_integer_tensor
 
 __all__ = ["FILE", "METHOD", "PACKED", "SignbookConfig", "register_classes", "transformers"]
 
@@ -162,7 +161,6 @@ class _Quantizer:
         streams = {f"{entry.geometry.name}.stream" for entry in container.layers}
         own = streams | set(container.kept_names)
         parts = {name for name in container.tensor_spans() if name not in own}
-        parts |= {name for name in container.kept_names if is_integer_tensor(name)}
         parts |= {name for name in container.kept_names if not container.is_own(name)}
         ignored = set(model._keys_to_ignore_on_load_unexpected or ())
         ignored |= {f"^{re.escape(name)}$" for name in parts}

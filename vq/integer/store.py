@@ -19,12 +19,11 @@ from vq.container import (
     FilePlan,
     Geometry,
     Kept,
-    Layer,
-    write_container,
 )
 from vq.container.constants import INTEGER_PREFIX
+from vq.container.copying import write_copy
 from vq.container.header import parse_json
-from vq.container.order import from_matrix, to_stream
+from vq.container.order import from_matrix
 from vq.integer.fixed import ACCUMULATOR_MAX, MULTIPLIER_MAX, SHIFT_MAX
 from vq.integer.golden import IntegerModel, Parameters, reach
 from vq.integer.graph import Graph, Node
@@ -32,7 +31,7 @@ from vq.integer.groups import GROUP_SHIFT_MAX, partial_reach, to_groups
 
 __all__ = [
     "GRAPH", "PREFIX", "SCALES", "STEPS_VERSION", "TOKENS_VERSION", "array_of", "check_parameters",
-    "group_fields", "is_integer_tensor", "layer_of", "products_of", "read_by", "read_integer",
+    "group_fields", "is_integer_tensor", "products_of", "read_by", "read_integer",
     "reals_of", "run", "store_integer", "version_of", "weight_of_layer",
 ]  # fmt: skip
 
@@ -309,8 +308,7 @@ def store_integer(
     model.graph.check({entry.geometry.name: entry.geometry for entry in container.layers})
     kept = {n: container.kept(n) for n in container.kept_names if not is_integer_tensor(n)}
     kept |= _to_kept(model)
-    layers = [layer_of(container, entry.geometry.name) for entry in container.layers]
-    return write_container(path, layers, kept, container.provenance)
+    return write_copy(container, path, kept)
 
 
 def _to_kept(model: IntegerModel) -> dict[str, Kept]:
@@ -326,17 +324,3 @@ def _to_kept(model: IntegerModel) -> dict[str, Kept]:
             if p is not None and getattr(p, field).size:
                 arrays[f"{PREFIX}{node.name}.{field}"] = getattr(p, field)
     return {name: Kept.from_numpy(array) for name, array in arrays.items()}
-
-
-def layer_of(container: Container, name: str) -> Layer:
-    """A layer of an open file, ready to be written again."""
-    g = container.geometry(name)
-    stored = g.codebook != "" and not g.in_rom
-    return Layer(
-        g,
-        container.stream(name),
-        container.scale(name)[: g.scales],  # a scale that is not stored reads as 1
-        container.codebook(name) if stored else None,
-        to_stream(container.group_scales(name), g.tile) if g.group else None,
-        to_stream(container.group_zeros(name), g.tile) if g.zeros else None,
-    )

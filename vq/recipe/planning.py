@@ -8,6 +8,7 @@ from torch import nn
 
 from vq.clustering.cluster import KMeans
 from vq.container import LayerAccount, Provenance, account, plan_file
+from vq.container.constants import TOKENIZER
 from vq.container.header import canonical_json
 from vq.formats.kept import dtype_tag, require_kept, require_names, tied_tensors
 from vq.formats.remaining import require_plain
@@ -89,11 +90,19 @@ class Plan:
         return 8 * sum(a.total_bytes for a in self.layers) / weights if weights else math.nan
 
 
-def plan(model: nn.Module, recipe: Recipe, *, seed: int = 0) -> Plan:
+def plan(model: nn.Module, recipe: Recipe, *, seed: int = 0, tokenizer_bytes: int = 0) -> Plan:
     """Predict what ``vq.compress_`` and ``vq.save`` would do, from shapes alone.
 
     The model is not changed and no weight is read but the padding of embeddings, so it may be on
     the meta device. Time is extrapolated from a moment of clustering random data.
+
+    Parameters
+    ----------
+    model : module
+    recipe : Recipe
+    seed : int
+    tokenizer_bytes : int
+        Of the tokenizer that the file will carry (``signbook compress --tokenizer``); 0 for none.
 
     Raises
     ------
@@ -105,6 +114,8 @@ def plan(model: nn.Module, recipe: Recipe, *, seed: int = 0) -> Plan:
     _warn_of_padding(selection)
     geometries = [layer.geometry for layer in selection.layers]
     kept = _kept(model, selection)
+    if tokenizer_bytes:
+        kept[TOKENIZER] = ("U8", (tokenizer_bytes,))
     provenance = Provenance(TOOL, canonical_json(recipe.to_json()), seed)
     file = plan_file(geometries, kept, provenance)
     groups = [

@@ -5,8 +5,12 @@ import json
 import pytest
 from torch import nn
 
+import vq
+from signbook.data.carried import carried_by, carry
+from signbook.data.tokenizing import of_scores
 from signbook.files import FILE_NAME
 from tests.signbook.runner import refused, run
+from tests.signbook.zoo.test_tokenizer import SMALL
 from vq.container import open_container
 
 MODEL = "py:signbook.zoo.digits:DigitsViT?depth=1&dim=32"
@@ -29,11 +33,17 @@ def test_a_terminal_sees_that_data_are_read(tmp_path, recipe):
 
 
 def test_plan_is_what_compress_then_does(tmp_path, recipe):
-    out = tmp_path / "out"
-    done = run("plan", MODEL, "--recipe", recipe, "--json", tmp_path / "plan.json")
+    out, words = tmp_path / "out", tmp_path / "words.safetensors"
+    tiny = nn.Sequential(nn.Linear(8, 8))
+    vq.compress_(tiny, vq.Recipe({"*": vq.Int8()}), progress=False)
+    vq.save(tiny, words, progress=False)
+    carry(words, of_scores(SMALL, ""))
+    what = (MODEL, "--recipe", recipe, "--tokenizer", words)
+    done = run("plan", *what, "--json", tmp_path / "plan.json")
     assert done.returncode == 0, done.stderr
-    done = run("compress", MODEL, "--recipe", recipe, "--out", out, "--json", tmp_path / "c.json")
+    done = run("compress", *what, "--out", out, "--json", tmp_path / "c.json")
     assert done.returncode == 0, done.stderr
+    assert carried_by(out / FILE_NAME).encode("abc") == SMALL.encode("abc")
     planned = json.loads((tmp_path / "plan.json").read_text())
     made = json.loads((tmp_path / "c.json").read_text())
     assert planned["schema"] == "signbook.plan/1" and made["schema"] == "signbook.compress/1"

@@ -3,12 +3,18 @@
 import json
 
 import pytest
+import torch
 
 import vq
+from signbook.data.carried import carry
 from signbook.data.files import data_file
+from signbook.data.tokenizing import of_scores
 from tests.signbook.runner import refused, run
 from tests.signbook.shared import shared
 from tests.signbook.writing.models import save_llama
+from tests.signbook.zoo.test_tokenizer import SMALL
+from vq.integer.tokens.build import add_tokens
+from vq.integer.tokens.writing import continued
 
 STORIES = "py:signbook.zoo.llama:stories260k"
 
@@ -72,6 +78,36 @@ def test_a_story():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Once upon a time, there was a little girl named\n9 tokens")
+
+
+def stammerer():
+    """A small Llama with fresh weights that knows as many tokens as a small tokenizer."""
+    from signbook.zoo.llama import Llama, LlamaConfig
+
+    torch.manual_seed(0)
+    model = Llama(LlamaConfig(16, 24, 1, 2, 2, len(SMALL), 16))
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def test_an_integer_graph_writes_with_the_files_own_tokenizer(tmp_path):
+    file, model = tmp_path / "small.vq.safetensors", stammerer()
+    vq.compress_(model, vq.Recipe({"*": vq.Int8()}), progress=False)
+    vq.save(model, file, progress=False)
+    graph = add_tokens(file, stammerer(), [torch.arange(16)[None] * 16], progress=False)
+    name = "py:tests.signbook.commands.test_generate:stammerer"
+    what = ("generate", name, "--file", file, "--integer", "--prompt", "abc", "--tokens", "5")
+    assert "its name tells none; give --tokenizer" in refused(*what)
+    carry(file, of_scores(SMALL, ""))
+    done = run(*what, "--json", tmp_path / "out.json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert document["tokens"] == list(continued(graph, SMALL.encode("abc"), 5))
+    assert document["bytes_per_token"] > 0 and done.stdout.startswith("abc")
+    missing = refused("generate", name, "--integer", "--prompt", "abc")
+    assert "--integer must come with --file, the container that holds the graph" in missing
 
 
 def test_mistakes_are_one_line(folder, tmp_path):

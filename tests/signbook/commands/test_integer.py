@@ -6,9 +6,12 @@ import pytest
 import torch
 
 import vq
+from signbook.data.carried import carried_by, carries, carry
+from signbook.data.tokenizing import of_scores
 from signbook.evaluation import load_integer
 from tests.signbook.runner import refused, run
 from tests.signbook.shared import shared
+from tests.signbook.zoo.test_tokenizer import SMALL as MERGES
 from vq.integer import add_integer
 
 RESNET = "py:signbook.zoo.resnet:resnet20"
@@ -204,11 +207,15 @@ def test_a_transformer_gets_its_graph_by_itself(tmp_path):
     model, task = "py:tests.vq.integer.tokens.models:llama", "texts_task"
     data = f"py:tests.signbook.commands.test_integer:{task}"
     plain, out = tmp_path / "plain.vq.safetensors", tmp_path / "out.vq.safetensors"
+    carrying = tmp_path / "words.safetensors"
+    carrying.write_bytes(plain.read_bytes())
+    carry(carrying, of_scores(MERGES, ""))
     done = run(
         "integer", model, "--file", plain, "--data", data, "--out", out, "--operands", "rows",
-        "--context", "12", "--json", tmp_path / "i.json",
+        "--context", "12", "--tokenizer", carrying, "--json", tmp_path / "i.json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert carried_by(out).encode("abc") == MERGES.encode("abc") and not carries(plain)
     document = json.loads((tmp_path / "i.json").read_text())
     assert (document["schema"], document["context"]) == ("signbook.integer/1", 12)
     assert document["causal"] and {node["form"] for node in document["nodes"]} == {
@@ -243,4 +250,4 @@ def test_a_sentence_encoder_is_evaluated_with_padding(tmp_path):
 
 def test_options_of_transformers_belong_to_them(file):
     found = refused("integer", SMALL, "--file", file, "--data", DATA, "--operands", "rows")
-    assert "--context and --operands must come with a transformer" in found
+    assert "--context, --operands and --tokenizer must come with a transformer" in found

@@ -15,7 +15,8 @@ from signbook.data import (
     wikitext2,
     wikitext2_sentences,
 )
-from signbook.data.words import Words
+from signbook.data.texts import masked_batches
+from signbook.data.tokenizing import Words
 from signbook.tasks import TextProtocol
 from tests.signbook.shared import shared
 from vq.errors import ConfigError
@@ -102,6 +103,14 @@ def test_sentence_inputs():
         pytest.skip(str(error))
     assert [len(inputs["input_ids"]) for inputs in task.batches] == [4, 4, 2]
     assert set(task.batches[0]) == {"input_ids", "attention_mask"}
+
+
+def test_rows_of_an_encoder_are_cut_before_what_ends_them():
+    (one,) = masked_batches([[9, 1, 2, 3, 4, 8], [9, 5, 8], [9, 8]], [9, 8], batch=3, length=4)
+    assert one["input_ids"].tolist() == [[9, 1, 2, 8], [9, 5, 8, 0], [9, 8, 0, 0]]
+    assert one["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]]
+    (bare,) = masked_batches([[1, 2, 3]], [], batch=1, length=2)
+    assert bare["input_ids"].tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from signbook.data.words import Words, words_of
+from signbook.data.tokenizing import Words
+from signbook.data.words import words_of
 from signbook.loading import load_model
 from signbook.meters.logits import logits_of
 from signbook.writing.door import prompt_tokens, write

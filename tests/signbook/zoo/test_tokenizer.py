@@ -41,7 +41,7 @@ def greedy(tokenizer, text):
         ids += tokenizer._single(character)
     while True:
         pairs = [
-            (-tokenizer._scores[union], i, union)
+            (-tokenizer.scores[union], i, union)
             for i in range(len(ids) - 1)
             if (
                 union := tokenizer._ids.get(tokenizer.pieces[ids[i]] + tokenizer.pieces[ids[i + 1]])

@@ -14,8 +14,8 @@ from tests.golden import make
 from tests.vq.container.samples import KEPT, one_of_each
 from tests.vq.integer.models import GROUPED, SHAPES, Small, inputs, stored
 from vq.container import ContainerError, Kept, open_container, write_container
+from vq.container.copying import layer_of
 from vq.integer import IntegerModel, add_integer, read_integer, store_integer
-from vq.integer.store import layer_of
 
 
 def small(folder: Path) -> tuple[Path, torch.nn.Module, IntegerModel]:

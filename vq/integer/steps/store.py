@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vq.container import ConfigError, Container, ContainerError, FilePlan, Kept, write_container
+from vq.container import ConfigError, Container, ContainerError, FilePlan, Kept
+from vq.container.copying import write_copy
 from vq.integer.golden import Parameters
 from vq.integer.steps.golden import LayerNumbers, StepModel
 from vq.integer.steps.graph import HostNode, StepGraph, shared
@@ -20,7 +21,6 @@ from vq.integer.store import (
     check_parameters,
     group_fields,
     is_integer_tensor,
-    layer_of,
     read_by,
     reals_of,
     version_of,
@@ -137,8 +137,7 @@ def store_steps(container: Container, model: StepModel, path: str | os.PathLike[
     model.graph.check({entry.geometry.name: entry.geometry for entry in container.layers})
     kept = {n: container.kept(n) for n in container.kept_names if not is_integer_tensor(n)}
     kept |= _to_kept(model)
-    layers = [layer_of(container, entry.geometry.name) for entry in container.layers]
-    return write_container(path, layers, kept, container.provenance)
+    return write_copy(container, path, kept)
 
 
 def _to_kept(model: StepModel) -> dict[str, Kept]:

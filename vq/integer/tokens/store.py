@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vq.container import Container, ContainerError, FilePlan, Geometry, Kept, write_container
+from vq.container import Container, ContainerError, FilePlan, Geometry, Kept
+from vq.container.copying import write_copy
 from vq.integer.fixed import ACCUMULATOR_MAX, MULTIPLIER_MAX, SHIFT_MAX
 from vq.integer.golden import Parameters, reach
 from vq.integer.graph import Node
@@ -21,7 +22,6 @@ from vq.integer.store import (
     check_parameters,
     group_fields,
     is_integer_tensor,
-    layer_of,
     read_by,
     reals_of,
     version_of,
@@ -238,8 +238,7 @@ def store_tokens(container: Container, model: TokenModel, path: str | os.PathLik
     model.graph.check({entry.geometry.name: entry.geometry for entry in container.layers})
     kept = {n: container.kept(n) for n in container.kept_names if not is_integer_tensor(n)}
     kept |= _to_kept(model, container)
-    layers = [layer_of(container, entry.geometry.name) for entry in container.layers]
-    return write_container(path, layers, kept, container.provenance)
+    return write_copy(container, path, kept)
 
 
 def _to_kept(model: TokenModel, container: Container) -> dict[str, Kept]:

@@ -11,10 +11,10 @@ from tests.golden import make, release
 from tests.vq.diffusion import STEPS, met
 from tests.vq.integer.steps.networks import made, rounded, stored
 from vq.container import ConfigError, ContainerError, Kept, open_container, write_container
+from vq.container.copying import layer_of
 from vq.integer import read_integer
 from vq.integer.steps import has_steps, read_steps, store_steps
 from vq.integer.steps.build import integerize_steps
-from vq.integer.store import layer_of
 
 #: What the golden file gives at each of its steps.
 CALLS = {
