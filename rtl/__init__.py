@@ -1,6 +1,6 @@
 """Hardware: weight streamers that decode ``vqstream/1``, and accelerators around them.
 
-One component per file, in rooms; the first one serves the next four, the last builds:
+One component per file, in rooms; the first one serves the next five, the last builds:
 
 ========  ===========================================
 room      what is in it
@@ -8,6 +8,7 @@ room      what is in it
 bus       AXI channels, bursts, words of other widths
 decode    beats to int8 weights
 compute   weights and activations to int8 outputs
+vector    what transformers need besides, row by row
 control   registers, descriptors, checks, accounts
 transfer  activations, parameters, outputs, records
 build     components to Verilog, areas and clocks
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         Method,
         Status,
     )
+    from rtl.program import RUN_CAUSES
     from rtl.rom import rom_text
     from rtl.streamer import WeightStreamer
     from vq.container.rom import read_rom
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 _HOME = {
     "DESCRIPTOR": "rtl.descriptor",
     "REPORT": "rtl.descriptor",
+    "RUN_CAUSES": "rtl.program",
     "STALL_CAUSES": "rtl.descriptor",
     "AcceleratorConfig": "rtl.accelerator_config",
     "CodebookMode": "rtl.descriptor",
@@ -62,6 +65,7 @@ _HOME = {
 __all__ = [
     "DESCRIPTOR",
     "REPORT",
+    "RUN_CAUSES",
     "STALL_CAUSES",
     "AcceleratorConfig",
     "CodebookMode",

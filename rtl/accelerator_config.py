@@ -17,6 +17,7 @@ from rtl.settings import (
     unchecked,
     unmet,
 )
+from rtl.vector.config import VectorConfig
 
 __all__ = ["AcceleratorConfig"]
 
@@ -50,6 +51,11 @@ class AcceleratorConfig:
     codebook_rom : str
         Text of the one codebook of an instance that holds it in ROM, see
         :class:`~rtl.StreamerConfig`.
+    vector_unit : int
+        1 for a unit beside the array that does what transformers need: a word of either buffer is
+        then a beat, ``bus_bits`` being eight times ``rows`` and ``columns``. 0 leaves it out.
+    row_max : int
+        Longest row of the vector unit, see :class:`~rtl.vector.config.VectorConfig`.
 
     Raises
     ------
@@ -74,6 +80,8 @@ class AcceleratorConfig:
     layers_in_flight: int = 4
     int8_only: int = 0
     codebook_rom: str = ""
+    vector_unit: int = 0
+    row_max: int = 4096
 
     def __post_init__(self) -> None:
         require("accelerator configuration", type_problems(self) or self.problems())
@@ -85,7 +93,9 @@ class AcceleratorConfig:
         """
         own = {field.name for field in dataclasses.fields(self)}
         found: dict[Problem, None] = {}  # the parts share settings
-        parts = ((StreamerConfig, self._of_streamer()), (ArrayConfig, self._of_array()))
+        parts = [(StreamerConfig, self._of_streamer()), (ArrayConfig, self._of_array())]
+        if self.vector_unit == 1:
+            parts.append((VectorConfig, self._of_vector()))
         for kind, settings in parts:
             problems = unchecked(kind, settings).problems()
             found |= dict.fromkeys(problem for problem in problems if problem[0] in own)
@@ -100,6 +110,13 @@ class AcceleratorConfig:
                 value, least = getattr(self, name), 16 * getattr(self, side)
                 fits = value & (value - 1) == 0 and value >= least
                 checks.append((name, fits, f"a power of two from 16 * {side} = {least}"))
+        sides_fit = self.rows == self.columns == self.bus_bits // 8
+        sides = self.vector_unit == 0 or bool(wrong & {"bus_bits", "rows", "columns"}) or sides_fit
+        fits = self.vector_unit in (0, 1)
+        checks.append(("vector_unit", fits, "0 or 1"))
+        if fits:
+            words = f"eight times rows and columns beside vector_unit = 1, {8 * self.rows}"
+            checks.append(("bus_bits", sides, words))
         return [*found, *unmet(self, checks)]
 
     @property
@@ -116,6 +133,14 @@ class AcceleratorConfig:
     def array(self) -> ArrayConfig:
         """The part that computes."""
         return ArrayConfig(**self._of_array())
+
+    @property
+    def vector(self) -> VectorConfig:
+        """The vector unit of an instance that has one."""
+        return VectorConfig(**self._of_vector())
+
+    def _of_vector(self) -> dict[str, int]:
+        return {"lanes": self.bus_bits // 16, "row_max": self.row_max}
 
     def _of_streamer(self) -> dict[str, Any]:
         shared = {field.name for field in dataclasses.fields(StreamerConfig)}

@@ -1,4 +1,8 @@
-"""Program of an accelerator: one descriptor of 256 bytes for each layer, as it lies in memory."""
+"""Program of an accelerator: one descriptor of 256 bytes for each layer, as it lies in memory.
+
+A layer is one of the array, or an operation of the vector unit, if the instance has one: the first
+byte, the version, says which.
+"""
 
 from amaranth.lib import data, enum
 
@@ -8,6 +12,7 @@ from rtl.compute.walk import WALK_LAYER
 from rtl.descriptor import DESCRIPTOR, STALL_CAUSES
 from rtl.transfer.load import LOAD_LAYER
 from rtl.transfer.store import STORE_LAYER
+from rtl.vector.job import JOB
 from vq.container import GRANULE_BYTES
 
 __all__ = [
@@ -16,11 +21,22 @@ __all__ = [
     "PROGRAM_LAYER",
     "PROGRAM_VERSION",
     "RECORD",
+    "RUN_CAUSES",
+    "VECTOR_ADDRESSES",
+    "VECTOR_LAYER",
+    "VECTOR_RECORD",
+    "VECTOR_VERSION",
     "RunStatus",
 ]
 
 PROGRAM_BYTES = 256
 PROGRAM_VERSION = 1
+#: Of an operation of the vector unit.
+VECTOR_VERSION = 2
+
+#: Why no vector entered the array in a cycle, in the order in which causes are tested: those of
+#: the streamer, and the vector unit.
+RUN_CAUSES = (*STALL_CAUSES[:3], "vector", *STALL_CAUSES[3:])
 
 
 class RunStatus(enum.Enum, shape=8):  # type: ignore[call-arg]
@@ -80,6 +96,17 @@ ADDRESSES = {
     "store.record": GRANULE_BYTES,
 }
 
+#: An operation of the vector unit as it lies in memory, lowest bit first.
+VECTOR_LAYER = data.StructLayout(
+    {"version": 8, "job": JOB, "unused": 8 * PROGRAM_BYTES - 8 - JOB.size}
+)
+
+#: Its fields that hold addresses.
+VECTOR_ADDRESSES = {
+    **{f"job.{name}.address": 1 for name in ("values", "other", "numbers", "outputs")},
+    "job.record": GRANULE_BYTES,
+}
+
 #: What the accelerator writes about a layer, one granule. ``busy_cycles`` and the stalls sum to
 #: ``cycles``. What follows the last vector of the last layer is in no record.
 RECORD = data.StructLayout(
@@ -89,5 +116,13 @@ RECORD = data.StructLayout(
         "busy_cycles": 32,
         **{f"{cause}_cycles": 32 for cause in STALL_CAUSES},
         "unused": 8 * GRANULE_BYTES - 32 * (3 + len(STALL_CAUSES)),
+    }
+)
+#: The same of an instance with a vector unit; without, its bits are 0.
+VECTOR_RECORD = data.StructLayout(
+    {
+        **{name: field.shape for name, field in RECORD if name != "unused"},
+        "vector_cycles": 32,
+        "unused": RECORD["unused"].width - 32,
     }
 )

@@ -60,7 +60,7 @@ ARROWS = {
     "rtl/compute": "rtl/bus",
     "rtl/vector": "rtl/bus",
     "rtl/transfer": "rtl/bus rtl/compute",
-    "rtl/control": "rtl/bus rtl/transfer rtl/checker",
+    "rtl/control": "rtl/bus rtl/transfer rtl/vector rtl/checker",
     "rtl/build": "rtl vq/native vq/version",
     "rtl": "rtl/bus rtl/decode rtl/compute rtl/vector rtl/transfer rtl/control rtl/build",
     "hwsim/memory": "",

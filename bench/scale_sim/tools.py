@@ -149,7 +149,7 @@ def signbook(job: dict[str, Any]) -> dict[str, Any]:
     from hwsim.memory import IdealMemory
     from hwsim.program import assemble
     from hwsim.workloads import plan_workload, read_topology
-    from rtl import STALL_CAUSES
+    from rtl import RUN_CAUSES
     from vq import Int8, Recipe
 
     since = _clocks()
@@ -166,7 +166,7 @@ def signbook(job: dict[str, Any]) -> dict[str, Any]:
             {
                 "cycles": 0,
                 "busy_cycles": 0,
-                "stall_cycles": dict.fromkeys(STALL_CAUSES, 0),
+                "stall_cycles": dict.fromkeys(RUN_CAUSES, 0),
                 "strips": [],
             },
         )

@@ -8,7 +8,7 @@ from hwsim.cycles.machine import CHANNELS, Machine, Ways
 from hwsim.memory import Energy, MemoryModel
 from hwsim.program import Program
 from hwsim.program.records import LayerRecord
-from rtl import STALL_CAUSES, AcceleratorConfig
+from rtl import RUN_CAUSES, STALL_CAUSES, AcceleratorConfig
 
 __all__ = ["Prediction", "predict", "predict_descriptors"]
 
@@ -131,7 +131,7 @@ def predict_descriptors(
         name.upper(): int(counters[name]) for name in ("read_bursts", "written", "write_bursts")
     }
     records = [
-        LayerRecord(sum(kinds), kinds[-1], dict(zip(STALL_CAUSES, kinds[:-1], strict=True)))
+        LayerRecord(sum(kinds), kinds[-1], _stalls(kinds[:-1]))
         for kinds in machine.records.tolist()
     ]
     return Prediction(
@@ -141,3 +141,9 @@ def predict_descriptors(
         energy - spent if energy and spent else None,
         time.monotonic() - start,
     )
+
+
+def _stalls(cycles: list[int]) -> dict[str, int]:
+    """By cause; of the array's layers, none is the vector unit's."""
+    found = dict(zip(STALL_CAUSES, cycles, strict=True))
+    return {cause: found.get(cause, 0) for cause in RUN_CAUSES}

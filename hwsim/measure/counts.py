@@ -9,7 +9,7 @@ from hwsim.measure.logic import logic_of
 from hwsim.memory import Energy
 from hwsim.program import Program, ProgramLayer, Step
 from hwsim.program.records import LayerRecord
-from rtl import STALL_CAUSES, AcceleratorConfig
+from rtl import RUN_CAUSES, AcceleratorConfig
 from rtl.program import PROGRAM_BYTES
 from vq.container import SimulationError
 
@@ -72,7 +72,8 @@ def run_of(program: Program, counts: Counts, config: AcceleratorConfig, exact: b
         If other bytes were read than the program's, of any kind.
     """
     registers, energy = counts.registers, counts.energy
-    stalls = {cause: registers[f"{cause.upper()}_CYCLES"] for cause in STALL_CAUSES}
+    # Without a vector unit there is no register for its cause.
+    stalls = {cause: registers.get(f"{cause.upper()}_CYCLES", 0) for cause in RUN_CAUSES}
     weights = [layer.weights for layer in program.layers if layer.weights]
     parameters = sum(layer.parameter_bytes for layer in program.layers)
     activations = sum(layer.activation_bytes for layer in program.layers)
@@ -135,7 +136,7 @@ def _layers(program: Program, counts: Counts) -> list[Layer]:
 
 def _layer(step: Step, strips: Sequence[tuple[ProgramLayer, LayerRecord]], drain: int) -> Layer:
     g = step.entry.geometry if step.entry else None
-    stalls = {cause: sum(r.stall_cycles[cause] for _, r in strips) for cause in STALL_CAUSES}
+    stalls = {cause: sum(r.stall_cycles[cause] for _, r in strips) for cause in RUN_CAUSES}
     stalls["writeback"] += drain
     return Layer(
         name=step.name,

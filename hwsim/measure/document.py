@@ -1,4 +1,4 @@
-"""The document ``signbook.simulate/1``: what a measurement says, checked wherever it is made.
+"""The document ``signbook.simulate/2``: what a measurement says, checked wherever it is made.
 
 Engines write it (:mod:`hwsim.measure.counts`), workloads add its runs up, sweeps and reports read
 it. Fields stand in the order of the JSON.
@@ -38,11 +38,12 @@ _SAME = 1e-6
 
 
 class Stalls(Checked):
-    """Cycles in which no vector entered the array, by cause: :data:`rtl.STALL_CAUSES`."""
+    """Cycles in which no vector entered the array, by cause: :data:`rtl.RUN_CAUSES`."""
 
     memory: Count
     codebook: Count
     decoder: Count
+    vector: Count = 0  # not in documents of the schema's first number
     compute: Count
     writeback: Count
 
@@ -297,7 +298,7 @@ class Measurement(Checked):
     their model.
     """
 
-    kind: Literal["signbook.simulate/1"] = Field(alias="schema")
+    kind: Literal["signbook.simulate/1", "signbook.simulate/2"] = Field(alias="schema")
     engine: Engine
     accelerator: Accelerator
     memory: Memory
@@ -351,7 +352,7 @@ class Measurement(Checked):
         if runtime:
             more["runtime"] = [Remaining(**part) for part in runtime]
         return cls(
-            schema="signbook.simulate/1",
+            schema="signbook.simulate/2",
             engine=engine,
             accelerator=Accelerator.model_validate(accelerator),
             memory=Memory.model_validate(memory),

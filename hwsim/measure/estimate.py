@@ -43,7 +43,7 @@ def estimate(
     Returns
     -------
     dict
-        The document ``signbook.simulate/1`` with engine "model".
+        The document ``signbook.simulate/2`` with engine "model".
 
     Raises
     ------

@@ -74,7 +74,7 @@ def simulate(
     Returns
     -------
     dict
-        The document ``signbook.simulate/1`` with engine "rtl".
+        The document ``signbook.simulate/2`` with engine "rtl".
 
     Raises
     ------

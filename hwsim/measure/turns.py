@@ -94,7 +94,7 @@ def simulate_turns(
     -------
     dict
         The document ``signbook.turns/1``: "files", and "turns" with "file", the place of its file,
-        and "run", as one of ``signbook.simulate/1``.
+        and "run", as one of ``signbook.simulate/2``.
 
     Raises
     ------

@@ -13,9 +13,9 @@ from hwsim.program import Program
 from hwsim.program.records import LayerRecord
 from hwsim.simulator.traffic import Traffic
 from hwsim.simulator.verilator import MEMORY_FILE, simulate_job
-from rtl import STALL_CAUSES, AcceleratorConfig
+from rtl import RUN_CAUSES, AcceleratorConfig
 from rtl.control.registers import register_map
-from rtl.program import RECORD, RunStatus
+from rtl.program import VECTOR_RECORD, RunStatus
 from vq.container import GRANULE_BYTES, SimulationError
 
 __all__ = ["Outcome", "Surroundings", "run_program", "run_programs"]
@@ -130,7 +130,7 @@ def run_programs(
     around = surroundings or Surroundings()
     job = {
         "bus_bits": config.bus_bits,
-        "registers": register_map(),
+        "registers": register_map(bool(config.vector_unit)),
         **dataclasses.asdict(around),
         "runs": [[program.address, len(program.layers)] for program in programs],
     }
@@ -182,10 +182,10 @@ def _outcome(
 
 
 def _record(granule: bytes, number: int) -> LayerRecord:
-    record = RECORD.from_bits(int.from_bytes(granule, "little"))
+    record = VECTOR_RECORD.from_bits(int.from_bytes(granule, "little"))
     if record.layer != number:
         raise SimulationError(f"record {number} must be of layer {number}, not {record.layer}")
-    stalls = {cause: getattr(record, f"{cause}_cycles") for cause in STALL_CAUSES}
+    stalls = {cause: getattr(record, f"{cause}_cycles") for cause in RUN_CAUSES}
     if record.busy_cycles + sum(stalls.values()) != record.cycles:
         raise SimulationError(f"record {number}: busy and stall cycles must sum to cycles")
     return LayerRecord(record.cycles, record.busy_cycles, stalls)
@@ -194,7 +194,7 @@ def _record(granule: bytes, number: int) -> LayerRecord:
 def _check_books(outcome: Outcome) -> None:
     """Counters of the design against each other and against the memory's."""
     r = outcome.registers
-    stalls = sum(r[f"{cause.upper()}_CYCLES"] for cause in STALL_CAUSES)
+    stalls = sum(r.get(f"{cause.upper()}_CYCLES", 0) for cause in RUN_CAUSES)
     reads = sum(value for name, value in r.items() if name.startswith("READ_")) - r["READ_BURSTS"]
     for what, given, want in (
         ("busy and stall cycles", r["BUSY_CYCLES"] + stalls, r["CYCLES"]),

@@ -6,8 +6,16 @@ from typing import Any
 from amaranth import Shape
 from amaranth.lib import data
 
-from rtl.control.registers import REGISTERS, register_map
-from rtl.program import PROGRAM_BYTES, PROGRAM_LAYER, PROGRAM_VERSION, RECORD, RunStatus
+from rtl.control.registers import register_map, registers_of
+from rtl.program import (
+    PROGRAM_BYTES,
+    PROGRAM_LAYER,
+    PROGRAM_VERSION,
+    VECTOR_LAYER,
+    VECTOR_RECORD,
+    VECTOR_VERSION,
+    RunStatus,
+)
 from rtl.transfer.parameters import GROUPS_PER_SLOT, PARAMETER_BYTES
 
 __all__ = ["STATUS_MEANINGS", "fields", "register_document"]
@@ -20,7 +28,9 @@ Made from the tables that the hardware is made from, by `signbook rtl`.
 A host writes the file and the program into memory, the program's address and its number of
 descriptors into registers, and 1 into bit 0 of CONTROL. It waits for the interrupt or polls STATUS.
 Registers are 32 bits wide, by AXI4-Lite in whole words; other accesses get a slave error.
-A program is a list of descriptors of {PROGRAM_BYTES} bytes, version {PROGRAM_VERSION}.
+A program is a list of descriptors of {PROGRAM_BYTES} bytes: layers of the array, version
+{PROGRAM_VERSION}, and operations of the vector unit, version {VECTOR_VERSION}. An instance
+without such a unit refuses these, and its registers end with WRITE_BURSTS.
 """
 
 #: What each status says.
@@ -54,7 +64,7 @@ successive groups (int16 each).
 
 def register_document() -> str:
     """Markdown text with all registers, status codes, and fields of descriptors and records."""
-    addresses = register_map()
+    addresses = register_map(vector=True)
     registers = [
         (
             f"0x{addresses[r.name]:02x}",
@@ -63,7 +73,7 @@ def register_document() -> str:
             f"0x{r.reset:x}",
             r.meaning,
         )
-        for r in REGISTERS
+        for r in registers_of(vector=True)
     ]
     codes = [(str(s.value), f"`{s.name}`", meaning) for s, meaning in STATUS_MEANINGS.items()]
     return "\n".join(
@@ -77,10 +87,13 @@ def register_document() -> str:
             "Bits of a little-endian number. `rtl/program.py` and the layouts that it names say "
             "what each field means.\n",
             _table(("bits", "field"), _rows(PROGRAM_LAYER)),
+            "## Descriptor of an operation of the vector unit\n",
+            "`rtl/vector/job.py` and the layouts that it names say what each field means.\n",
+            _table(("bits", "field"), _rows(VECTOR_LAYER)),
             _PARAMETERS,
             "## Record\n",
             "Written behind each layer's outputs, one granule of 64 bytes.\n",
-            _table(("bits", "field"), _rows(RECORD)),
+            _table(("bits", "field"), _rows(VECTOR_RECORD)),
         )
     )
 

@@ -1,7 +1,7 @@
 """Fetcher: the descriptors of a program from memory, checked, one layer after another."""
 
-from amaranth import Module, Signal
-from amaranth.lib import stream, wiring
+from amaranth import Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.accelerator_config import AcceleratorConfig
@@ -9,8 +9,9 @@ from rtl.bus.channel import REGION, beat_layout
 from rtl.bus.gearbox import Gearbox
 from rtl.checker import DescriptorChecker
 from rtl.control.check import ShapeChecker
+from rtl.control.jobs import JobChecker
 from rtl.descriptor import Status
-from rtl.program import PROGRAM_BYTES, PROGRAM_LAYER, RunStatus
+from rtl.program import PROGRAM_BYTES, PROGRAM_LAYER, VECTOR_LAYER, VECTOR_VERSION, RunStatus
 from vq.container import GRANULE_BYTES
 
 __all__ = ["Fetcher"]
@@ -39,7 +40,7 @@ class Fetcher(wiring.Component):
     beats : In(stream.Signature(beat_layout(config.streamer)))
         To and from the DMA.
     layer : Out(stream.Signature(PROGRAM_LAYER))
-        A layer that is fine.
+        A layer that is fine. With a vector unit it may be a ``VECTOR_LAYER``, by its version.
     number : Out(16)
         Which one is being fetched, checked or handed on.
     busy : Out(1)
@@ -91,6 +92,24 @@ class Fetcher(wiring.Component):
             self.layer.payload.eq(layer),
             self.status.eq(verdict),
         ]
+        # What is asked, and what has come of it: without a vector unit, all layers are the array's.
+        start: Signal = shapes.start
+        weighted: Value = layer.weighted
+        done: Value = shapes.done
+        status: Value = shapes.status
+        if config.vector_unit:
+            m.submodules.jobs = jobs = JobChecker(config)
+            of_vector = Signal()
+            start = Signal()
+            m.d.comb += [
+                of_vector.eq(layer.version == VECTOR_VERSION),
+                jobs.job.eq(data.View(VECTOR_LAYER, layer.as_value()).job),
+                jobs.start.eq(start & of_vector),
+                shapes.start.eq(start & ~of_vector),
+            ]
+            weighted = weighted & ~of_vector
+            done = Mux(of_vector, jobs.done, shapes.done)
+            status = Mux(of_vector, jobs.status, shapes.status)
         with m.If(beat_taken):
             m.d.sync += read_error.eq(read_error | self.beats.p.error)
         with m.If(self.stop):
@@ -126,17 +145,17 @@ class Fetcher(wiring.Component):
                 with m.If(stopped):
                     m.next = "NEXT"
                 with m.Else():
-                    m.d.comb += [shapes.start.eq(1), weights.descriptor.valid.eq(layer.weighted)]
+                    m.d.comb += [start.eq(1), weights.descriptor.valid.eq(weighted)]
                     m.next = "CHECK"
             with m.State("CHECK"):
-                with m.If(shapes.done & (weights.verdict.valid | ~layer.weighted)):
+                with m.If(done & (weights.verdict.valid | ~weighted)):
                     m.d.comb += weights.verdict.ready.eq(1)
-                    m.d.sync += verdict.eq(shapes.status)
+                    m.d.sync += verdict.eq(status)
                     with m.If(error):
                         m.d.sync += verdict.eq(RunStatus.READ_ERROR)
-                    with m.Elif(layer.weighted & (weights.verdict.p.status != Status.OK)):
+                    with m.Elif(weighted & (weights.verdict.p.status != Status.OK)):
                         # A bad version makes every other complaint meaningless.
-                        with m.If(shapes.status != RunStatus.VERSION):
+                        with m.If(status != RunStatus.VERSION):
                             m.d.sync += verdict.eq(weights.verdict.p.status)
                     m.next = "JUDGE"
             with m.State("JUDGE"):

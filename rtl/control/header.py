@@ -1,6 +1,6 @@
 """Registers and layouts as a C header, and a bare-metal driver, from the same tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,19 @@ from amaranth.lib import data
 
 from rtl.accelerator_config import AcceleratorConfig
 from rtl.control.document import STATUS_MEANINGS, fields
-from rtl.control.registers import IDENTITY, REGISTERS, register_map
+from rtl.control.registers import IDENTITY, register_map, registers_of
 from rtl.descriptor import CodebookMode, Method
-from rtl.program import ADDRESSES, PROGRAM_BYTES, PROGRAM_LAYER, PROGRAM_VERSION, RECORD
+from rtl.program import (
+    ADDRESSES,
+    PROGRAM_BYTES,
+    PROGRAM_LAYER,
+    PROGRAM_VERSION,
+    RECORD,
+    VECTOR_ADDRESSES,
+    VECTOR_LAYER,
+    VECTOR_RECORD,
+    VECTOR_VERSION,
+)
 
 __all__ = ["driver_files"]
 
@@ -54,6 +64,7 @@ def driver_files(config: AcceleratorConfig, name: str) -> dict[str, str]:
 
 
 def _tables(config: AcceleratorConfig) -> Iterable[str]:
+    vector = bool(config.vector_unit)
     yield "/* Settings of this instance. */"
     for key, value in config.to_mapping().items():
         if isinstance(value, int):
@@ -61,12 +72,14 @@ def _tables(config: AcceleratorConfig) -> Iterable[str]:
     yield f"#define SB_CONFIG_HAS_CODEBOOK_ROM {int(bool(config.codebook_rom))}"
 
     yield "\n/* Registers: bytes from the base, each of 32 bits. */"
-    for name, address in register_map().items():
+    for name, address in register_map(vector).items():
         yield f"#define SB_REG_{name} 0x{address:02x}u"
     yield f"#define SB_IDENTITY 0x{IDENTITY:08x}u"
 
     counters = [
-        r.name for r in REGISTERS if not r.writable and r.name not in ("IDENTITY", "STATUS")
+        r.name
+        for r in registers_of(vector)
+        if not r.writable and r.name not in ("IDENTITY", "STATUS")
     ]
     yield "\n/* Registers about the last run: X(register, member). */"
     yield _list("SB_COUNTERS", ((name, name.lower()) for name in counters))
@@ -86,15 +99,23 @@ def _tables(config: AcceleratorConfig) -> Iterable[str]:
     yield from _places("SB_LAYER", PROGRAM_LAYER)
 
     yield "\n/* Fields of a descriptor that hold addresses: X(field, bytes of its unit). */"
-    yield _list(
-        "SB_LAYER_ADDRESSES",
-        ((f"SB_LAYER_{_upper(path)}", f"{unit}u") for path, unit in ADDRESSES.items()),
-    )
+    yield _addresses("SB_LAYER", ADDRESSES)
+    if vector:
+        yield "\n/* An operation of the vector unit. */"
+        yield f"#define SB_VECTOR_VERSION {VECTOR_VERSION}u"
+        yield from _places("SB_VECTOR", VECTOR_LAYER)
+        yield _addresses("SB_VECTOR", VECTOR_ADDRESSES)
 
     yield "\n/* A record, as a little-endian host reads it. */"
-    yield from _places("SB_RECORD", RECORD)
-    yield f"#define SB_RECORD_BYTES {RECORD.as_shape().width // 8}u"
-    yield _struct("sb_record", _words(RECORD))
+    record = VECTOR_RECORD if vector else RECORD
+    yield from _places("SB_RECORD", record)
+    yield f"#define SB_RECORD_BYTES {record.as_shape().width // 8}u"
+    yield _struct("sb_record", _words(record))
+
+
+def _addresses(prefix: str, units: Mapping[str, int]) -> str:
+    items = ((f"{prefix}_{_upper(path)}", f"{unit}u") for path, unit in units.items())
+    return _list(f"{prefix}_ADDRESSES", items)
 
 
 def _places(prefix: str, layout: data.Layout) -> Iterable[str]:

@@ -10,7 +10,16 @@ from amaranth.lib.wiring import In, Out
 from rtl.bus.axi import LiteSignature
 from rtl.descriptor import STALL_CAUSES
 
-__all__ = ["ADDRESS_BITS", "IDENTITY", "REGISTERS", "Register", "RegisterFile", "register_map"]
+__all__ = [
+    "ADDRESS_BITS",
+    "IDENTITY",
+    "REGISTERS",
+    "VECTOR_REGISTERS",
+    "Register",
+    "RegisterFile",
+    "register_map",
+    "registers_of",
+]
 
 #: "SB", then the version of the register map.
 IDENTITY = 0x53420001
@@ -84,10 +93,28 @@ REGISTERS = (
     Register("WRITE_BURSTS", "Write bursts requested."),
 )
 
+#: Behind them, those of an instance with a vector unit.
+VECTOR_REGISTERS = (
+    Register("VECTOR_CYCLES", "Cycles in which none did because of the vector unit."),
+    *(
+        Register(f"READ_{name.upper()}", f"Beats read by the vector unit: {meaning}.")
+        for name, meaning in {
+            "numbers": "tables and numbers of channels",
+            "values": "operands",
+            "other": "second operands",
+        }.items()
+    ),
+)
 
-def register_map() -> dict[str, int]:
+
+def registers_of(vector: bool) -> tuple[Register, ...]:
+    """Registers of an instance, with a vector unit or without."""
+    return REGISTERS + VECTOR_REGISTERS * vector
+
+
+def register_map(vector: bool = False) -> dict[str, int]:
     """Byte address of each register by name."""
-    return {register.name: 4 * number for number, register in enumerate(REGISTERS)}
+    return {register.name: 4 * number for number, register in enumerate(registers_of(vector))}
 
 
 class RegisterFile(wiring.Component):
@@ -95,6 +122,11 @@ class RegisterFile(wiring.Component):
 
     An access to an address without register reads 0 or does nothing, and gets a slave error. All
     accesses are of whole words: a write with ``wstrb`` other than 0b1111 gets a slave error.
+
+    Parameters
+    ----------
+    vector : bool
+        There is a vector unit.
 
     Members
     -------
@@ -107,9 +139,11 @@ class RegisterFile(wiring.Component):
         Bit 0 of CONTROL is written with 1.
     """
 
-    def __init__(self) -> None:
-        shown = {r.name.lower(): Out(32) for r in REGISTERS if not r.writable}
-        given = {r.name.lower(): Out(32, init=r.reset) for r in REGISTERS if r.writable}
+    def __init__(self, vector: bool = False) -> None:
+        self._registers = registers_of(vector)
+        self._map = register_map(vector)
+        shown = {r.name.lower(): Out(32) for r in self._registers if not r.writable}
+        given = {r.name.lower(): Out(32, init=r.reset) for r in self._registers if r.writable}
         super().__init__(
             {
                 "s_axi": In(LiteSignature(address_bits=ADDRESS_BITS)),
@@ -122,7 +156,7 @@ class RegisterFile(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         axi = self.s_axi
-        addresses = register_map()
+        addresses = self._map
 
         # Address and data of a write come in any order; it happens when both are there.
         write_at = Signal(ADDRESS_BITS)
@@ -144,7 +178,7 @@ class RegisterFile(wiring.Component):
                 axi.bresp.eq(_response(self._known(write_at) & write_all)),
             ]
             with m.If(write_all), m.Switch(write_at):
-                for register in REGISTERS:
+                for register in self._registers:
                     if not register.writable:
                         continue
                     target = getattr(self.written, register.name.lower())
@@ -166,15 +200,14 @@ class RegisterFile(wiring.Component):
                 axi.rresp.eq(_response(self._known(axi.araddr))),
             ]
             with m.Switch(axi.araddr):
-                for register in REGISTERS:
+                for register in self._registers:
                     group = self.written if register.writable else self.values
                     with m.Case(addresses[register.name]):
                         m.d.sync += axi.rdata.eq(getattr(group, register.name.lower()))
         return m
 
-    @staticmethod
-    def _known(address: Value) -> Value:
-        return reduce(lambda a, b: a | b, (address == at for at in register_map().values()))
+    def _known(self, address: Value) -> Value:
+        return reduce(lambda a, b: a | b, (address == at for at in self._map.values()))
 
 
 def _response(fine: Value) -> Value:

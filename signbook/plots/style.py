@@ -42,7 +42,7 @@ __all__ = [
 
 P = ParamSpec("P")
 
-#: Colours of pages and plots: name, on light paper, on dark paper. The six for causes are Okabe's
+#: Colours of pages and plots: name, on light paper, on dark paper. The seven for causes are Okabe's
 #: and Ito's, which differ in lightness too, for readers who see fewer hues.
 PALETTE = {
     "page": ("#f7f9fa", "#10161c"),
@@ -70,6 +70,7 @@ STALLS = {
     "memory": _LIGHT["sky"],
     "codebook": _LIGHT["yellow"],
     "decoder": _LIGHT["orange"],
+    "vector": _LIGHT["green"],
     "compute": _LIGHT["red"],
     "writeback": _LIGHT["pink"],
 }

@@ -27,6 +27,7 @@ _LISTED = 5
 Document = Measurement | Sweep | Evaluated
 _KINDS: dict[str, type[Document]] = {
     "signbook.simulate/1": Measurement,
+    "signbook.simulate/2": Measurement,
     "signbook.sweep/1": Sweep,
     "signbook.eval/1": Evaluated,
 }

@@ -1,4 +1,4 @@
-"""Sections of ``signbook.simulate/1`` documents."""
+"""Sections of ``signbook.simulate/2`` documents."""
 
 from collections import Counter
 

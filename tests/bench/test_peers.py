@@ -17,7 +17,7 @@ from hwsim.memory import IdealMemory
 from hwsim.program import assemble
 from hwsim.program.records import LayerRecord
 from hwsim.workloads import Workload, WorkloadLayer, plan_workload, read_topology, write_topology
-from rtl import STALL_CAUSES, AcceleratorConfig
+from rtl import RUN_CAUSES, AcceleratorConfig
 from vq import Int8, Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def counted(layers, config):
             LayerRecord(
                 sum(r.cycles for r in of_layer),
                 sum(r.busy_cycles for r in of_layer),
-                {cause: sum(r.stall_cycles[cause] for r in of_layer) for cause in STALL_CAUSES},
+                {cause: sum(r.stall_cycles[cause] for r in of_layer) for cause in RUN_CAUSES},
             ),
             strips,
         )
@@ -187,7 +187,7 @@ def linear_named(name, layer):
 
 
 def test_wrong_number_of_vectors_is_said():
-    record = LayerRecord(9, 9, dict.fromkeys(STALL_CAUSES, 0))
+    record = LayerRecord(9, 9, dict.fromkeys(RUN_CAUSES, 0))
     with pytest.raises(SystemExit, match=r"^whole: must be 8 vectors, not 9$"):
         folds.our_parts(LINEARS[0], [8], AcceleratorConfig(), record)
 

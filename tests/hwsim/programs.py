@@ -1,6 +1,7 @@
 """Programs for a small accelerator, run and compared with numpy."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ SMALL = AcceleratorConfig(
     output_bytes=1 << 13,
     accumulators=64,
 )
+#: The same with a vector unit.
+VECTOR = replace(SMALL, vector_unit=1, row_max=64)
 
 
 class Layers:

@@ -47,6 +47,15 @@ def test_from_text():
             {"output_bytes": 64},
             r"output_bytes must be a power of two from 16 \* rows = 256, not 64$",
         ),
+        ({"vector_unit": 2}, r" 1 problem:\n- vector_unit must be 0 or 1, not 2$"),
+        (
+            {"vector_unit": 1, "bus_bits": 64},
+            r"bus_bits must be eight times rows and columns beside vector_unit = 1, 128, not 64;",
+        ),
+        (
+            {"vector_unit": 1, "row_max": 64},
+            r" 1 problem:\n- row_max must be a power of two from .* = 128 to 8192, not 64;",
+        ),
     ],
 )
 def test_impossible(settings, message):

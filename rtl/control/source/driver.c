@@ -27,6 +27,12 @@ void sb_relocate(void *program, uint32_t layers, uint64_t offset)
     uint8_t *layer = program;
     for (; layers; layers--, layer += SB_LAYER_BYTES) {
 #define SB_MOVE(field, unit) SB_SET(layer, field, SB_GET(layer, field) + offset / (unit));
+#ifdef SB_VECTOR_VERSION
+        if (SB_GET(layer, SB_LAYER_VERSION) == SB_VECTOR_VERSION) {
+            SB_VECTOR_ADDRESSES(SB_MOVE)
+            continue;
+        }
+#endif
         SB_LAYER_ADDRESSES(SB_MOVE)
 #undef SB_MOVE
     }

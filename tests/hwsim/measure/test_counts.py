@@ -7,7 +7,7 @@ import pytest
 from hwsim.cycles import predict
 from hwsim.measure.counts import run_of
 from hwsim.memory import parse_memory
-from rtl import STALL_CAUSES
+from rtl import RUN_CAUSES
 from tests.hwsim.programs import SMALL, Layers, every_format
 from vq.container import SimulationError
 
@@ -26,7 +26,7 @@ def test_strips_are_one_layer_and_the_end_belongs_to_the_last(program):
         records = [counts.records[i] for i in strips]
         drain = layer.cycles - sum(record.cycles for record in records)
         assert (drain > 0) == (layer is run.layers[-1])
-        for cause in STALL_CAUSES:
+        for cause in RUN_CAUSES:
             want = sum(record.stall_cycles[cause] for record in records)
             assert getattr(layer.stall_cycles, cause) == want + drain * (cause == "writeback")
         assert layer.m == 150

@@ -17,7 +17,7 @@ from hwsim.measure.document import (
     by_cause,
     total_of,
 )
-from rtl import STALL_CAUSES, AcceleratorConfig
+from rtl import RUN_CAUSES, AcceleratorConfig
 
 STALL = Stalls(memory=3, codebook=0, decoder=0, compute=1, writeback=0)
 LAYER = Layer(
@@ -47,8 +47,8 @@ def document(**more: Any) -> Measurement:
 
 
 def test_causes_are_those_of_the_hardware():
-    assert tuple(Stalls.model_fields) == STALL_CAUSES
-    assert list(by_cause(LAYER)) == ["busy", *STALL_CAUSES]
+    assert tuple(Stalls.model_fields) == RUN_CAUSES
+    assert list(by_cause(LAYER)) == ["busy", *RUN_CAUSES]
     assert total_of([(2, STALL), (1, STALL)]).memory == 9
 
 

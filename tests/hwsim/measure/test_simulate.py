@@ -36,7 +36,7 @@ def test_document(mixed: Path) -> None:
     assert list(document) == [
         "schema", "engine", "accelerator", "memory", "runs", "speedup", "traffic_ratio",
     ]  # fmt: skip
-    assert (document["schema"], document["engine"]) == ("signbook.simulate/1", "rtl")
+    assert (document["schema"], document["engine"]) == ("signbook.simulate/2", "rtl")
     assert AcceleratorConfig(**document["accelerator"]) == SMALL
     assert document["memory"]["name"] == "ideal"
     ours, int8 = document["runs"]["compressed"], document["runs"]["int8"]

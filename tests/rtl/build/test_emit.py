@@ -13,7 +13,7 @@ from hwsim.simulator.verilator import lint
 from rtl import AcceleratorConfig, StreamerConfig, emit_verilog, write_verilog
 from rtl.control.document import register_document
 from rtl.program import PROGRAM_LAYER, RunStatus
-from tests.hwsim.programs import SMALL
+from tests.hwsim.programs import SMALL, VECTOR
 from tests.rtl.conftest import SMALLEST
 from tests.rtl.fixed import fixed
 from vq.container import OutputError, SimulationError
@@ -110,6 +110,7 @@ def test_unwritable_folder(tmp_path: Path) -> None:
     [
         SMALLEST,
         SMALL,
+        VECTOR,
         fixed(SMALL, (16, 8)),
         pytest.param(StreamerConfig(), marks=pytest.mark.slow),
         pytest.param(StreamerConfig(bus_bits=512), marks=pytest.mark.slow),

@@ -13,10 +13,22 @@ import pytest
 import rtl
 from hwsim.simulator.accelerator import Surroundings
 from hwsim.simulator.verilator import MEMORY_FILE, simulate_job
+from rtl import AcceleratorConfig
 from rtl.control.header import driver_files
 from rtl.control.registers import IDENTITY, REGISTERS, register_map
-from rtl.program import ADDRESSES, PROGRAM_BYTES, PROGRAM_LAYER, RECORD, RunStatus
-from tests.hwsim.programs import SMALL, Layers, every_format
+from rtl.program import (
+    ADDRESSES,
+    PROGRAM_BYTES,
+    PROGRAM_LAYER,
+    PROGRAM_VERSION,
+    RECORD,
+    VECTOR_ADDRESSES,
+    VECTOR_LAYER,
+    VECTOR_RECORD,
+    VECTOR_VERSION,
+    RunStatus,
+)
+from tests.hwsim.programs import SMALL, VECTOR, Layers, every_format
 from vq.container import GRANULE_BYTES
 from vq.native import command_of
 
@@ -53,8 +65,8 @@ int firmware(uint64_t base, uint8_t *memory, uint64_t program, uint64_t layers, 
 """
 
 
-def write_driver(folder: Path) -> None:
-    for suffix, text in driver_files(SMALL, NAME).items():
+def write_driver(folder: Path, config: AcceleratorConfig = SMALL) -> None:
+    for suffix, text in driver_files(config, NAME).items():
         (folder / f"{NAME}{suffix}").write_text(text)
 
 
@@ -110,18 +122,22 @@ def test_the_documented_host_compiles(tmp_path: Path) -> None:
     compile_c(tmp_path, "-c", "host.c")
 
 
-def test_fields_are_where_the_hardware_has_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("config", "kind", "layout"),
+    [(SMALL, "SB_LAYER", PROGRAM_LAYER), (VECTOR, "SB_VECTOR", VECTOR_LAYER)],
+)
+def test_fields_are_where_the_hardware_has_them(tmp_path: Path, config, kind, layout) -> None:
     """Every field set by its macros, one by one, is that field of the layout and no other."""
-    write_driver(tmp_path)
+    write_driver(tmp_path, config)
     header = (tmp_path / f"{NAME}.h").read_text()
-    names = re.findall(r"#define (SB_LAYER_\w+)_BIT ", header)
+    names = re.findall(rf"#define ({kind}_\w+)_BIT ", header)
     sets = "\n".join(f"case {i}: SB_SET(to, {name}, value); break;" for i, name in enumerate(names))
     source = f"""#include "{NAME}.c"
     void set(int i, void *to, uint64_t value);
     void set(int i, void *to, uint64_t value) {{ switch (i) {{ {sets} }} }}"""
     library = ctypes.CDLL(str(library_of(tmp_path, source)))
-    flat = dict(leaves(PROGRAM_LAYER))
-    assert names == [f"SB_LAYER_{path.replace('.', '_').upper()}" for path in flat]
+    flat = dict(leaves(layout))
+    assert names == [f"{kind}_{path.replace('.', '_').upper()}" for path in flat]
     ones = (1 << 8 * PROGRAM_BYTES) - 1
     for i, (bit, width) in enumerate(flat.values()):
         value = 0x5A5A5A5A5A5A5A5B & ((1 << width) - 1)
@@ -143,19 +159,45 @@ def leaves(layout, path="", base=0):
             yield f"{path}{name}", (base + field.offset, field.width)
 
 
-def test_all_addresses_of_a_layer_are_moved() -> None:
+KINDS = {
+    PROGRAM_VERSION: (PROGRAM_LAYER, ADDRESSES),
+    VECTOR_VERSION: (VECTOR_LAYER, VECTOR_ADDRESSES),
+}
+
+
+@pytest.mark.parametrize(("layout", "units"), KINDS.values())
+def test_all_addresses_are_moved(layout, units) -> None:
     """No other field is an address: these are 58 or 64 bits wide."""
-    assert list(ADDRESSES) == [name for name, (_, width) in leaves(PROGRAM_LAYER) if width >= 58]
-    assert {ADDRESSES[name] for name, (_, width) in leaves(PROGRAM_LAYER) if width == 58} == {64}
+    wide = {name: width for name, (_, width) in leaves(layout) if width in (58, 64)}
+    assert sorted(units) == sorted(wide)
+    assert all(units[name] == (64 if width == 58 else 1) for name, width in wide.items())
 
 
-def test_records_are_structures_of_words() -> None:
-    header = driver_files(SMALL, NAME)[".h"]
+def test_each_kind_of_descriptor_is_moved_by_its_own_addresses(tmp_path: Path) -> None:
+    write_driver(tmp_path, VECTOR)
+    compile_c(tmp_path, "-shared", "-fPIC", "-o", "driver.so", f"{NAME}.c")
+    kinds, offset = [VECTOR_VERSION, PROGRAM_VERSION, VECTOR_VERSION], 4096
+    program = ctypes.create_string_buffer(
+        b"".join(version.to_bytes(PROGRAM_BYTES, "little") for version in kinds)
+    )
+    driver = ctypes.CDLL(str(tmp_path / "driver.so"))
+    driver.sb_relocate(program, len(kinds), ctypes.c_uint64(offset))
+    for number, version in enumerate(kinds):
+        layout, units = KINDS[version]
+        at = dict(leaves(layout))
+        want = version + sum(offset // unit << at[name][0] for name, unit in units.items())
+        found = program.raw[PROGRAM_BYTES * number : PROGRAM_BYTES * (number + 1)]
+        assert int.from_bytes(found, "little") == want
+
+
+@pytest.mark.parametrize(("config", "layout"), [(SMALL, RECORD), (VECTOR, VECTOR_RECORD)])
+def test_records_are_structures_of_words(config, layout) -> None:
+    header = driver_files(config, NAME)[".h"]
     body = re.search(r"struct sb_record \{(.*?)\};", header, re.DOTALL)
     assert body is not None
     members = re.findall(r"uint32_t (\w+)", body[1])
-    assert members == [name for name, _ in RECORD]
-    assert [RECORD[name].offset for name in members] == list(range(0, 32 * len(members), 32))
+    assert members == [name for name, _ in layout]
+    assert [layout[name].offset for name in members] == list(range(0, 32 * len(members), 32))
     assert f"SB_RECORD_BYTES {GRANULE_BYTES}u" in header
     assert "#define SB_CONFIG_ROWS 8\n" in header and "codebook_rom" not in header
 

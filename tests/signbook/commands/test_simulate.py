@@ -35,7 +35,7 @@ def test_simulate_measures_the_file(file, small, tmp_path):
     done = run("simulate", file, "--accelerator", small, "--json", out, "--memory", memory)
     assert done.returncode == 0, done.stderr
     document = json.loads(out.read_text())
-    assert document["schema"] == "signbook.simulate/1" and document["engine"] == "rtl"
+    assert document["schema"] == "signbook.simulate/2" and document["engine"] == "rtl"
     assert "re-ordered" not in done.stdout
     for name in ("compressed", "int8"):
         one = document["runs"][name]

@@ -92,7 +92,8 @@ def test_what_follows_from_a_measurement(measurement):
     ("place", "value", "message"),
     [
         (("schema",), "signbook.simulate/9",
-         "schema must be one of signbook.simulate/1, signbook.sweep/1, signbook.eval/1, not 'sig"),
+         "schema must be one of signbook.simulate/1, signbook.simulate/2, signbook.sweep/1, "
+         "signbook.eval/1, not 'sig"),
         (("schema",), ..., "schema must be there"),
         (("engine",), "fpga", "engine must be 'rtl' or 'model', not 'fpga'"),
         (("accelerator", "rows"), 0, "accelerator.rows must be above 0, not 0"),
