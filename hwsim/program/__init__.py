@@ -10,6 +10,7 @@ memory      where tensors lie behind the file; ``buffers`` where their rows lie
 weights     descriptors of weight streams, and their bytes in the file
 numbers     parameters of requantisation
 fields      descriptors of windows and outputs
+operations  nodes of a graph of tokens, as the vector unit is told of them
 assemble    all of it as a program
 records     what the accelerator writes about each descriptor
 ==========  ==================================================================
