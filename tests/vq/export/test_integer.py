@@ -1,6 +1,8 @@
 """Integer graphs as ONNX: in onnxruntime every node is the integer arithmetic's."""
 
+import platform
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,10 @@ from vq.integer import add_integer, read_integer
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+
+#: On x86 without VNNI, fused products of onnxruntime add up in 16 bits (docs/exports.md).
+SATURATES = platform.machine() == "x86_64" and "vnni" not in Path("/proc/cpuinfo").read_text()
+FUSED = pytest.mark.skipif(SATURATES, reason="onnxruntime saturates: no VNNI on this processor")
 
 
 class Tokens(nn.Module):
@@ -47,7 +53,10 @@ def check(path, out, shape, *, fused, opset=20):
     return document
 
 
-@pytest.mark.parametrize("fused", [False, True], ids=["as defined", "fused"])
+@pytest.mark.parametrize(
+    "fused",
+    [pytest.param(False, id="as defined"), pytest.param(True, id="fused", marks=FUSED)],
+)
 @pytest.mark.parametrize("recipes", [RECIPES, GROUPED], ids=["plain", "grouped"])
 @pytest.mark.parametrize("kind", [Small, Wave])
 def test_outputs_are_those_of_the_integer_arithmetic(tmp_path, kind, recipes, fused):
@@ -72,7 +81,7 @@ def test_linears_behind_an_axis_of_positions(tmp_path, recipe, opset):
     vq.compress_(model, Recipe({"*": recipe}))
     vq.save(model, path)
     add_integer(path, Tokens(), [torch.rand(8, 5, 6)])
-    check(path, tmp_path / "x.onnx", (5, 6), fused=True, opset=opset)
+    check(path, tmp_path / "x.onnx", (5, 6), fused=not SATURATES, opset=opset)
     onnx.checker.check_model(onnx.load(tmp_path / "x.onnx"), full_check=True)
 
 
