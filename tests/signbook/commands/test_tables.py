@@ -6,6 +6,7 @@ import pytest
 
 from hwsim import estimate, estimate_workload
 from hwsim.workloads import workload
+from rtl import RUN_CAUSES
 from signbook.commands.tables import layer_rows, rest_rows, run_rows, summary_rows
 from tests.hwsim.containers import Maker, write
 from tests.hwsim.programs import SMALL
@@ -28,7 +29,7 @@ def test_tables(file: Path) -> None:
         for name, row in rows.items()
         if name == "busy" or name.startswith("waits for")
     ]
-    assert len(shares) == 6 and sum(shares) == pytest.approx(100, abs=0.4)
+    assert len(shares) == 1 + len(RUN_CAUSES) and sum(shares) == pytest.approx(100, abs=0.4)
     assert rows["  read"]["int4"] == f"{run['energy_by']['read'] / 1e6:,.3f}"
     assert rows["  array"]["int4"] == f"{run['logic_by']['array'] / 1e6:,.3f}"
     assert "bit-exact" not in rows  # no data are moved
